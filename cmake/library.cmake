@@ -49,3 +49,10 @@ erofs_oci_component(oci FOLDERS oci LINK erofs_oci_digest nlohmann_json::nlohman
 erofs_oci_component(image FOLDERS image LINK erofs_oci_oci erofs_oci_gzip)
 erofs_oci_component(http FOLDERS http LINK erofs_oci_image PkgConfig::httplib OpenSSL::SSL)
 erofs_oci_component(nbd FOLDERS nbd LINK erofs_oci_core PkgConfig::libnl_genl)
+
+# For people who write sources. Only the users of testing/ need rapidcheck, so it is linked by them.
+erofs_oci_component(testing FOLDERS testing LINK erofs_oci_core)
+find_path(rapidcheck_include rapidcheck/catch.h)
+if(NOT rapidcheck_include)
+  set_target_properties(erofs_oci_testing PROPERTIES VERIFY_INTERFACE_HEADER_SETS OFF)
+endif()
