@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Export and NbdConnect: what is served, and how sockets to serve it on come about.
+#pragma once
+
+#include <chrono>
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include <erofs_oci/core/fd.hpp>
+#include <erofs_oci/core/result.hpp>
+#include <erofs_oci/nbd/protocol.hpp>
+
+namespace erofs_oci {
+
+/// What a client sees of a source.
+struct Export {
+  std::string name{};         ///< at most 4096 bytes; the empty name always means this export too
+  std::string description{};  ///< for people; at most 4096 bytes
+  std::uint64_t size = 0;     ///< bytes
+  /// Where the fill with zeros up to `size` begins, for base:allocation. Default: nowhere.
+  std::uint64_t zeros_from = std::numeric_limits<std::uint64_t>::max();
+  std::uint16_t flags = nbd::export_flags;  ///< nbd::transmission_flag
+  /// The read size, in bytes, that suits the source. A power of 2 in [512, 32 MiB].
+  std::uint32_t preferred_block = 4096;
+};
+
+/// What the two sides of one socket have agreed on.
+struct Negotiated {
+  bool structured = false;       ///< replies are chunks
+  bool base_allocation = false;  ///< BLOCK_STATUS was asked for; needs `structured`
+  /// How long a client that takes no byte of a reply is borne; 0: for ever.
+  std::chrono::milliseconds send_timeout{0};
+};
+
+/// Makes the sockets that NbdServer serves.
+///
+/// The server calls, on one thread, attach() until it yields an empty vector, and detach() once at
+/// most, when it is to end while a socket still lives. negotiate() is const: it is called on each
+/// socket's own thread, so that a slow peer keeps nobody waiting.
+///   - `listens`: clients can come before attach() has returned once, so that the server is ready
+///     before it
+///   - attach(export, stop): one or more new sockets, waiting for them if need be; empty: no more
+///     will come, or `stop` was asked for
+///   - negotiate(fd, export, stop): agrees with the peer on how to go on; empty: the peer has ended
+///     the talk politely
+///   - detach(): gives back what attach() took. A kernel device is disconnected
+template <class C>
+concept NbdConnect =
+    requires(C& connect, C const& shared, Export const& served, std::stop_token stop, int fd) {
+      { C::listens } -> std::convertible_to<bool>;
+      { connect.attach(served, stop) } -> std::same_as<Result<std::vector<UniqueFd>>>;
+      { shared.negotiate(fd, served, stop) } -> std::same_as<Result<std::optional<Negotiated>>>;
+      { connect.detach() } noexcept;
+    } && std::movable<C>;
+
+/// How a device of the kernel is set up.
+struct NbdDeviceOptions {
+  /// Logical block size, in bytes: a power of 2 in [512, page size]. Must not exceed the file
+  /// system's, and must divide the export's size. Default: 512.
+  std::uint32_t block_size = 512;
+  /// Sockets, each with a queue of its own in the kernel. Default: 1, the only number for which a
+  /// `request_timeout` of 0 means never; the server overlaps the requests of one socket anyway.
+  std::uint32_t sockets = 1;
+  /// The kernel gives a socket up whose request takes longer. 0: never; not with `sockets` > 1.
+  /// @spec{Linux drivers/block/nbd.c, nbd_xmit_timeout}
+  std::chrono::seconds request_timeout{0};
+  /// How long requests wait for a new server when this one is gone, before they fail. Netlink only.
+  std::chrono::seconds dead_connection_timeout{300};
+  /// What a later server must name to take the device over; empty: nothing. Netlink only.
+  std::string backend{};
+};
+
+/// Checks what the kernel would refuse or, worse, round down.
+/// @error{Errc::invalid_argument, a size or number that no device can have}
+[[nodiscard]] inline Result<void> check(NbdDeviceOptions const& options, Export const& served) {
+  auto const block = options.block_size;
+  if (block < 512 || (block & (block - 1)) != 0) {
+    return fail(Errc::invalid_argument, "nbd device: block size " + std::to_string(block));
+  }
+  if (served.size == 0 || served.size % block != 0) {
+    return fail(Errc::invalid_argument, "nbd device: size " + std::to_string(served.size) +
+                                            " is not a positive multiple of the block size " +
+                                            std::to_string(block));
+  }
+  if (options.sockets == 0) return fail(Errc::invalid_argument, "nbd device: no socket");
+  if (options.sockets > 1 && options.request_timeout.count() == 0) {
+    return fail(Errc::invalid_argument,
+                "nbd device: more than one socket needs a request timeout, or the kernel gives "
+                "slow ones up after 30 s");
+  }
+  return {};
+}
+
+}  // namespace erofs_oci
