@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Reads and streams of another source that are watched: whoever puts bytes of several sources side
+/// by side must notice when one of them gives too few.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include <erofs_oci/core/source.hpp>
+
+namespace erofs_oci {
+
+/// How many of `length` bytes at `offset` a source of `size` bytes holds; the 64-bit readable().
+[[nodiscard]] constexpr std::uint64_t streamable(std::uint64_t size, std::uint64_t offset,
+                                                 std::uint64_t length) noexcept {
+  return offset >= size ? 0 : std::min(length, size - offset);
+}
+
+namespace detail {
+
+/// The error of a source that broke law S1: its bytes end at `offset`, below its size.
+[[nodiscard]] auto ended_early(RandomAccessSource auto const& source, std::uint64_t offset) {
+  return fail(Errc::truncated, describe(source) + ": the data end at offset " +
+                                   std::to_string(offset) + ", the size is " +
+                                   std::to_string(source.size()));
+}
+
+}  // namespace detail
+
+/// Fills `out`, which lies inside `source`, with one read. Unlike read_exact() it says which source
+/// gave too little.
+/// @error{Errc::truncated, the source gives fewer bytes than its size promises}
+[[nodiscard]] Result<void> read_inside(RandomAccessSource auto const& source, std::uint64_t offset,
+                                       std::span<std::byte> out) {
+  auto n = source.read_at(offset, out);
+  if (!n) return fail(std::move(n).error());
+  if (*n < out.size()) return detail::ended_early(source, offset + *n);
+  return {};
+}
+
+/// How a watched stream went.
+struct Streamed {
+  std::uint64_t bytes = 0;  ///< how many the sink has had, the last piece included
+  bool stopped = false;     ///< whether the sink ended it
+  Result<void> status{};    ///< the source's error; Errc::truncated if it ended early without one
+};
+
+/// Streams `length` bytes, which lie inside `source`. The sink never gets an empty piece, nor a
+/// byte beyond `length`, nor a call after it has said false, whatever `source` does.
+[[nodiscard]] Streamed stream_inside(RandomAccessSource auto const& source, std::uint64_t offset,
+                                     std::uint64_t length, ByteSink sink) {
+  Streamed result;
+  if (length == 0) return result;
+  auto const watch = [&](std::span<std::byte const> piece) {
+    auto const left = length - result.bytes;
+    if (piece.size() > left) piece = piece.first(static_cast<std::size_t>(left));
+    if (piece.empty() || result.stopped) return !result.stopped && left > 0;
+    result.bytes += piece.size();
+    result.stopped = !sink(piece);
+    return !result.stopped;
+  };
+  result.status = erofs_oci::stream(source, offset, length, watch);
+  if (result.stopped) result.status = {};
+  if (result.status && !result.stopped && result.bytes < length) {
+    result.status = detail::ended_early(source, offset + result.bytes);
+  }
+  return result;
+}
+
+}  // namespace erofs_oci
