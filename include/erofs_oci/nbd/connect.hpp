@@ -59,42 +59,4 @@ concept NbdConnect =
       { connect.detach() } noexcept;
     } && std::movable<C>;
 
-/// How a device of the kernel is set up.
-struct NbdDeviceOptions {
-  /// Logical block size, in bytes: a power of 2 in [512, page size]. Must not exceed the file
-  /// system's, and must divide the export's size. Default: 512.
-  std::uint32_t block_size = 512;
-  /// Sockets, each with a queue of its own in the kernel. Default: 1, the only number for which a
-  /// `request_timeout` of 0 means never; the server overlaps the requests of one socket anyway.
-  std::uint32_t sockets = 1;
-  /// The kernel gives a socket up whose request takes longer. 0: never; not with `sockets` > 1.
-  /// @spec{Linux drivers/block/nbd.c, nbd_xmit_timeout}
-  std::chrono::seconds request_timeout{0};
-  /// How long requests wait for a new server when this one is gone, before they fail. Netlink only.
-  std::chrono::seconds dead_connection_timeout{300};
-  /// What a later server must name to take the device over; empty: nothing. Netlink only.
-  std::string backend{};
-};
-
-/// Checks what the kernel would refuse or, worse, round down.
-/// @error{Errc::invalid_argument, a size or number that no device can have}
-[[nodiscard]] inline Result<void> check(NbdDeviceOptions const& options, Export const& served) {
-  auto const block = options.block_size;
-  if (block < 512 || (block & (block - 1)) != 0) {
-    return fail(Errc::invalid_argument, "nbd device: block size " + std::to_string(block));
-  }
-  if (served.size == 0 || served.size % block != 0) {
-    return fail(Errc::invalid_argument, "nbd device: size " + std::to_string(served.size) +
-                                            " is not a positive multiple of the block size " +
-                                            std::to_string(block));
-  }
-  if (options.sockets == 0) return fail(Errc::invalid_argument, "nbd device: no socket");
-  if (options.sockets > 1 && options.request_timeout.count() == 0) {
-    return fail(Errc::invalid_argument,
-                "nbd device: more than one socket needs a request timeout, or the kernel gives "
-                "slow ones up after 30 s");
-  }
-  return {};
-}
-
 }  // namespace erofs_oci

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// NbdDeviceOptions, and what sysfs tells of the kernel's nbd devices.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/core/fd.hpp>
+#include <erofs_oci/core/result.hpp>
+#include <erofs_oci/nbd/connect.hpp>
+
+namespace erofs_oci {
+
+/// How a device of the kernel is set up.
+struct NbdDeviceOptions {
+  /// Logical block size, in bytes: a power of 2 in [512, page size]. Must not exceed the file
+  /// system's, and must divide the export's size. Default: 512.
+  std::uint32_t block_size = 512;
+  /// Sockets, each with a queue of its own in the kernel. Default: 1, the only number for which a
+  /// `request_timeout` of 0 means never; the server overlaps the requests of one socket anyway.
+  std::uint32_t sockets = 1;
+  /// The kernel gives a socket up whose request takes longer. 0: never; not with `sockets` > 1.
+  /// @spec{Linux drivers/block/nbd.c, nbd_xmit_timeout}
+  std::chrono::seconds request_timeout{0};
+  /// How long requests wait for a new server when this one is gone, before they fail. Netlink only.
+  std::chrono::seconds dead_connection_timeout{300};
+  /// What a later server must name to take the device over; empty: nothing. Netlink only.
+  std::string backend{};
+};
+
+/// Checks what the kernel would refuse or, worse, round down.
+/// @error{Errc::invalid_argument, a size or number that no device can have}
+[[nodiscard]] inline Result<void> check(NbdDeviceOptions const& options, Export const& served) {
+  auto const block = options.block_size;
+  if (block < 512 || (block & (block - 1)) != 0) {
+    return fail(Errc::invalid_argument, "nbd device: block size " + std::to_string(block));
+  }
+  if (served.size == 0 || served.size % block != 0) {
+    return fail(Errc::invalid_argument, "nbd device: size " + std::to_string(served.size) +
+                                            " is not a positive multiple of the block size " +
+                                            std::to_string(block));
+  }
+  if (options.sockets == 0) return fail(Errc::invalid_argument, "nbd device: no socket");
+  if (options.sockets > 1 && options.request_timeout.count() == 0) {
+    return fail(Errc::invalid_argument,
+                "nbd device: more than one socket needs a request timeout, or the kernel gives "
+                "slow ones up after 30 s");
+  }
+  return {};
+}
+
+/// @name Devices by number
+/// Paths of the host; `root` is for tests.
+/// @{
+
+/// The block device: /dev/nbdN.
+[[nodiscard]] inline std::string nbd_device_path(std::uint32_t index) {
+  return "/dev/nbd" + std::to_string(index);
+}
+
+/// What the kernel shows of it: /sys/block/nbdN.
+[[nodiscard]] inline std::string nbd_sysfs_path(std::uint32_t index,
+                                                std::string_view root = "/sys/block") {
+  return std::string(root) + "/nbd" + std::to_string(index);
+}
+
+/// A sysfs attribute without the newline at its end: "size", "pid", "backend".
+/// @error{std::errc::no_such_file_or_directory, the device or the attribute does not exist}
+[[nodiscard]] inline Result<std::string> nbd_attribute(std::uint32_t index, std::string_view name,
+                                                       std::string_view root = "/sys/block") {
+  auto const path = nbd_sysfs_path(index, root) + '/' + std::string(name);
+  auto const fd = open_read(path);
+  if (!fd) return fail(fd.error());
+  Bytes bytes(4096);
+  auto const n = read_full(fd->get(), bytes);
+  if (!n) return fail(n.error(), path);
+  auto text = std::string(as_text(std::span(bytes).first(*n)));
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+/// How far the kernel reads ahead of a sequential reader, in KiB. A remote source wants more than
+/// the kernel's 128; the usual request becomes as long.
+/// @error{an errno, as open(2) and write(2)}
+[[nodiscard]] inline Result<void> set_nbd_read_ahead(std::uint32_t index, std::uint32_t kib,
+                                                     std::string_view root = "/sys/block") {
+  auto const path = nbd_sysfs_path(index, root) + "/queue/read_ahead_kb";
+  UniqueFd const fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, path);
+  auto ok = write_full(fd.get(), as_bytes(std::to_string(kib)));
+  if (!ok) return fail(std::move(ok).error(), path);
+  return {};
+}
+
+/// The numbers of all devices, ascending; none without the nbd module.
+[[nodiscard]] inline std::vector<std::uint32_t> nbd_devices(std::string_view root = "/sys/block") {
+  std::vector<std::uint32_t> found;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(root, error), end; !error && entry != end;
+       entry.increment(error)) {
+    auto const name = entry->path().filename().string();
+    auto const digits = std::string_view(name).substr(std::min<std::size_t>(name.size(), 3));
+    if (!name.starts_with("nbd") || digits.empty() || digits.size() > 6) continue;
+    if (digits.find_first_not_of("0123456789") != digits.npos) continue;
+    found.push_back(static_cast<std::uint32_t>(std::stoul(std::string(digits))));
+  }
+  std::ranges::sort(found);
+  return found;
+}
+
+/// Whether nobody has set the device up, as far as sysfs shows: it may change at once.
+[[nodiscard]] inline bool nbd_looks_free(std::uint32_t index,
+                                         std::string_view root = "/sys/block") {
+  return !nbd_attribute(index, "pid", root) && !nbd_attribute(index, "backend", root);
+}
+/// @}
+
+namespace nbd::detail {
+
+/// Two connected sockets: ours, then the kernel's.
+[[nodiscard]] inline Result<std::pair<UniqueFd, UniqueFd>> socket_pair() {
+  int fds[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
+    return fail_errno(errno, "socketpair");
+  }
+  auto pair = std::pair(UniqueFd(fds[0]), UniqueFd(fds[1]));
+  int const size = 1024 * 1024;  // for replies; best effort, it only makes them faster
+  ::setsockopt(fds[0], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size);
+  return pair;
+}
+
+/// As many pairs as wanted, ours in the first list.
+[[nodiscard]] inline Result<std::pair<std::vector<UniqueFd>, std::vector<UniqueFd>>> socket_pairs(
+    std::uint32_t count) {
+  std::pair<std::vector<UniqueFd>, std::vector<UniqueFd>> pairs;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    auto pair = socket_pair();
+    if (!pair) return fail(std::move(pair).error());
+    pairs.first.push_back(std::move(pair->first));
+    pairs.second.push_back(std::move(pair->second));
+  }
+  return pairs;
+}
+
+}  // namespace nbd::detail
+
+}  // namespace erofs_oci
