@@ -17,7 +17,7 @@ template <RandomAccessSource Inner>
 class Ref {
  public:
   /// Borrows `inner`.
-  explicit Ref(Inner const& inner) noexcept : inner_(&inner) {}
+  explicit Ref(Inner const& inner) noexcept : inner_(std::addressof(inner)) {}
   explicit Ref(Inner const&&) = delete;
 
   /// @name RandomAccessSource

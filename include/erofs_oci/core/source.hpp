@@ -55,6 +55,20 @@ concept RandomAccessSource =
   return {};
 }
 
+namespace detail {
+
+/// Whether a source has a layer below that it shows. inner() yields a reference, which is no
+/// source.
+template <class S>
+inline constexpr bool has_inner = false;
+template <class S>
+  requires requires(S source) {
+    requires RandomAccessSource<std::remove_cvref_t<decltype(source.inner())>>;
+  }
+inline constexpr bool has_inner<S> = true;
+
+}  // namespace detail
+
 /// Takes the next bytes of a stream, in order; false ends the stream early, without an error.
 using ByteSink = FunctionRef<bool(std::span<std::byte const>)>;
 
@@ -80,9 +94,7 @@ using ByteSink = FunctionRef<bool(std::span<std::byte const>)>;
                   { source.is_remote() } -> std::same_as<bool>;
                 }) {
     return source.is_remote();
-  } else if constexpr (requires {
-                         { source.inner() } -> RandomAccessSource;
-                       }) {
+  } else if constexpr (detail::has_inner<decltype(source)>) {
     return is_remote(source.inner());
   } else {
     return false;
@@ -102,9 +114,7 @@ void prefetch(RandomAccessSource auto const& source, std::uint64_t offset, std::
                   { source.describe() } -> std::convertible_to<std::string>;
                 }) {
     return source.describe();
-  } else if constexpr (requires {
-                         { source.inner() } -> RandomAccessSource;
-                       }) {
+  } else if constexpr (detail::has_inner<decltype(source)>) {
     return describe(source.inner());
   } else {
     return "source";
@@ -141,9 +151,7 @@ void prefetch(RandomAccessSource auto const& source, std::uint64_t offset, std::
 
 /// The source at the bottom of a stack of combinators.
 [[nodiscard]] auto const& innermost(RandomAccessSource auto const& source) noexcept {
-  if constexpr (requires {
-                  { source.inner() } -> RandomAccessSource;
-                }) {
+  if constexpr (detail::has_inner<decltype(source)>) {
     return innermost(source.inner());
   } else {
     return source;
