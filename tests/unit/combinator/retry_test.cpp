@@ -98,7 +98,7 @@ TEST_CASE("Retry goes on with a stream at the next byte", "[combinator][retry]")
 }
 
 TEST_CASE("Retry counts a stream's attempts anew after progress", "[combinator][retry]") {
-  auto const advance = GENERATE(progress, progress - 1);
+  auto const advance = GENERATE(std::uint64_t{progress}, std::uint64_t{progress - 1});
   auto const bytes = testing::patterned_bytes(20 * progress, 1);
   Retry const source(Flaky(Memory(bytes), {.count = 15, .bytes_first = advance}),
                      Backoff{.attempts = 3}, ManualClock());
