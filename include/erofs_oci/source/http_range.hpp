@@ -73,6 +73,13 @@ class RangeReceiver {
     return delivered_ < length_ || declared_ == 0;
   }
 
+  /// Forgets a response that brought nothing, so that another server may be asked.
+  void restart() noexcept {
+    error_.reset();
+    skip_ = 0;
+    declared_ = 0;
+  }
+
   /// Bytes handed on so far.
   [[nodiscard]] std::uint64_t delivered() const noexcept { return delivered_; }
 
