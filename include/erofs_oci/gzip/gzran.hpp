@@ -194,8 +194,8 @@ Result<void> Gzran<Inner, I>::State::open() {
   auto const& last = index.checkpoints.back();
   if (last.in > inner.size()) {
     return fail(Errc::mismatch, "gzip index: the last checkpoint is at blob offset " +
-                                    std::to_string(last.in) + ", " + erofs_oci::describe(inner) + " has " +
-                                    std::to_string(inner.size()) + " bytes");
+                                    std::to_string(last.in) + ", " + erofs_oci::describe(inner) +
+                                    " has " + std::to_string(inner.size()) + " bytes");
   }
   if (!options.size) return measure();
   if (*options.size < last.out) {

@@ -33,6 +33,15 @@ struct InflateStep {
   /// valid bytes of `unread`, 0 unless `end`.
   std::size_t unread_size = 0;
   std::byte unread[8] = {};  ///< in stream order
+
+  bool block_end = false;    ///< a block that is not the final one has ended (InflateStop::block)
+  unsigned unread_bits = 0;  ///< bits taken but not used: valid if `end` or `block_end`
+};
+
+/// Where ZlibInflater::inflate() may stop early.
+enum class InflateStop {
+  never,  ///< nowhere
+  block,  ///< behind each block
 };
 
 /// Decodes raw deflate data. Not thread-safe.
@@ -81,8 +90,8 @@ class ZlibInflater {
 
   /// Inflater.
   /// @error{Errc::corrupt, the bytes are no deflate data}
-  [[nodiscard]] Result<InflateStep> inflate(std::span<std::byte const> in,
-                                            std::span<std::byte> out) {
+  [[nodiscard]] Result<InflateStep> inflate(std::span<std::byte const> in, std::span<std::byte> out,
+                                            InflateStop stop = InflateStop::never) {
     constexpr std::size_t most = std::numeric_limits<uInt>::max();
     auto& z = *stream_;
     // zlib reads through this pointer only; its type has no const.
@@ -93,7 +102,7 @@ class ZlibInflater {
     auto const in_before = z.avail_in;
     auto const out_before = z.avail_out;
 
-    auto const code = ::inflate(&z, Z_NO_FLUSH);
+    auto const code = ::inflate(&z, stop == InflateStop::block ? Z_BLOCK : Z_NO_FLUSH);
 
     if (code == Z_MEM_ERROR) throw std::bad_alloc();
     if (code != Z_OK && code != Z_STREAM_END && code != Z_BUF_ERROR) {
@@ -104,6 +113,10 @@ class ZlibInflater {
     step.consumed = in_before - z.avail_in;
     step.produced = out_before - z.avail_out;
     step.end = code == Z_STREAM_END;
+    // Bit 7: just behind a block; bit 6: in the final one; the low bits: bits not used yet.
+    auto const state = static_cast<unsigned>(z.data_type);
+    step.block_end = stop == InflateStop::block && !step.end && (state & 0xc0) == 0x80;
+    step.unread_bits = step.end ? 0 : state & 7;
     return step;
   }
 

@@ -88,6 +88,7 @@ class IsalInflater {
   // The decoder reads ahead into a 64-bit register: whole bytes in it lie behind the end.
   void give_back(InflateStep& step) noexcept {
     auto& s = *state_;
+    step.unread_bits = static_cast<unsigned>(s.read_in_length);
     if (s.read_in_length < 8) return;
     auto rest = s.read_in >> (s.read_in_length % 8);
     step.unread_size = static_cast<std::size_t>(s.read_in_length / 8);

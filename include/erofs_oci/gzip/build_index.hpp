@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// GzipScanner: decodes a gzip stream once and chooses checkpoints on the way.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/core/function_ref.hpp>
+#include <erofs_oci/core/result.hpp>
+#include <erofs_oci/gzip/block_decoder.hpp>
+#include <erofs_oci/gzip/checkpoint.hpp>
+#include <erofs_oci/gzip/member.hpp>
+
+namespace erofs_oci {
+
+/// What a GzipScanner tells while it works. All spans are valid during the call only.
+struct GzipScanEvents {
+  /// The next decoded bytes.
+  std::function<Result<void>(std::span<std::byte const> bytes)> decoded;
+
+  /// A checkpoint: decoded bytes after this call come from behind it. `window` is the decoded data
+  /// before it, zeros where the member has none, and the compressed bytes follow in `compressed`.
+  std::function<void(Checkpoint const& point, std::span<std::byte const, gzip_window_size> window)>
+      checkpoint;
+
+  /// The next compressed bytes, every one of them once, in order. A checkpoint is told before the
+  /// byte at its `in`, and after all bytes before that.
+  std::function<void(std::span<std::byte const> bytes)> compressed;
+};
+
+/// Takes a gzip stream in pieces of any size; checks the CRC and length of each member; chooses
+/// checkpoints as SOCI and erofs-utils do: the first block, and each block that starts more than
+/// `span_size` decoded bytes behind the checkpoint before it. Not thread-safe.
+template <BlockDecoder D = DefaultBlockDecoder>
+class GzipScanner {
+ public:
+  /// @param span_size  decoded bytes between checkpoints, at least. Default of the field: 4 MiB
+  GzipScanner(std::uint64_t span_size, GzipScanEvents events)
+      : span_size_(span_size), events_(std::move(events)), history_(gzip_window_size + out_size) {}
+
+  /// Takes the next compressed bytes.
+  /// @error{Errc::corrupt, they are no gzip data\, or a member's CRC or length is wrong}
+  [[nodiscard]] Result<void> push(std::span<std::byte const> piece) {
+    staged_.insert(staged_.end(), piece.begin(), piece.end());
+    if (auto const ok = run(); !ok) {
+      return fail(ok.error(), "blob offset " + std::to_string(position()));
+    }
+    drop_used();
+    return {};
+  }
+
+  /// Says that no bytes follow.
+  /// @error{Errc::truncated, the stream ends inside a member}
+  [[nodiscard]] Result<void> finish() {
+    tell_compressed(staged_begin_ + staged_.size());
+    bool const between = phase_ == Phase::header && members_ > 0 && header_.taken() < 3;
+    if (phase_ != Phase::trailing && !between) {
+      return fail(Errc::truncated, "blob offset " + std::to_string(staged_begin_ + staged_.size()) +
+                                       ": the gzip stream ends inside a member");
+    }
+    return {};
+  }
+
+  /// Decoded bytes so far.
+  [[nodiscard]] std::uint64_t decoded_size() const noexcept { return out_; }
+
+ private:
+  enum class Phase { header, block, trailer, trailing };
+
+  static constexpr std::size_t out_size = 1 << 20;  // bytes decoded in one call, at most
+  static constexpr std::size_t keep = 16;           // used bytes that a block's end may give back
+
+  [[nodiscard]] std::uint64_t position() const noexcept { return staged_begin_ + used_; }
+
+  Result<void> run() {
+    for (;;) {
+      auto const in = std::span(std::as_const(staged_)).subspan(used_);
+      if (phase_ == Phase::trailing) {
+        used_ = staged_.size();
+        return {};
+      }
+      if (phase_ == Phase::block) {
+        auto const more = decode(in);
+        if (!more) return fail(more.error());
+        if (!*more) return {};
+      } else if (in.empty()) {
+        return {};
+      } else {
+        ++used_;
+        if (auto const ok = frame(in.front()); !ok) return ok;
+      }
+    }
+  }
+
+  // One call of the decoder; false: it wants more input.
+  Result<bool> decode(std::span<std::byte const> in) {
+    auto const out = std::span(history_).subspan(gzip_window_size);
+    auto const step = decoder_.decode(in, out);
+    if (!step) return fail(step.error());
+    used_ += step->consumed;
+    auto const bytes = out.first(step->produced);
+    crc_ = D::crc32(crc_, bytes);
+    member_size_ += bytes.size();
+    out_ += bytes.size();
+    if (!bytes.empty()) {
+      if (auto const ok = events_.decoded(bytes); !ok) return fail(ok.error());
+      // The last 32 KiB become the window, right before `out`.
+      std::copy(history_.begin() + static_cast<std::ptrdiff_t>(bytes.size()),
+                history_.begin() + static_cast<std::ptrdiff_t>(bytes.size() + gzip_window_size),
+                history_.begin());
+    }
+    if (!step->block_end) return step->produced > 0 || step->consumed > 0;
+    used_ -= step->unread_bits / 8;
+    auto const bits = step->unread_bits % 8;
+    if (step->final) {
+      phase_ = Phase::trailer;
+      trailer_size_ = 0;
+      return true;
+    }
+    return start_block(bits);
+  }
+
+  // Begins the block at position() less `bits` bits.
+  Result<bool> start_block(unsigned bits) {
+    auto const window = this->window();
+    if (!last_ || out_ - *last_ > span_size_) {
+      last_ = out_;
+      tell_compressed(position());
+      events_.checkpoint({position(), out_, static_cast<std::uint8_t>(bits)}, window);
+    }
+    auto const first = bits > 0 ? staged_[used_ - 1] : std::byte{0};
+    auto const known = std::min<std::uint64_t>(member_size_, gzip_window_size);
+    auto const ok = decoder_.start(bits, first, window.last(static_cast<std::size_t>(known)));
+    if (!ok) return fail(ok.error());
+    return true;
+  }
+
+  // A byte that is no deflate data.
+  Result<void> frame(std::byte byte) {
+    if (phase_ == Phase::trailer) {
+      trailer_[trailer_size_++] = byte;
+      return trailer_size_ == trailer_.size() ? end_member() : Result<void>{};
+    }
+    auto const state = header_.push(byte);
+    if (!state) return fail(state.error());
+    if (*state == MemberHeaderParser::State::not_a_header) {
+      if (members_ == 0) return fail(Errc::corrupt, "not a gzip stream");
+      phase_ = Phase::trailing;
+    }
+    if (*state == MemberHeaderParser::State::done) {
+      phase_ = Phase::block;
+      crc_ = 0;
+      member_size_ = 0;
+      ++members_;
+      std::fill_n(history_.begin(), gzip_window_size, std::byte{0});
+      if (auto const ok = start_block(0); !ok) return fail(ok.error());
+    }
+    return {};
+  }
+
+  Result<void> end_member() {
+    phase_ = Phase::header;
+    header_ = {};
+    auto const trailer = MemberTrailer::decode(trailer_);
+    if (trailer.crc != crc_) return fail(Errc::corrupt, "the CRC of a gzip member is wrong");
+    if (trailer.size != static_cast<std::uint32_t>(member_size_)) {
+      return fail(Errc::corrupt, "the length of a gzip member is wrong");
+    }
+    return {};
+  }
+
+  [[nodiscard]] std::span<std::byte const, gzip_window_size> window() const {
+    return std::span<std::byte const, gzip_window_size>(history_.data(), gzip_window_size);
+  }
+
+  // Tells of the compressed bytes before `end` that were not told of yet.
+  void tell_compressed(std::uint64_t end) {
+    if (end <= told_) return;
+    auto const from = static_cast<std::size_t>(told_ - staged_begin_);
+    auto const to = static_cast<std::size_t>(end - staged_begin_);
+    events_.compressed(std::span(std::as_const(staged_)).subspan(from, to - from));
+    told_ = end;
+  }
+
+  void drop_used() {
+    if (used_ <= keep) return;
+    tell_compressed(position() - keep);
+    auto const drop = static_cast<std::size_t>(told_ - staged_begin_);
+    staged_.erase(staged_.begin(), staged_.begin() + static_cast<std::ptrdiff_t>(drop));
+    staged_begin_ += drop;
+    used_ -= drop;
+  }
+
+  std::uint64_t const span_size_;
+  GzipScanEvents events_;
+  D decoder_;
+  MemberHeaderParser header_;
+  Phase phase_ = Phase::header;
+
+  Bytes staged_;                    // compressed bytes from staged_begin_ on
+  std::uint64_t staged_begin_ = 0;  // offset in the blob
+  std::size_t used_ = 0;            // of staged_
+  std::uint64_t told_ = 0;          // offset in the blob up to which `compressed` was called
+
+  Bytes history_;                      // the window, then room for what is decoded next
+  std::uint64_t out_ = 0;              // decoded bytes
+  std::optional<std::uint64_t> last_;  // decoded offset of the last checkpoint
+  std::uint64_t members_ = 0;
+  std::uint64_t member_size_ = 0;
+  std::uint32_t crc_ = 0;
+  std::array<std::byte, MemberTrailer::on_disk_size> trailer_{};
+  std::size_t trailer_size_ = 0;
+};
+
+}  // namespace erofs_oci
