@@ -19,9 +19,10 @@ class FunctionRef;
 template <class R, class... Args>
 class FunctionRef<R(Args...)> {
  public:
-  /// Borrows `callable`, which must outlive this object.
+  /// Borrows `callable`, which must outlive this object; of a function, pass the address.
   template <class F>
     requires(!std::same_as<std::remove_cvref_t<F>, FunctionRef>) &&
+                std::is_object_v<std::remove_reference_t<F>> &&
                 std::is_invocable_r_v<R, F&, Args...>
   FunctionRef(F&& callable) noexcept  // NOLINT: implicit, as a parameter type must be
       : object_(const_cast<void*>(static_cast<void const*>(std::addressof(callable)))),
