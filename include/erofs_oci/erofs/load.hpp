@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// load_tree(): from an image back to a Tree, for merging stored indexes.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/source.hpp>
+#include <erofs_oci/erofs/reader.hpp>
+#include <erofs_oci/erofs/tree.hpp>
+#include <erofs_oci/erofs/walk.hpp>
+#include <erofs_oci/erofs/write_options.hpp>
+#include <erofs_oci/erofs/xattr.hpp>
+
+namespace erofs_oci::erofs {
+
+namespace detail {
+
+[[nodiscard]] inline Kind kind_of(Inode const& inode, Marks marks) noexcept {
+  if (marks != Marks::drop && inode.is_whiteout()) return Kind::whiteout;
+  switch (file_type(inode.mode())) {
+    case FileType::directory: return Kind::directory;
+    case FileType::symlink: return Kind::symlink;
+    case FileType::char_device: return Kind::char_device;
+    case FileType::block_device: return Kind::block_device;
+    case FileType::fifo: return Kind::fifo;
+    case FileType::socket: return Kind::socket;
+    case FileType::regular:
+    case FileType::unknown: break;
+  }
+  return Kind::regular;
+}
+
+/// Takes the overlay marks out of a directory's xattrs.
+inline void take_marks(Node& node, Marks marks) {
+  auto* const directory = node.directory();
+  if (directory == nullptr || marks == Marks::drop) return;
+  std::string const prefix = marks == Marks::user ? "user.overlay." : "trusted.overlay.";
+  std::erase_if(node.xattrs, [&](Xattr const& xattr) {
+    if (xattr.name == prefix + "opaque" && as_text(xattr.value) == "y") {
+      return directory->opaque = true;
+    }
+    return xattr.name == prefix + "origin" && xattr.value.empty();
+  });
+}
+
+/// Turns one inode into a node without children.
+template <RandomAccessSource S>
+[[nodiscard]] Result<Node> load_node(Reader<S> const& reader, Inode const& inode, Marks marks) {
+  auto node = make_node(kind_of(inode, marks));
+  node.permissions = inode.mode() & 07777;
+  node.uid = inode.record.uid;
+  node.gid = inode.record.gid;
+  node.mtime = inode.mtime;
+  auto const listed = reader.visit_xattrs(inode, [&](XattrView const& view) {
+    if (auto const prefix = reader.prefix_text(view.prefix)) {
+      node.xattrs.push_back({*prefix + std::string(view.rest), to_bytes(view.value)});
+    } else if (view.prefix == internal_prefix && view.rest == implied_mark &&
+               node.directory() != nullptr) {
+      node.directory()->implied = true;
+    }
+    return true;
+  });
+  if (!listed) return tl::unexpected(listed.error());
+  take_marks(node, marks);
+  if (inode.is_symlink()) {
+    auto target = reader.read_link(inode);
+    if (!target) return tl::unexpected(target.error());
+    node.content = Symlink{*std::move(target)};
+  }
+  if (inode.is_device() && node.kind != Kind::whiteout) node.content = inode.device();
+  auto* const file = node.regular();
+  if (file == nullptr) return node;
+  file->size = inode.size();
+  auto const mapped = reader.runs(inode, 0, inode.size(), [&](Run const& run) -> Result<bool> {
+    if (run.place) {
+      file->extents.push_back({run.file_offset, run.length, run.place->device, run.place->offset});
+    }
+    return true;
+  });
+  if (!mapped) return tl::unexpected(mapped.error());
+  return node;
+}
+
+}  // namespace detail
+
+/// Reads a whole image into a tree, hard links and all; any damage on the way is an error.
+///
+/// Extents name devices as the image does; data in the image itself is on device 0. The implied
+/// mark is read if it is there. A tree that the Writer wrote with Addressing::device_table and the
+/// same `marks` comes back equal, but that adjoining extents are joined and sizes below a block's
+/// end lose `clean_padding`.
+/// @param marks  which overlay marks become whiteouts and opaque directories; drop = none, a device
+///               0:0 is then a device
+template <RandomAccessSource S>
+[[nodiscard]] Result<Tree> load_tree(Reader<S> const& reader, Marks marks = Marks::drop) {
+  Tree tree;
+  std::unordered_map<std::uint64_t, NodeId> by_nid;
+  std::vector<NodeId> way;  // directories from the root to where the walk is
+  Result<void> result;
+  auto const visit = [&](Visit const& at) -> Result<void> {
+    if (at.error != nullptr) return fail(*at.error, at.path);
+    way.resize(at.depth);
+    auto const name = at.path.substr(at.path.rfind('/') + 1);
+    auto const known = by_nid.find(at.nid);
+    if (known != by_nid.end() && !at.inode->is_directory()) {
+      tree.link(way.back(), name, known->second);
+      return {};
+    }
+    auto node = detail::load_node(reader, *at.inode, marks);
+    if (!node) return fail(node.error(), at.path);
+    auto id = root_id;
+    if (at.depth == 0) {
+      tree.root() = *std::move(node);
+    } else {
+      id = tree.add(way.back(), name, *std::move(node));
+    }
+    by_nid.emplace(at.nid, id);
+    if (at.inode->is_directory()) way.push_back(id);
+    return {};
+  };
+  auto const walked = walk(reader, [&](Visit const& at) {
+    result = visit(at);
+    return result ? Step::enter : Step::stop;
+  });
+  if (!walked) return tl::unexpected(walked.error());
+  if (!result) return tl::unexpected(result.error());
+  return tree;
+}
+
+}  // namespace erofs_oci::erofs
