@@ -44,7 +44,7 @@ struct ImageReadOptions {
 };
 
 /// The bytes of a device that Linux mounts as EROFS.
-struct Image {
+struct DeviceImage {
   AnySource source;
   /// Where the zeros begin that fill up the last block, in bytes; the size if there are none.
   std::uint64_t zeros_from = 0;
@@ -58,7 +58,8 @@ struct Image {
 /// @error{Errc::mismatch, the parts do not belong together\, or one is not what it should be}
 /// @error{Errc::corrupt, a part breaks its format}
 /// @error{Errc::unsupported, a blob that needs another form: compressed without zinfo\, zstd}
-[[nodiscard]] Result<Image> open_image(LayerSources layer, ImageReadOptions const& options = {});
+[[nodiscard]] Result<DeviceImage> open_image(LayerSources layer,
+                                             ImageReadOptions const& options = {});
 
 namespace detail {
 
@@ -139,7 +140,7 @@ inline Result<void> check_tar_end(AnySource const& contents, std::uint64_t end) 
 }
 
 /// Cuts or fills the tar to what the tarindex describes.
-inline Result<Image> join(AnySource tarindex, AnySource tar, Placement const& place) {
+inline Result<DeviceImage> join(AnySource tarindex, AnySource tar, Placement const& place) {
   auto const length = place.end - place.begin;
   auto const have = tar.size();
   if (have < length && length - have >= place.block_size) {
@@ -150,7 +151,7 @@ inline Result<Image> join(AnySource tarindex, AnySource tar, Placement const& pl
   if (have < length) {
     auto padded = Padded<AnySource>::to_size(std::move(tar), length);
     if (!padded) return fail(std::move(padded).error());
-    return Image{
+    return DeviceImage{
         AnySource(Concat<AnySource, Padded<AnySource>>(std::move(tarindex), *std::move(padded))),
         place.begin + have};
   }
@@ -159,12 +160,13 @@ inline Result<Image> join(AnySource tarindex, AnySource tar, Placement const& pl
   }
   auto cut = Slice<AnySource>::make(std::move(tar), 0, length);
   if (!cut) return fail(std::move(cut).error());
-  return Image{AnySource(Concat<AnySource, Slice<AnySource>>(std::move(tarindex), *std::move(cut))),
-               place.end};
+  return DeviceImage{
+      AnySource(Concat<AnySource, Slice<AnySource>>(std::move(tarindex), *std::move(cut))),
+      place.end};
 }
 
 /// An EROFS image by itself, filled up to a sector.
-inline Result<Image> open_native(AnySource contents) {
+inline Result<DeviceImage> open_native(AnySource contents) {
   auto const name = describe(contents);
   auto const superblock = read_superblock(contents);
   if (!superblock) {
@@ -178,12 +180,12 @@ inline Result<Image> open_native(AnySource contents) {
   auto const size = contents.size();
   auto padded = Padded<AnySource>::to_block(std::move(contents), 512);
   if (!padded) return fail(std::move(padded).error(), name);
-  return Image{AnySource(*std::move(padded)), size};
+  return DeviceImage{AnySource(*std::move(padded)), size};
 }
 
 }  // namespace detail
 
-inline Result<Image> open_image(LayerSources layer, ImageReadOptions const& options) {
+inline Result<DeviceImage> open_image(LayerSources layer, ImageReadOptions const& options) {
   std::optional<Placement> place;
   auto tarindex = std::move(layer.tarindex);
   if (tarindex) {

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// The commands; main() picks one.
+#pragma once
+
+#include "options.hpp"
+#include "process.hpp"
+
+namespace mount_oci {
+
+/// Serves an image over NBD on a socket until a signal comes; prints the URI when ready.
+[[nodiscard]] Result<void> run_serve(Options const& options, Log& log);
+
+/// Serves an OCI image layout as a registry until a signal comes; prints its URL when ready.
+[[nodiscard]] Result<void> run_registry(RegistryOptions const& options, Log& log);
+
+/// Mounts an image and leaves a daemon that serves it, or serves it itself until it is unmounted.
+[[nodiscard]] Result<void> run_mount(Options const& options, Log& log);
+
+/// Unmounts a mount point or ends an NBD device, and waits until its daemon is gone.
+[[nodiscard]] Result<void> run_umount(UmountOptions const& options, Log& log);
+
+}  // namespace mount_oci

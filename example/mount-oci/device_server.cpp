@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "device_server.hpp"
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <stop_token>
+#include <thread>
+#include <utility>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <erofs_oci/nbd/device.hpp>
+#include <erofs_oci/nbd/ioctl_connect.hpp>
+#include <erofs_oci/nbd/netlink_connect.hpp>
+#include <erofs_oci/nbd/server.hpp>
+#include <erofs_oci/nbd/wakeup.hpp>
+
+#include "image.hpp"
+#include "mount_table.hpp"
+
+namespace mount_oci {
+namespace {
+
+using erofs_oci::fail;
+using erofs_oci::fail_errno;
+using erofs_oci::IoctlConnect;
+using erofs_oci::NbdNetlink;
+using erofs_oci::NetlinkConnect;
+using erofs_oci::nbd::Wakeup;
+
+// ---------------------------------------------------------------- the process itself
+
+/// Leaves the caller's session and closes what it left open; its standard error stays for now.
+Result<void> leave_caller(int keep) {
+  ::setsid();
+  UniqueFd const null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (!null) return fail_errno(errno, "/dev/null");
+  if (::dup2(null.get(), STDIN_FILENO) < 0 || ::dup2(null.get(), STDOUT_FILENO) < 0) {
+    return fail_errno(errno, "/dev/null");
+  }
+  auto const first = static_cast<unsigned>(STDERR_FILENO + 1);
+  auto const kept = static_cast<unsigned>(keep);
+  if (kept > first) ::close_range(first, kept - 1, 0);
+  ::close_range(std::max(first, kept + 1), ~0u, 0);
+  return {};
+}
+
+/// Gives the caller's standard error back.
+void leave_streams(Log& log) {
+  log.detach();
+  UniqueFd const null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (null) ::dup2(null.get(), STDERR_FILENO);
+}
+
+/// Keeps this process from ever needing a page of the file system that it serves: all of it is
+/// loaded and locked now; what it allocates later is locked as it is touched.
+void lock_memory(Log const& log) {
+  if (::mlockall(MCL_CURRENT) != 0 || ::mlockall(MCL_FUTURE | MCL_ONFAULT) != 0) {
+    log.say(Level::info, std::string("memory is not locked: ") + std::strerror(errno));
+  }
+}
+
+/// Tells a service manager that waits for it, if one does. @spec{sd_notify(3)}
+void notify_service_manager(std::string_view state) {
+  auto const* path = std::getenv("NOTIFY_SOCKET");
+  sockaddr_un address{};
+  if (path == nullptr || std::strlen(path) >= sizeof address.sun_path) return;
+  address.sun_family = AF_UNIX;
+  std::strcpy(address.sun_path, path);
+  auto const length = offsetof(sockaddr_un, sun_path) + std::strlen(path);
+  if (address.sun_path[0] == '@') address.sun_path[0] = '\0';
+  UniqueFd const fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!fd) return;
+  ::sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL,
+           reinterpret_cast<sockaddr const*>(&address), static_cast<socklen_t>(length));
+}
+
+/// Loads the kernel's nbd driver; whether it is there is seen afterwards.
+void load_nbd_module() {
+  auto const child = ::fork();
+  if (child == 0) {
+    ::execlp("modprobe", "modprobe", "-q", "nbd", static_cast<char*>(nullptr));
+    ::_exit(127);
+  }
+  if (child > 0) ::waitpid(child, nullptr, 0);
+}
+
+/// Which interface to use, decided by looking, so that a failure later on is told as it is.
+Result<Attach> choose_attach(Attach wanted) {
+  auto netlink = NbdNetlink::open();
+  if (!netlink && netlink.error().code == Errc::unsupported && erofs_oci::nbd_devices().empty()) {
+    load_nbd_module();
+    netlink = NbdNetlink::open();
+  }
+  if (wanted == Attach::ioctl) return wanted;
+  if (netlink) return Attach::netlink;
+  auto const missing = netlink.error().code == Errc::unsupported;
+  if (wanted == Attach::automatic && missing && !erofs_oci::nbd_devices().empty()) {
+    return Attach::ioctl;
+  }
+  return fail(netlink.error());
+}
+
+// ---------------------------------------------------------------- while it lives
+
+/// Waits beside the server for what else can happen, and acts on it.
+class Keeper {
+ public:
+  /// What the device needs once it is mounted; yields a warning or nothing.
+  using Settle = std::function<std::string()>;
+
+  Keeper(Link link, Signals signals, Wakeup ended, Life life, Log& log)
+      : link_(std::move(link)),
+        signals_(std::move(signals)),
+        ended_(std::move(ended)),
+        life_(life),
+        log_(log) {}
+
+  Keeper(Keeper const&) = delete;
+  Keeper& operator=(Keeper const&) = delete;
+
+  ~Keeper() {
+    ended_.notify();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  /// Tells of the device and begins to wait. Called by the server, once.
+  void begin(std::uint32_t index, Settle settle) {
+    index_ = index;
+    settle_ = std::move(settle);
+    link_.send({Message::Kind::device, erofs_oci::nbd_device_path(index)});
+    thread_ = std::jthread([this] { run(); });
+  }
+
+  /// When the server is to end.
+  [[nodiscard]] std::stop_token stop_token() const noexcept { return stop_.get_token(); }
+
+  /// Whether a signal asked for the end before it was mounted.
+  [[nodiscard]] std::optional<Error> failure() const { return failure_; }
+
+  void watch_mount() { watches_ = true; }
+
+  /// The other process is told why there will be no device.
+  void report(Error const& error) const { link_.send({Message::Kind::failed, {}, error}); }
+
+ private:
+  void run() {
+    for (;;) {
+      std::array<pollfd, 3> fds{{{ended_.fd(), POLLIN, 0},
+                                 {signals_.fd(), POLLIN, 0},
+                                 {mounted_ ? -1 : link_.fd(), POLLIN, 0}}};
+      auto const pause = watches_ && mounted_ ? 500 : -1;
+      if (::poll(fds.data(), fds.size(), pause) < 0 && errno != EINTR) return;
+      if (fds[0].revents != 0) return;
+      if (fds[1].revents != 0) on_signal(signals_.wait());
+      if (fds[2].revents != 0) on_message();
+      if (watches_ && mounted_ && !is_in_use()) stop_.request_stop();
+    }
+  }
+
+  void on_message() {
+    auto const message = link_.receive();
+    if (message && message->kind == Message::Kind::mounted) {
+      target_ = message->text;
+      mounted_ = true;
+      auto const warning = settle_();
+      link_.send({Message::Kind::settled, warning});
+      link_.close();
+      if (life_ == Life::daemon) {
+        leave_streams(log_);
+      } else {
+        if (!warning.empty()) log_.say(Level::warning, warning);
+        notify_service_manager("READY=1");
+      }
+      return;
+    }
+    failure_ =
+        message && message->kind == Message::Kind::failed
+            ? message->error
+            : Error{make_error_code(Errc::unavailable), "the mounting process has ended", {}};
+    link_.close();
+    mounted_ = true;  // nothing more is to be heard
+    stop_.request_stop();
+  }
+
+  /// The first signal unmounts; users that are still there are served to their end. The second one
+  /// ends the device under them.
+  void on_signal(int number) {
+    log_.say(Level::info, "signal " + std::to_string(number));
+    if (!mounted_) failure_ = Error{std::make_error_code(std::errc::interrupted), "mount", {}};
+    if (!mounted_ || target_.empty() || std::exchange(detached_, true)) {
+      stop_.request_stop();
+      return;
+    }
+    auto const table = read_mount_table();
+    auto const entry = table ? find_target(*table, target_) : std::nullopt;
+    if (!entry || nbd_index_of(entry->device) != index_) {
+      stop_.request_stop();  // mounted in another namespace, or no more
+      return;
+    }
+    if (::umount2(target_.c_str(), UMOUNT_NOFOLLOW) == 0) return;
+    log_.say(Level::warning, target_ + " is in use: it is detached, and served to its last user");
+    ::umount2(target_.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+  }
+
+  /// Whether a file system is mounted from the device, in whatever mount namespace.
+  [[nodiscard]] bool is_in_use() const {
+    auto const path = erofs_oci::nbd_device_path(index_);
+    UniqueFd const fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_EXCL));
+    return !fd && errno == EBUSY;
+  }
+
+  Link link_;
+  Signals signals_;
+  Wakeup ended_;
+  Life life_;
+  Log& log_;
+  std::uint32_t index_ = 0;
+  Settle settle_;
+  std::string target_;
+  bool mounted_ = false;   // or given up
+  bool detached_ = false;  // by a first signal
+  bool watches_ = false;   // whether the device must be ended once it is not mounted any more
+  std::optional<Error> failure_;
+  std::stop_source stop_;
+  std::jthread thread_;
+};
+
+template <class Connect>
+Result<void> serve_with(Connect connect, erofs_oci::DeviceImage image, Options const& options,
+                        Keeper& keeper, Log& log) {
+  erofs_oci::NbdServer server(
+      std::move(image.source), std::move(connect),
+      {.zeros_from = image.zeros_from,
+       .workers = worker_count(options.image),
+       .on_read_error = [&log](std::uint64_t offset, std::uint32_t length, Error const& error) {
+         log.say(Level::error, "read of " + std::to_string(length) + " bytes at offset " +
+                                   std::to_string(offset) + ": " + error.message());
+       }});
+  return server.run(keeper.stop_token(), [&](Connect& attached) {
+    auto const kib = static_cast<std::uint32_t>(options.image.readahead / 1024);
+    if (auto const ok = erofs_oci::set_nbd_read_ahead(attached.index(), kib); !ok) {
+      log.say(Level::info, "read ahead: " + ok.error().message());
+    }
+    keeper.begin(attached.index(), [&attached]() -> std::string {
+      if constexpr (requires { attached.set_disconnect_on_close(); }) {
+        auto const ok = attached.set_disconnect_on_close();
+        if (!ok) return "umount will not end the device: " + ok.error().message();
+      }
+      return {};
+    });
+  });
+}
+
+Result<void> open_and_serve(Options const& options, Keeper& keeper, Life life, Log& log) {
+  auto image = open_source(options.image, log);
+  if (!image) return fail(std::move(image).error());
+  auto const attach = choose_attach(options.mount.attach);
+  if (!attach) return fail(attach.error());
+  if (life == Life::daemon && ::chdir("/") != 0) return fail_errno(errno, "/");
+  lock_memory(log);
+  erofs_oci::NbdDeviceOptions device;
+  device.dead_connection_timeout = std::chrono::seconds(0);  // nobody would come in our place
+  device.backend = "mount-oci";
+  if (*attach == Attach::netlink) {
+    return serve_with(NetlinkConnect(device), *std::move(image), options, keeper, log);
+  }
+  log.say(Level::info, "netlink is not there: the device is set up with ioctl");
+  keeper.watch_mount();
+  return serve_with(IoctlConnect(device), *std::move(image), options, keeper, log);
+}
+
+}  // namespace
+
+Result<void> serve_device(Options const& options, Link link, Life life, Log& log) {
+  if (life == Life::daemon) {
+    if (auto ok = leave_caller(link.fd()); !ok) return ok;
+  }
+  auto signals = Signals::take();
+  if (!signals) return fail(std::move(signals).error());
+  auto ended = Wakeup::open();
+  if (!ended) return fail(std::move(ended).error());
+
+  Result<void> done;
+  std::optional<Error> failure;
+  {
+    Keeper keeper(std::move(link), *std::move(signals), *std::move(ended), life, log);
+    done = open_and_serve(options, keeper, life, log);
+    if (!done) keeper.report(done.error());
+    failure = keeper.failure();
+  }
+  if (done && failure) return fail(*std::move(failure));
+  return done;
+}
+
+}  // namespace mount_oci

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+// From options to a source: the one part that knows registries, layouts and files.
+#include "image.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+#include <erofs_oci/combinator/retry.hpp>
+#include <erofs_oci/core/any_source.hpp>
+#include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/http/http.hpp>
+#include <erofs_oci/oci/image.hpp>
+#include <erofs_oci/oci/manifest.hpp>
+#include <erofs_oci/oci/reference.hpp>
+#include <erofs_oci/source/local.hpp>
+
+namespace mount_oci {
+namespace {
+
+using erofs_oci::AnySource;
+using erofs_oci::Descriptor;
+using erofs_oci::Digest;
+using erofs_oci::Document;
+using erofs_oci::fail;
+using erofs_oci::LayerSources;
+using erofs_oci::Local;
+using erofs_oci::Manifest;
+using erofs_oci::Platform;
+using std::chrono::milliseconds;
+
+// ---------------------------------------------------------------- which layer
+
+Result<Platform> wanted_platform(ImageOptions const& options) {
+  if (options.platform.empty()) return Platform::host();
+  return Platform::parse(options.platform);
+}
+
+/// The layer that the options name, or the only one.
+Result<Descriptor> choose_layer(Manifest const& manifest, ImageOptions const& options) {
+  auto const& layers = manifest.layers;
+  auto const last = std::to_string(layers.empty() ? 0 : layers.size() - 1);
+  if (!options.blob.empty()) {
+    auto const digest = Digest::parse(options.blob);
+    if (!digest) return fail(digest.error());
+    auto const found = std::ranges::find(layers, *digest, &Descriptor::digest);
+    if (found != layers.end()) return *found;
+    return fail(Errc::not_found, "layer digest " + options.blob + " not found in image layers");
+  }
+  if (options.layer) {
+    if (*options.layer < layers.size()) return layers[*options.layer];
+    return fail(Errc::invalid_argument, "layer index " + std::to_string(*options.layer) +
+                                            " out of range (0.." + last + ")");
+  }
+  if (layers.size() == 1) return layers.front();
+  return fail(Errc::invalid_argument, "the image has " + std::to_string(layers.size()) +
+                                          " layers (0.." + last +
+                                          "): name one with oci.layer or oci.blob");
+}
+
+// ---------------------------------------------------------------- a registry
+
+/// Times that add up: an attempt that begins as late as retrying allows can still end, by its own
+/// limits, before the read's deadline.
+erofs_oci::HttpLimits limits_of(ImageOptions const& options) {
+  milliseconds const total = options.timeout;
+  erofs_oci::HttpLimits limits;
+  limits.total = total;
+  limits.connect = std::min(limits.connect, total / 4);
+  limits.idle = std::min(limits.idle, total / 3);
+  return limits;
+}
+
+erofs_oci::Backoff backoff_of(ImageOptions const& options, erofs_oci::HttpLimits const& limits) {
+  auto const most = limits.total - limits.connect - limits.idle;
+  erofs_oci::Backoff backoff;
+  backoff.attempts = std::numeric_limits<unsigned>::max();
+  backoff.total = options.retry ? std::min<milliseconds>(*options.retry, most) : most;
+  if (options.retry == std::chrono::seconds(0)) backoff.attempts = 1;
+  return backoff;
+}
+
+/// Who to log in as; nobody without a user name.
+Result<erofs_oci::CredentialLookup> credentials_of(ImageOptions const& options) {
+  if (options.username.empty()) return erofs_oci::CredentialLookup();
+  auto password = options.password;
+  if (!options.password_file.empty()) {
+    auto secret = read_secret(options.password_file);
+    if (!secret) return fail(secret.error(), "oci.password_file");
+    password = *std::move(secret);
+  }
+  hide_memory();
+  erofs_oci::Credentials credentials{options.username, std::move(password), {}, {}};
+  return erofs_oci::CredentialLookup(
+      [credentials](std::string const&,
+                    std::string const&) -> Result<std::optional<erofs_oci::Credentials>> {
+        return std::optional(credentials);
+      });
+}
+
+erofs_oci::Mirror mirror_of(std::string_view text, ImageOptions const& options) {
+  using Protocol = erofs_oci::RegistryProtocol;
+  constexpr std::string_view http = "http://";
+  constexpr std::string_view https = "https://";
+  if (text.starts_with(http)) return {std::string(text.substr(http.size())), Protocol::http};
+  if (text.starts_with(https)) return {std::string(text.substr(https.size())), Protocol::https};
+  return {std::string(text), options.insecure ? Protocol::http : Protocol::https};
+}
+
+/// A transport for the options' certificates. The file is read for each connection, so that it must
+/// be found after a change of the working directory, too.
+Result<erofs_oci::HttplibTransport> transport_of(ImageOptions const& options) {
+  erofs_oci::HttplibOptions http;
+  if (!options.ca.empty()) {
+    auto const readable = erofs_oci::open_read(options.ca);
+    if (!readable) return fail(readable.error(), "oci.ca");
+    http.ca_file = std::filesystem::absolute(options.ca).string();
+  }
+  auto proxies = erofs_oci::Proxies::from_environment();
+  if (!proxies) return fail(std::move(proxies).error(), "environment");
+  http.proxies = *std::move(proxies);
+  http.idle_connections = options.connections;
+  return erofs_oci::HttplibTransport(std::move(http));
+}
+
+Result<LayerSources> open_remote(ImageOptions const& options) {
+  auto reference = erofs_oci::Reference::parse(options.image);
+  if (!reference) return fail(std::move(reference).error());
+  auto const platform = wanted_platform(options);
+  if (!platform) return fail(platform.error());
+  auto credentials = credentials_of(options);
+  if (!credentials) return fail(std::move(credentials).error());
+  auto transport = transport_of(options);
+  if (!transport) return fail(std::move(transport).error());
+
+  erofs_oci::RegistryOptions settings;
+  if (options.insecure) settings.protocol = erofs_oci::RegistryProtocol::http;
+  for (auto const& mirror : options.mirrors) settings.mirrors.push_back(mirror_of(mirror, options));
+  settings.credentials = *std::move(credentials);
+  settings.limits = limits_of(options);
+  auto const registry =
+      erofs_oci::Registry::make(*std::move(reference), settings, *std::move(transport));
+  if (!registry) return fail(registry.error());
+
+  auto const image = registry->resolve(*platform);
+  if (!image) return fail(image.error());
+  auto const layer = choose_layer(image->manifest, options);
+  if (!layer) return fail(layer.error());
+  auto blob = erofs_oci::Retry(registry->blob(*layer), backoff_of(options, settings.limits));
+  return LayerSources{AnySource(std::move(blob)), {}, {}, layer->media_type};
+}
+
+// ---------------------------------------------------------------- an OCI image layout
+
+Result<erofs_oci::Bytes> read_file(std::string const& path) {
+  auto const file = Local::open(path);
+  if (!file) return fail(file.error());
+  if (file->size() > erofs_oci::max_document_size) {
+    return fail(Errc::unsupported, path + ": more than 4 MiB");
+  }
+  erofs_oci::Bytes bytes(static_cast<std::size_t>(file->size()));
+  if (auto const ok = erofs_oci::read_exact(*file, 0, bytes); !ok) return fail(ok.error());
+  return bytes;
+}
+
+/// A directory with an image layout, and what is wanted of it.
+class Layout {
+ public:
+  /// `DIR[:TAG]`; a directory whose name has a colon is taken as it is.
+  [[nodiscard]] static Layout parse(std::string_view text) {
+    auto const colon = text.rfind(':');
+    std::error_code ignored;
+    if (colon == std::string_view::npos || std::filesystem::is_directory(text, ignored)) {
+      return {std::string(text), {}};
+    }
+    return {std::string(text.substr(0, colon)), std::string(text.substr(colon + 1))};
+  }
+
+  [[nodiscard]] Result<erofs_oci::Image> resolve(Platform const& platform) const {
+    auto const bytes = read_file(directory_ + "/index.json");
+    if (!bytes) return fail(bytes.error());
+    auto const document = erofs_oci::parse_document(*bytes, erofs_oci::media_type::oci_index);
+    if (!document) return fail(document.error(), directory_ + "/index.json");
+    auto const first = choose(std::get<erofs_oci::Index>(*document));
+    if (!first) return fail(first.error());
+    auto const fetch = [this](std::string const& target, std::optional<std::uint64_t> size) {
+      return read_document(target, size);
+    };
+    return erofs_oci::resolve_image(fetch, first->digest.to_string(), platform);
+  }
+
+  /// A blob, of the size that its descriptor gives.
+  [[nodiscard]] Result<AnySource> blob(Descriptor const& descriptor) const {
+    auto file = Local::open(path_of(descriptor.digest));
+    if (!file) return fail(std::move(file).error());
+    if (file->size() != descriptor.size) {
+      return fail(Errc::mismatch, file->describe() + ": " + std::to_string(file->size()) +
+                                      " bytes, the manifest says " +
+                                      std::to_string(descriptor.size));
+    }
+    return AnySource(*std::move(file));
+  }
+
+ private:
+  Layout(std::string directory, std::string tag)
+      : directory_(std::move(directory)), tag_(std::move(tag)) {}
+
+  /// The entry of the tag; without one that of `latest`, or the only one.
+  [[nodiscard]] Result<Descriptor> choose(erofs_oci::Index const& index) const {
+    if (tag_.empty() && index.manifests.size() == 1) return index.manifests.front();
+    auto const wanted = tag_.empty() ? std::string_view("latest") : std::string_view(tag_);
+    std::string there;
+    for (auto const& entry : index.manifests) {
+      auto const name = entry.annotation("org.opencontainers.image.ref.name");
+      if (name == wanted) return entry;
+      if (name) there += (there.empty() ? "; it has " : ", ") + std::string(*name);
+    }
+    return fail(Errc::not_found, directory_ + ": tag " + std::string(wanted) + there);
+  }
+
+  [[nodiscard]] Result<std::pair<Digest, Document>> read_document(
+      std::string const& target, std::optional<std::uint64_t> size) const {
+    auto const digest = Digest::parse(target);
+    if (!digest) return fail(digest.error());
+    auto const path = path_of(*digest);
+    auto const bytes = read_file(path);
+    if (!bytes) return fail(bytes.error());
+    auto const computed = erofs_oci::digest_of(*bytes, digest->algorithm());
+    if (computed != *digest || (size && *size != bytes->size())) {
+      return fail(Errc::digest_mismatch, path + ": its contents are " + computed.to_string());
+    }
+    auto document = erofs_oci::parse_document(*bytes);
+    if (!document) return fail(std::move(document).error(), path);
+    return std::pair(computed, *std::move(document));
+  }
+
+  [[nodiscard]] std::string path_of(Digest const& digest) const {
+    return directory_ + "/blobs/" + std::string(erofs_oci::to_string(digest.algorithm())) + "/" +
+           digest.hex();
+  }
+
+  std::string directory_;
+  std::string tag_;
+};
+
+Result<LayerSources> open_layout(std::string_view name, ImageOptions const& options) {
+  auto const platform = wanted_platform(options);
+  if (!platform) return fail(platform.error());
+  auto const layout = Layout::parse(name);
+  auto const image = layout.resolve(*platform);
+  if (!image) return fail(image.error());
+  auto const layer = choose_layer(image->manifest, options);
+  if (!layer) return fail(layer.error());
+  auto blob = layout.blob(*layer);
+  if (!blob) return fail(std::move(blob).error());
+  return LayerSources{*std::move(blob), {}, {}, layer->media_type};
+}
+
+// ---------------------------------------------------------------- all together
+
+Result<AnySource> open_file(std::string const& path) {
+  auto file = Local::open(path);
+  if (!file) return fail(std::move(file).error());
+  return AnySource(*std::move(file));
+}
+
+Result<LayerSources> open_plain(std::string const& path, ImageOptions const& options) {
+  if (!options.blob.empty() || options.layer) {
+    return fail(Errc::invalid_argument, "a file is one layer: neither oci.blob nor oci.layer");
+  }
+  auto blob = open_file(path);
+  if (!blob) return fail(std::move(blob).error());
+  return LayerSources{*std::move(blob), {}, {}, {}};
+}
+
+Result<LayerSources> open_layer(ImageOptions const& options) {
+  auto const image = std::string_view(options.image);
+  constexpr std::string_view layout = "oci:";
+  constexpr std::string_view file = "file:";
+  if (image.starts_with(layout)) return open_layout(image.substr(layout.size()), options);
+  if (image.starts_with(file)) return open_plain(options.image.substr(file.size()), options);
+  if (image.starts_with("/") || image.starts_with("./") || image.starts_with("../")) {
+    return open_plain(options.image, options);
+  }
+  return open_remote(options);
+}
+
+}  // namespace
+
+Result<erofs_oci::DeviceImage> open_source(ImageOptions const& options, Log const& log) {
+  // The files first: they cost no request.
+  std::optional<AnySource> tarindex;
+  std::optional<AnySource> zinfo;
+  if (!options.tarindex.empty()) {
+    auto file = open_file(options.tarindex);
+    if (!file) return fail(std::move(file).error(), "oci.tarindex");
+    tarindex = *std::move(file);
+  }
+  if (!options.zinfo.empty()) {
+    auto file = open_file(options.zinfo);
+    if (!file) return fail(std::move(file).error(), "oci.zinfo");
+    zinfo = *std::move(file);
+  }
+  auto layer = open_layer(options);
+  if (!layer) return fail(std::move(layer).error(), options.image);
+  log.say(Level::info, "blob " + erofs_oci::describe(layer->blob) + ", " +
+                           std::to_string(layer->blob.size()) + " bytes");
+  layer->tarindex = std::move(tarindex);
+  layer->zinfo = std::move(zinfo);
+  auto image = erofs_oci::open_image(*std::move(layer), {.cache_bytes = options.cache,
+                                                         .deadline = options.timeout,
+                                                         .connections = options.connections});
+  if (!image) return fail(std::move(image).error(), options.image);
+  return image;
+}
+
+}  // namespace mount_oci

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Link: how the process that serves and the process that mounts tell each other how far they are.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "process.hpp"
+
+namespace mount_oci {
+
+/// One message of a Link.
+struct Message {
+  enum class Kind : char {
+    device = 'D',   ///< the server has a device: its path
+    mounted = 'M',  ///< it is mounted and files can be read: the target's absolute path
+    settled = 'S',  ///< the server needs the other no more; the text is a warning or empty
+    failed = 'F',   ///< it failed; see `error`
+  };
+  Kind kind = Kind::failed;
+  std::string text{};
+  Error error{};
+};
+
+/// One end of a connection between two processes. When the other process ends, receive() fails.
+class Link {
+ public:
+  /// Both ends.
+  /// @error{an errno, as socketpair(2)}
+  [[nodiscard]] static Result<std::pair<Link, Link>> make();
+
+  /// Sends without waiting. A peer that has gone shows at the next receive().
+  void send(Message const& message) const noexcept;
+
+  /// Waits for a message.
+  /// @error{Errc::unavailable, the other end is closed}
+  /// @error{Errc::protocol, no message}
+  [[nodiscard]] Result<Message> receive() const;
+
+  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+
+  void close() noexcept { fd_.reset(); }
+
+ private:
+  explicit Link(UniqueFd fd) noexcept : fd_(std::move(fd)) {}
+  UniqueFd fd_;
+};
+
+}  // namespace mount_oci

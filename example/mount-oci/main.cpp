@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// mount-oci: wires the command line to the commands and their results to an exit status.
+#include <cstdio>
+#include <exception>
+#include <new>
+
+#include "commands.hpp"
+
+#ifndef MOUNT_OCI_VERSION
+#define MOUNT_OCI_VERSION "unknown"
+#endif
+
+namespace mount_oci {
+namespace {
+
+constexpr int usage_status = 1;
+constexpr int system_status = 2;
+constexpr int mount_status = 32;
+
+void print(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+Result<void> run(Options const& options, Log& log) {
+  switch (options.command) {
+    case Command::mount: return run_mount(options, log);
+    case Command::umount: return run_umount(options.umount, log);
+    case Command::serve: return run_serve(options, log);
+    case Command::registry: return run_registry(options.registry, log);
+    case Command::help: print(manual(options.topic)); return {};
+    case Command::version: print("mount-oci (erofs_oci) " MOUNT_OCI_VERSION "\n"); return {};
+  }
+  return {};
+}
+
+int run_and_report(Options const& options) {
+  Log log(options.verbosity);
+  auto const done = run(options, log);
+  if (done) return 0;
+  log.say(Level::error, done.error().message());
+  auto const mounts = options.command == Command::mount || options.command == Command::umount;
+  return exit_status(done.error(), mounts ? mount_status : system_status);
+}
+
+int main_of(int argc, char** argv) {
+  auto const options = parse_options(std::vector<std::string>(argv, argv + argc));
+  scrub_secrets(argc, argv);
+  if (!options) {
+    std::fprintf(stderr, "mount-oci: %s\nTry '%s --help' for more information.\n",
+                 options.error().text.c_str(), argc > 0 ? argv[0] : "mount-oci");
+    return usage_status;
+  }
+  if (!options->image.password.empty()) hide_memory();
+  return run_and_report(*options);
+}
+
+}  // namespace
+}  // namespace mount_oci
+
+int main(int argc, char** argv) {
+  try {
+    return mount_oci::main_of(argc, argv);
+  } catch (std::bad_alloc const&) {
+    std::fputs("mount-oci: out of memory\n", stderr);
+  } catch (std::exception const& error) {
+    std::fprintf(stderr, "mount-oci: %s\n", error.what());
+  }
+  return 2;
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// The manual pages.
+#include "options.hpp"
+
+namespace mount_oci {
+namespace {
+
+constexpr std::string_view overview =
+    R"(mount-oci - mount unmodified OCI layers without downloading them
+
+SYNOPSIS
+  mount-oci [mount] [-t erofs.nbd] [-o LIST]... IMAGE MOUNTPOINT
+  mount-oci umount TARGET
+  mount-oci serve [-o LIST]... (--socket PATH | --listen HOST:PORT) IMAGE
+  mount-oci registry [OPTION]... DIR
+  mount-oci COMMAND --help
+  mount-oci --help | --version
+
+COMMANDS
+  mount     mount a layer of an image; done when no command is named
+  umount    unmount it and end the program that serves it
+  serve     serve the same bytes to NBD clients (nbdcopy, qemu, nbd-client)
+  registry  be a read-only registry over an OCI image layout, for tests and benches
+
+Installed under the name mount.erofs.nbd or mount.erofs, the program is the helper that
+`mount -t erofs.nbd` runs.
+
+COMMON OPTIONS
+  -v, --verbose   say more; twice: everything
+  -d, --debug N   0 errors, 2 warnings (default), 3 information, 7 everything
+  -h, --help      print this and exit
+  -V, --version   print the version and exit
+
+EXIT STATUS
+  0  success
+  1  the command line, a reference or a file that was named means nothing
+  2  the system refused something, or serving ended with an error
+  32 the image could not be opened, attached or mounted, or not be unmounted
+)";
+
+constexpr std::string_view mount_page = R"(mount-oci mount - mount a layer of an OCI image
+
+SYNOPSIS
+  mount-oci [mount] [OPTION]... IMAGE MOUNTPOINT
+  mount.erofs.nbd IMAGE MOUNTPOINT [-sfnv] [-N NAMESPACE] [-o LIST] [-t TYPE]
+
+DESCRIPTION
+  Serves the layer on a network block device of this machine and mounts that as EROFS. Bytes are
+  fetched from the registry when they are read. Returns when files can be read; a daemon stays
+  behind and ends with umount(8). Needs root, the nbd module, and Linux 6.4 or newer for oci.tarindex.
+
+IMAGE
+  [REGISTRY/]REPOSITORY[:TAG][@DIGEST]  in a registry; Docker Hub if none is named
+  oci:DIRECTORY[:TAG]                   in an OCI image layout
+  file:PATH, /PATH, ./PATH              a blob by itself
+
+WHICH BYTES ARE MOUNTED
+  oci.tarindex and oci.zinfo   the tarindex, then the decompressed tar.gz
+  oci.tarindex                 the tarindex, then the blob, which is a plain tar
+  oci.zinfo                    the decompressed blob, which is a gzipped EROFS image
+  neither                      the blob, which is an EROFS image
+
+OPTIONS
+  -o, --options LIST    words separated by commas; repeatable, see below
+  -t, --types TYPE      erofs.nbd (default) or erofs
+  --attach HOW          netlink, ioctl, or auto (default): ioctl only where netlink is missing
+  --foreground          serve in this process until the mount is gone; tells systemd when ready;
+                        SIGTERM unmounts
+  -f, --fake            open and check the image, but attach and mount nothing
+  -N, --namespace NS    mount in the mount namespace of a process id or a path
+  -n, -s                accepted and ignored
+  -u, --unmount         as `mount-oci umount`
+  --disconnect DEVICE   end an NBD device by force, mounted or not
+
+WORDS OF -o
+  A value with a comma is written in double quotes, oci.tarindex="a,b"; a backslash keeps a quote,
+  a comma or a backslash from meaning anything.
+
+  oci.blob=[sha256:]HEX        the layer with this digest
+  oci.layer=N                  the layer with this number, from 0; needed, or oci.blob, if the image
+                               has several
+  oci.platform=OS/ARCH[/VARIANT]
+                               which image of a multi-platform image; default: this machine's
+  oci.tarindex=PATH            EROFS image of the metadata, as `mkfs.erofs --tar=i` makes it
+  oci.zinfo=PATH               gzip checkpoints, as `mkfs.erofs --gzinfo=PATH` makes them
+  oci.username=NAME            log in to the registry
+  oci.password_file=PATH       with the first line of this file as password
+  oci.password=TEXT            with this password; it is taken out of the process list at once, but
+                               not before another process may have seen it
+  oci.insecure[=0|1]           use http
+  oci.ca=PATH                  trust these PEM certificates in place of the system's
+  oci.mirror=[http[s]://]REGISTRY
+                               ask this registry first, the image's own when it fails; repeatable
+  oci.cache=SIZE               decompressed data kept in memory, 256M
+  oci.connections=N            requests in flight at a time, 4
+  oci.timeout=SECONDS          longest that one read may take before it fails, 30
+  oci.retry=SECONDS|off        how long a read is tried again while the registry fails; default: until
+                               oci.timeout
+  oci.readahead=SIZE           what the kernel reads ahead, 1M
+
+  ro rw nosuid suid nodev dev noexec exec sync async noatime atime relatime norelatime nodiratime
+  diratime loud remount move   as mount(8) means them; the mount is read-only in any case
+  defaults quiet user nouser users auto noauto nofail _netdev owner group x-*
+                               ignored
+  Other words are handed to the kernel's EROFS.
+
+EXAMPLE
+  mount-oci -t erofs.nbd -o oci.blob=sha256:12...,oci.platform=linux/amd64,\
+oci.tarindex=layer.erofs,oci.zinfo=layer.zinfo registry.example.com/app:1.2 /mnt
+
+EXIT STATUS
+  0 mounted, 1 wrong command line, 2 the system refused something, 32 not mounted
+)";
+
+constexpr std::string_view umount_page = R"(mount-oci umount - end a mount
+
+SYNOPSIS
+  mount-oci umount TARGET
+  mount-oci -u TARGET
+
+DESCRIPTION
+  TARGET is a mount point, or an NBD device that is not mounted. Unmounts, disconnects the device and
+  waits, at most 10 seconds, until its daemon is gone. umount(8) does the same without the waiting.
+
+EXIT STATUS
+  0 done, 1 wrong command line, 32 busy or failed
+)";
+
+constexpr std::string_view serve_page = R"(mount-oci serve - serve a layer to NBD clients
+
+SYNOPSIS
+  mount-oci serve [-o LIST]... (--socket PATH | --listen HOST:PORT) IMAGE
+
+DESCRIPTION
+  Serves, read-only, the bytes that `mount-oci mount` would mount. Prints the NBD URI on standard
+  output when clients can connect. Ends on SIGTERM or SIGINT; a socket file is removed then.
+  IMAGE and the words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  --socket PATH         a unix socket, made with mode 0600
+  --listen HOST:PORT    a TCP port; 0 takes a free one
+
+EXAMPLE
+  mount-oci serve --socket /tmp/s -o oci.layer=0,oci.tarindex=l.erofs,oci.zinfo=l.zinfo oci:image &
+  nbdcopy 'nbd+unix:///?socket=/tmp/s' disk.img
+
+EXIT STATUS
+  0 ended by a signal, 1 wrong command line, 2 failed
+)";
+
+constexpr std::string_view registry_page =
+    R"(mount-oci registry - a read-only registry over an OCI image layout
+
+SYNOPSIS
+  mount-oci registry [OPTION]... DIR
+
+DESCRIPTION
+  Serves the image layout DIR (as `skopeo copy ... oci:DIR:TAG` makes it) under every repository name.
+  Prints its URL on standard output when clients can connect. Ends on SIGTERM or SIGINT.
+  Made for tests: it can ask for credentials, redirect, be slow and be wrong.
+
+OPTIONS
+  --listen HOST:PORT     default 127.0.0.1:0, which takes a free port
+  --cert PATH --key PATH serve https with this certificate
+  --username NAME --password-file PATH
+                         ask for these credentials: Basic, or at the token endpoint
+  --token-ttl SECONDS    ask for a bearer token, which lives so long
+  --redirect-blobs       redirect blobs to URLs on another port that are good for a while and refuse
+                         an Authorization header
+  --redirect-ttl SECONDS for so long, 60
+  --latency MS           wait before each answer
+  --bandwidth SIZE       bytes a second of each blob answer
+  --fail-every N[:STATUS]
+                         answer every N-th blob request with STATUS, 503
+  --fault KIND[:N]       make every N-th answer to a range of a blob wrong, N = 1:
+                           ignore-range  200 and the whole blob
+                           short         half of the body, then the end of the connection
+                           wrong-range   a Content-Range one byte later
+                           wrong-total   a Content-Range with another size
+                           corrupt       one byte of the body flipped
+                           encoded       Content-Encoding: gzip
+                           reset         half of the body, then a TCP reset
+                           hang          no answer
+  --count FILE           write the counters to FILE at the end
+
+ENDPOINTS
+  /v2/, manifests by tag and digest, blobs with ranges, tags/list
+  GET /_stats            counters as JSON: requests, blob_requests, range_requests, bytes, ...
+  POST /_stats/reset     set them to 0
+
+EXIT STATUS
+  0 ended by a signal, 1 wrong command line, 2 failed
+)";
+
+}  // namespace
+
+std::string_view manual(Command topic) {
+  switch (topic) {
+    case Command::mount: return mount_page;
+    case Command::umount: return umount_page;
+    case Command::serve: return serve_page;
+    case Command::registry: return registry_page;
+    case Command::help:
+    case Command::version: break;
+  }
+  return overview;
+}
+
+}  // namespace mount_oci

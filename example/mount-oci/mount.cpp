@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// Mounting: one process serves the image, another one mounts it, and they tell each other.
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <thread>
+#include <utility>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "commands.hpp"
+#include "device_server.hpp"
+#include "image.hpp"
+#include "link.hpp"
+#include "mount_table.hpp"
+
+namespace mount_oci {
+namespace {
+
+using erofs_oci::fail;
+using erofs_oci::fail_errno;
+using namespace std::chrono_literals;
+
+/// Enters a mount namespace, named by a process id or a path.
+Result<void> enter_namespace(std::string const& name) {
+  if (name.empty()) return {};
+  auto const is_pid = name.find_first_not_of("0123456789") == std::string::npos;
+  auto const path = is_pid ? "/proc/" + name + "/ns/mnt" : name;
+  auto const fd = erofs_oci::open_read(path);
+  if (!fd) return fail(fd.error(), "-N");
+  if (::setns(fd->get(), CLONE_NEWNS) != 0) return fail_errno(errno, "-N " + path);
+  return {};
+}
+
+/// Waits for udev or devtmpfs to make the node of a device that is new.
+Result<void> wait_for_node(std::string const& device) {
+  Result<dev_t> found = block_device(device);
+  for (int i = 0; !found && i < 500; ++i) {
+    std::this_thread::sleep_for(10ms);
+    found = block_device(device);
+  }
+  if (!found) return fail(found.error());
+  return {};
+}
+
+/// Says what the kernel's bare errno most likely means here.
+Error explain_mount(int number, std::string const& device, std::string const& target) {
+  auto context = "mount " + device + " at " + target;
+  switch (number) {
+    case ENODEV: context += " (this kernel has no EROFS)"; break;
+    case EINVAL:
+      context +=
+          " (dmesg may say more; a tarindex needs Linux 6.4, and unknown -o words are refused)";
+      break;
+    default: break;
+  }
+  return {std::error_code(number, std::system_category()), std::move(context), {}};
+}
+
+/// Proves that files can be read: the root's inode and its first entries come from the image.
+Result<void> check_mounted(std::string const& target) {
+  std::unique_ptr<DIR, int (*)(DIR*)> const folder(::opendir(target.c_str()), &::closedir);
+  if (!folder) return fail_errno(errno, target);
+  struct stat status{};
+  if (::fstat(::dirfd(folder.get()), &status) != 0) return fail_errno(errno, target);
+  errno = 0;
+  if (::readdir(folder.get()) == nullptr) {
+    return fail_errno(errno != 0 ? errno : EIO, target + ": read the root directory");
+  }
+  return {};
+}
+
+Result<std::string> mount_device(MountOptions const& options, std::string const& device) {
+  if (auto ok = wait_for_node(device); !ok) return fail(ok.error());
+  if (auto ok = enter_namespace(options.name_space); !ok) return fail(ok.error());
+  auto target = real_path(options.target);
+  if (!target) return target;
+  if (::mount(device.c_str(), target->c_str(), "erofs", options.flags,
+              options.data.empty() ? nullptr : options.data.c_str()) != 0) {
+    return fail(explain_mount(errno, device, *target));
+  }
+  if (auto ok = check_mounted(*target); !ok) {
+    ::umount2(target->c_str(), MNT_DETACH);
+    return fail(ok.error());
+  }
+  return target;
+}
+
+/// The part of the process that mounts; returns once the mount stands or everything has failed.
+Result<void> mount_over(Link const& link, MountOptions const& options, Log const& log) {
+  auto const first = link.receive();
+  if (!first) return fail(first.error(), "the serving process");
+  if (first->kind != Message::Kind::device) return fail(first->error);
+  auto target = mount_device(options, first->text);
+  if (!target) return fail(std::move(target).error());
+  // A path of another namespace means nothing to the server.
+  link.send({Message::Kind::mounted, options.name_space.empty() ? *target : std::string()});
+  auto const last = link.receive();
+  if (!last || last->kind != Message::Kind::settled) {
+    ::umount2(target->c_str(), MNT_DETACH);
+    return fail(last ? last->error : last.error(), "the serving process");
+  }
+  if (!last->text.empty()) log.say(Level::warning, last->text);
+  return {};
+}
+
+/// Gives a child the time to clean up, then ends it.
+void wait_for_end(pid_t child) {
+  for (int i = 0; i < 1000; ++i) {
+    if (::waitpid(child, nullptr, WNOHANG) != 0) return;
+    std::this_thread::sleep_for(10ms);
+  }
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+}
+
+Result<void> mount_in_background(Options const& options, Log& log) {
+  auto links = Link::make();
+  if (!links) return fail(std::move(links).error());
+  auto const child = ::fork();
+  if (child < 0) return fail_errno(errno, "fork");
+  if (child == 0) {
+    links->second.close();
+    auto const done = serve_device(options, std::move(links->first), Life::daemon, log);
+    if (!done) log.say(Level::debug, done.error().message());  // the parent tells the user
+    std::_Exit(done ? 0 : 2);
+  }
+  links->first.close();
+  auto done = mount_over(links->second, options.mount, log);
+  links->second.close();
+  if (!done) wait_for_end(child);
+  return done;
+}
+
+Result<void> mount_in_foreground(Options const& options, Log& log) {
+  auto links = Link::make();
+  if (!links) return fail(std::move(links).error());
+  auto const child = ::fork();
+  if (child < 0) return fail_errno(errno, "fork");
+  if (child == 0) {
+    links->first.close();
+    auto const done = mount_over(links->second, options.mount, log);
+    if (!done) links->second.send({Message::Kind::failed, {}, done.error()});
+    std::_Exit(done ? 0 : 2);
+  }
+  links->second.close();
+  auto done = serve_device(options, std::move(links->first), Life::foreground, log);
+  wait_for_end(child);
+  return done;
+}
+
+/// What needs no server: a mount that is there already is changed or moved.
+Result<void> change_mount(Options const& options) {
+  auto const& mount = options.mount;
+  if (auto ok = enter_namespace(mount.name_space); !ok) return ok;
+  auto const* data = mount.data.empty() ? nullptr : mount.data.c_str();
+  if (::mount(options.image.image.c_str(), mount.target.c_str(), "erofs", mount.flags, data) != 0) {
+    return fail_errno(errno, mount.target);
+  }
+  return {};
+}
+
+Result<void> check_target(MountOptions const& options) {
+  if (!options.name_space.empty()) return {};  // it is looked up where it will be mounted
+  struct stat status{};
+  if (::stat(options.target.c_str(), &status) != 0) return fail_errno(errno, options.target);
+  if (!S_ISDIR(status.st_mode)) return fail_errno(ENOTDIR, options.target);
+  return {};
+}
+
+}  // namespace
+
+Result<void> run_mount(Options const& options, Log& log) {
+  auto const& mount = options.mount;
+  if ((mount.flags & (MS_REMOUNT | MS_MOVE)) != 0) return change_mount(options);
+  if (auto ok = check_target(mount); !ok) return ok;
+  if (mount.fake) {
+    auto const image = open_source(options.image, log);
+    if (!image) return fail(image.error());
+    return {};
+  }
+  return mount.foreground ? mount_in_foreground(options, log) : mount_in_background(options, log);
+}
+
+}  // namespace mount_oci

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "process.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include <erofs_oci/core/bytes.hpp>
+
+namespace mount_oci {
+
+using erofs_oci::fail;
+using erofs_oci::fail_errno;
+
+void Log::say(Level level, std::string_view text) const noexcept {
+  if (static_cast<int>(level) > verbosity_) return;
+  if (detached_) {
+    constexpr std::array priorities{LOG_ERR, LOG_ERR, LOG_WARNING, LOG_INFO};
+    auto const at = std::min<std::size_t>(static_cast<std::size_t>(level), 4);
+    ::syslog(at < priorities.size() ? priorities[at] : LOG_DEBUG, "%.*s",
+             static_cast<int>(text.size()), text.data());
+    return;
+  }
+  // One write, so that lines of several processes do not mix.
+  std::fprintf(stderr, "mount-oci: %s%.*s\n", level == Level::warning ? "warning: " : "",
+               static_cast<int>(text.size()), text.data());
+}
+
+void Log::detach() noexcept {
+  ::openlog("mount-oci", LOG_PID, LOG_DAEMON);
+  detached_ = true;
+}
+
+Result<Signals> Signals::take() {
+  std::signal(SIGPIPE, SIG_IGN);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  if (auto const number = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); number != 0) {
+    return fail_errno(number, "signals");
+  }
+  UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC));
+  if (!fd) return fail_errno(errno, "signals");
+  return Signals(std::move(fd));
+}
+
+int Signals::wait() const noexcept {
+  signalfd_siginfo info{};
+  for (;;) {
+    auto const n = ::read(fd_.get(), &info, sizeof info);
+    if (n == sizeof info) return static_cast<int>(info.ssi_signo);
+    if (n < 0 && errno != EINTR) return SIGTERM;
+  }
+}
+
+bool Signals::wait_or(int other) const noexcept {
+  std::array<pollfd, 2> fds{{{fd_.get(), POLLIN, 0}, {other, POLLIN, 0}}};
+  while (::poll(fds.data(), fds.size(), -1) < 0) {
+    if (errno != EINTR) return true;
+  }
+  if (fds[0].revents == 0) return false;
+  return wait() != 0;
+}
+
+Result<Address> Address::parse(std::string_view text) {
+  auto const bad = [&] {
+    return fail(Errc::invalid_argument, std::string(text) + ": not HOST:PORT");
+  };
+  auto const colon = text.rfind(':');
+  if (colon == std::string_view::npos) return bad();
+  Address address;
+  auto const digits = text.substr(colon + 1);
+  auto const* end = digits.data() + digits.size();
+  if (digits.empty() || std::from_chars(digits.data(), end, address.port).ptr != end) return bad();
+  auto host = text.substr(0, colon);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string_view::npos) {
+    return bad();
+  }
+  address.host = host.empty() ? "127.0.0.1" : std::string(host);
+  return address;
+}
+
+std::string Address::text() const {
+  auto const quoted = host.find(':') == std::string::npos ? host : "[" + host + "]";
+  return quoted + ":" + std::to_string(port);
+}
+
+Result<std::string> read_secret(std::string const& path) {
+  auto const fd = erofs_oci::open_read(path);
+  if (!fd) return fail(fd.error());
+  constexpr std::size_t most = 4096;
+  erofs_oci::Bytes buffer(most + 1);
+  auto const n = erofs_oci::read_full(fd->get(), buffer);
+  if (!n) return fail(n.error(), path);
+  auto const text = erofs_oci::as_text(std::span(buffer).first(*n));
+  auto line = std::string(text.substr(0, text.find_first_of("\r\n")));
+  if (line.empty() || line.size() > most) {
+    return fail(Errc::invalid_argument, path + ": no password in its first line");
+  }
+  return line;
+}
+
+void hide_memory() noexcept {
+  ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+int exit_status(Error const& error, int otherwise) noexcept {
+  return error.code == Errc::invalid_argument ? 1 : otherwise;
+}
+
+}  // namespace mount_oci

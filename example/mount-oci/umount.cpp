@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ending a mount or a device, and waiting until nothing of it is left.
+#include <chrono>
+#include <functional>
+#include <thread>
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include <linux/nbd.h>
+
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/nbd/device.hpp>
+#include <erofs_oci/nbd/netlink.hpp>
+
+#include "commands.hpp"
+#include "mount_table.hpp"
+
+namespace mount_oci {
+namespace {
+
+using erofs_oci::fail;
+using erofs_oci::fail_errno;
+using namespace std::chrono_literals;
+
+constexpr auto patience = 10s;  // for a daemon to end
+
+/// Asks again and again until the answer is yes.
+bool wait_for(std::chrono::milliseconds longest, std::function<bool()> const& done) {
+  auto const end = std::chrono::steady_clock::now() + longest;
+  while (!done()) {
+    if (std::chrono::steady_clock::now() >= end) return false;
+    std::this_thread::sleep_for(10ms);
+  }
+  return true;
+}
+
+/// An NBD device that is about to end, and the process that serves it.
+class Device {
+ public:
+  explicit Device(std::uint32_t index) : index_(index) {
+    if (auto const pid = erofs_oci::nbd_attribute(index, "pid")) pid_ = *pid;
+  }
+
+  /// Keeps others from setting the device up while we look at it.
+  void hold() {
+    fd_ = UniqueFd(::open(erofs_oci::nbd_device_path(index_).c_str(), O_RDONLY | O_CLOEXEC));
+  }
+
+  /// Disconnects it, if it is still what it was.
+  Result<void> disconnect() {
+    if (!is_connected()) return {};
+    auto netlink = erofs_oci::NbdNetlink::open();
+    if (netlink) {
+      auto done = netlink->disconnect(index_);
+      if (done) return done;
+      netlink = tl::unexpected(std::move(done).error());
+    }
+    // Kernels without nbd over netlink, and devices that were not set up by it.
+    hold();
+    if (fd_ && ::ioctl(fd_.get(), NBD_DISCONNECT) == 0) return {};
+    return fail(netlink.error());
+  }
+
+  /// Waits until the device is free and its server has gone.
+  Result<void> wait_until_gone() {
+    fd_.reset();
+    if (!wait_for(patience, [this] { return !is_connected() && !is_served(); })) {
+      return fail(Errc::timed_out, erofs_oci::nbd_device_path(index_) +
+                                       (is_connected() ? " is still connected"
+                                                       : ": process " + pid_ + " has not ended"));
+    }
+    return {};
+  }
+
+  /// Whether a file system is mounted from it, in whatever mount namespace.
+  [[nodiscard]] bool is_in_use() const {
+    auto const path = erofs_oci::nbd_device_path(index_);
+    UniqueFd const fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_EXCL));
+    return !fd && errno == EBUSY;
+  }
+
+  [[nodiscard]] bool is_connected() const {
+    auto const pid = erofs_oci::nbd_attribute(index_, "pid");
+    return pid && *pid == pid_;
+  }
+
+ private:
+  /// The kernel names a thread; it may run in another PID namespace, where it is none of ours.
+  [[nodiscard]] bool is_served() const {
+    if (pid_.empty()) return false;
+    struct stat status{};
+    return ::stat(("/proc/" + pid_).c_str(), &status) == 0 && is_ours();
+  }
+
+  /// Whether that process is one of this program: the number may be taken by another one by now.
+  [[nodiscard]] bool is_ours() const {
+    auto const fd = erofs_oci::open_read("/proc/" + pid_ + "/comm");
+    erofs_oci::Bytes buffer(64);
+    auto const n = fd ? erofs_oci::read_full(fd->get(), buffer) : Result<std::size_t>(0);
+    auto const name = erofs_oci::as_text(std::span(buffer).first(n.value_or(0)));
+    return name.starts_with("mount-oci") || name.starts_with("mount.erofs");
+  }
+
+  std::uint32_t index_;
+  std::string pid_;
+  UniqueFd fd_;
+};
+
+/// Where a device is mounted, or nothing.
+std::optional<std::string> mounted_at(std::vector<MountEntry> const& table, dev_t device) {
+  for (auto const& entry : table) {
+    if (entry.device == device) return entry.target;
+  }
+  return std::nullopt;
+}
+
+Result<void> end_device(std::string const& path, dev_t number, UmountOptions const& options,
+                        std::vector<MountEntry> const& table) {
+  auto const index = nbd_index_of(number);
+  if (!index) return fail(Errc::unsupported, path + ": not an NBD device");
+  auto const where = mounted_at(table, number);
+  if (where && !options.disconnect) {
+    return fail_errno(EBUSY, path + " is mounted at " + *where);
+  }
+  Device device(*index);
+  if (!device.is_connected()) return fail_errno(ENOTCONN, path);
+  if (auto ok = device.disconnect(); !ok) return ok;
+  return device.wait_until_gone();
+}
+
+Result<void> end_mount(std::string const& target, MountEntry const& entry) {
+  auto const index = nbd_index_of(entry.device);
+  std::optional<Device> device;
+  if (index) {
+    device.emplace(*index);
+    device->hold();  // or the device could be someone else's by the time it is looked at
+  }
+  if (::umount2(target.c_str(), UMOUNT_NOFOLLOW) != 0) return fail_errno(errno, target);
+  if (!device) return {};
+  // Mounted a second time, perhaps where we cannot see it: the device goes on living for that.
+  if (device->is_in_use()) return {};
+  if (auto ok = device->disconnect(); !ok) return ok;
+  return device->wait_until_gone();
+}
+
+}  // namespace
+
+Result<void> run_umount(UmountOptions const& options, Log&) {
+  auto const path = real_path(options.target);
+  if (!path) return fail(path.error());
+  auto const table = read_mount_table();
+  if (!table) return fail(table.error());
+  if (auto const number = block_device(*path)) return end_device(*path, *number, options, *table);
+  if (options.disconnect) return fail_errno(ENOTBLK, *path);
+  auto const entry = find_target(*table, *path);
+  if (!entry) return fail_errno(EINVAL, *path + " is not a mount point");
+  return end_mount(*path, *entry);
+}
+
+}  // namespace mount_oci

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "options.hpp"  // first: proves that the header stands alone
+
+#include <cstring>
+
+#include <sys/mount.h>
+
+#include <catch2/catch.hpp>
+#include <rapidcheck/catch.h>
+
+namespace mount_oci {
+namespace {
+
+using Arguments = std::vector<std::string>;
+
+constexpr auto digits = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// `mount-oci WORDS...`
+tl::expected<Options, UsageError> parse(Arguments words) {
+  words.insert(words.begin(), "mount-oci");
+  return parse_options(words);
+}
+
+/// What a mount with this -o list would be.
+Options parse_list(std::string const& list) {
+  auto options = parse({"-o", list, "image", "/mnt"});
+  if (!options) FAIL(options.error().text);
+  return *std::move(options);
+}
+
+std::string error_of(Arguments words) {
+  auto const options = parse(std::move(words));
+  return options ? "no error" : options.error().text;
+}
+
+TEST_CASE("The seed's command line means what it meant", "[tool][options]") {
+  auto const list = std::string("oci.blob=sha256:") + digits +
+                    ",oci.platform=linux/amd64,oci.tarindex=/t/l.erofs,oci.zinfo=/t/l.zinfo";
+
+  auto const options =
+      parse({"-t", "erofs.nbd", "-o", list, "docker.io/library/debian:12", "/mnt"});
+
+  REQUIRE(options.has_value());
+  CHECK(options->command == Command::mount);
+  CHECK(options->image.image == "docker.io/library/debian:12");
+  CHECK(options->image.blob == std::string("sha256:") + digits);
+  CHECK(options->image.platform == "linux/amd64");
+  CHECK(options->image.tarindex == "/t/l.erofs");
+  CHECK(options->image.zinfo == "/t/l.zinfo");
+  CHECK(options->mount.target == "/mnt");
+  CHECK(options->mount.flags == MS_RDONLY);
+  CHECK(options->mount.data.empty());
+  CHECK(options->mount.attach == Attach::automatic);
+  CHECK(options->verbosity == 2);
+}
+
+TEST_CASE("mount(8) can call it as its helper", "[tool][options]") {
+  auto const program = GENERATE("mount.erofs.nbd", "/sbin/mount.erofs.nbd", "/sbin/mount.erofs");
+
+  auto const options = parse_options({program, "serve", "/mnt", "-s", "-f", "-n", "-v", "-N",
+                                      "1234", "-o", "rw,oci.layer=1", "-t", "erofs.nbd"});
+
+  REQUIRE(options.has_value());
+  CHECK(options->command == Command::mount);
+  CHECK(options->image.image == "serve");  // a source, whatever it is called
+  CHECK(options->image.layer == 1u);
+  CHECK(options->mount.fake);
+  CHECK(options->mount.name_space == "1234");
+  CHECK(options->mount.flags == MS_RDONLY);
+  CHECK(options->verbosity == 3);
+}
+
+TEST_CASE("Each command reads its own arguments", "[tool][options]") {
+  SECTION("umount") {
+    auto const words = GENERATE(Arguments{"umount", "/mnt"}, Arguments{"-u", "/mnt"},
+                                Arguments{"mount", "-u", "/mnt"}, Arguments{"/mnt", "-u"});
+    auto const options = parse(words);
+    REQUIRE(options.has_value());
+    CHECK(options->command == Command::umount);
+    CHECK(options->umount.target == "/mnt");
+    CHECK_FALSE(options->umount.disconnect);
+  }
+  SECTION("--disconnect") {
+    auto const options = parse({"--disconnect", "/dev/nbd3"});
+    REQUIRE(options.has_value());
+    CHECK(options->command == Command::umount);
+    CHECK(options->umount.target == "/dev/nbd3");
+    CHECK(options->umount.disconnect);
+  }
+  SECTION("serve") {
+    auto const options =
+        parse({"serve", "-o", "oci.layer=0", "--socket", "/run/s", "-o", "ro", "oci:dir:tag"});
+    REQUIRE(options.has_value());
+    CHECK(options->command == Command::serve);
+    CHECK(options->serve.socket == "/run/s");
+    CHECK(options->image.image == "oci:dir:tag");
+    CHECK(options->image.layer == 0u);
+  }
+  SECTION("registry") {
+    auto const options = parse({"registry", "--latency", "20", "--bandwidth", "2M", "--fail-every",
+                                "3:429", "--fault", "short:2", "--token-ttl", "5",
+                                "--redirect-blobs", "--redirect-ttl", "7", "dir"});
+    REQUIRE(options.has_value());
+    auto const& registry = options->registry;
+    CHECK(options->command == Command::registry);
+    CHECK(registry.directory == "dir");
+    CHECK(registry.listen == "127.0.0.1:0");
+    CHECK(registry.latency == std::chrono::milliseconds(20));
+    CHECK(registry.bandwidth == 2u << 20);
+    CHECK(registry.fail_every == 3);
+    CHECK(registry.fail_status == 429);
+    CHECK(registry.fault == Fault::short_body);
+    CHECK(registry.fault_every == 2);
+    CHECK(registry.token_ttl == std::chrono::seconds(5));
+    CHECK(registry.redirect_ttl == std::chrono::seconds(7));
+  }
+  SECTION("help and version") {
+    CHECK(parse({"--help"})->command == Command::help);
+    CHECK(parse({"--help"})->topic == Command::help);
+    CHECK(parse({"serve", "-h"})->topic == Command::serve);
+    CHECK(parse({"umount", "--help"})->command == Command::help);
+    CHECK(parse({"-V"})->command == Command::version);
+    CHECK(parse({"--version"})->command == Command::version);
+  }
+}
+
+TEST_CASE("Every command has a manual page that names its options", "[tool][options]") {
+  CHECK(manual(Command::help).find("EXIT STATUS") != std::string_view::npos);
+  CHECK(manual(Command::mount).find("oci.zinfo=") != std::string_view::npos);
+  CHECK(manual(Command::umount).find("TARGET") != std::string_view::npos);
+  CHECK(manual(Command::serve).find("--socket") != std::string_view::npos);
+  CHECK(manual(Command::registry).find("--fail-every") != std::string_view::npos);
+}
+
+TEST_CASE("Mount flags set and clear, in order and in any case", "[tool][options]") {
+  CHECK(parse_list("nosuid,NODEV,NoExec").mount.flags ==
+        (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC));
+  CHECK(parse_list("nosuid,suid").mount.flags == MS_RDONLY);
+  CHECK(parse_list("suid,nosuid").mount.flags == (MS_RDONLY | MS_NOSUID));
+  CHECK(parse_list("rw,exec,dev,async,atime,norelatime,diratime,loud").mount.flags == MS_RDONLY);
+  CHECK(parse_list("remount,noatime").mount.flags == (MS_RDONLY | MS_REMOUNT | MS_NOATIME));
+  CHECK(parse_list("move").mount.flags == MS_MOVE);
+  CHECK(parse_list("defaults,quiet,user,nouser,_netdev,x-systemd.automount").mount.data.empty());
+}
+
+TEST_CASE("Words that are not ours reach the kernel as they are", "[tool][options]") {
+  CHECK(parse_list("dax,oci.layer=0,domain_id=a").mount.data == "dax,domain_id=a");
+  CHECK(parse_list(R"(context="u:o:t:s0:c1,c2",ro,user_xattr)").mount.data ==
+        R"(context="u:o:t:s0:c1,c2",user_xattr)");
+  CHECK(parse_list("ro=1").mount.data == "ro=1");
+}
+
+TEST_CASE("Words are matched whole, not wherever they occur", "[tool][options]") {
+  auto const options = parse_list("oci.tarindex=/a/oci.blob=x,device=oci.layer=3");
+
+  CHECK(options.image.tarindex == "/a/oci.blob=x");
+  CHECK(options.image.blob.empty());
+  CHECK_FALSE(options.image.layer.has_value());
+  CHECK(options.mount.data == "device=oci.layer=3");
+}
+
+TEST_CASE("Lists may be quoted, empty and repeated", "[tool][options]") {
+  CHECK(parse_list(R"(oci.tarindex="a,b",oci.zinfo=c\,d)").image.tarindex == "a,b");
+  CHECK(parse_list(R"(oci.tarindex="a,b",oci.zinfo=c\,d)").image.zinfo == "c,d");
+  CHECK(parse_list(R"(oci.zinfo="a\"b\\c")").image.zinfo == R"(a"b\c)");
+  CHECK(parse_list(R"(oci.zinfo=a\b)").image.zinfo == R"(a\b)");
+  CHECK(parse_list(",,oci.layer=2,,").image.layer == 2u);
+  auto const options = parse({"-ooci.layer=1", "-o", "oci.layer=4,nodev", "i", "/m", "-o", "dax"});
+  REQUIRE(options.has_value());
+  CHECK(options->image.layer == 4u);
+  CHECK(options->mount.flags == (MS_RDONLY | MS_NODEV));
+  CHECK(options->mount.data == "dax");
+}
+
+TEST_CASE("Image words are read", "[tool][options]") {
+  CHECK(parse_list(std::string("oci.blob=") + digits).image.blob ==
+        std::string("sha256:") + digits);
+  CHECK(parse_list("oci.insecure").image.insecure);
+  CHECK(parse_list("oci.insecure=1").image.insecure);
+  CHECK_FALSE(parse_list("oci.insecure=0").image.insecure);
+  CHECK_FALSE(parse_list("oci.insecure,oci.insecure=0").image.insecure);
+  CHECK(parse_list("oci.mirror=a:1,oci.mirror=b").image.mirrors == Arguments{"a:1", "b"});
+  CHECK(parse_list("oci.cache=64M").image.cache == 64u << 20);
+  CHECK(parse_list("oci.timeout=5").image.timeout == std::chrono::seconds(5));
+  CHECK_FALSE(parse_list("oci.timeout=5").image.retry.has_value());
+  CHECK(parse_list("oci.retry=off").image.retry == std::chrono::seconds(0));
+  CHECK(parse_list("oci.retry=12").image.retry == std::chrono::seconds(12));
+  CHECK(parse_list("oci.connections=8").image.connections == 8);
+  CHECK(parse_list("oci.ca=/ca.pem").image.ca == "/ca.pem");
+  auto const options = parse_list("oci.username=u,oci.password=p=\\,\"q\"");
+  CHECK(options.image.username == "u");
+  CHECK(options.image.password == "p=,q");
+}
+
+TEST_CASE("What means nothing is refused by name", "[tool][options][error]") {
+  auto const list = [](std::string words) { return Arguments{"-o", std::move(words), "i", "/m"}; };
+  auto const blob = std::string("oci.blob=") + digits;
+
+  CHECK(error_of(list("oci.tarindx=a")) == "-o oci.tarindx: unknown word");
+  CHECK(error_of(list("oci")) == "-o oci: unknown word");
+  CHECK(error_of(list("ocipassword=secret")) == "-o ocipassword: unknown word");
+  CHECK(error_of(list("OCI.layer=0")) == "-o OCI.layer: unknown word");
+  CHECK(error_of(list("s3.endpoint=a")) == "-o s3.endpoint: unknown word");
+  CHECK(error_of(list(blob + ",oci.layer=0")) ==
+        "-o: oci.blob and oci.layer cannot be set together");
+  CHECK(error_of(list("oci.layer=0," + blob)) ==
+        "-o: oci.blob and oci.layer cannot be set together");
+  CHECK(error_of(list("oci.blob=12")) ==
+        "-o oci.blob=12: not a digest (sha256: and 64 lower-case hexadecimal digits)");
+  for (auto const* bad : {"", "-1", "+1", "x", "1x", " 1", "4294967296"}) {
+    CHECK(error_of(list(std::string("oci.layer=") + bad)) ==
+          std::string("-o oci.layer=") + bad + ": not the number of a layer (0, 1, ...)");
+  }
+  for (auto const* bad : {"linux", "linux/", "/amd64", "a/b/c/d", "linux//v8", "Linux/amd64"}) {
+    CHECK(error_of(list(std::string("oci.platform=") + bad)) ==
+          std::string("-o oci.platform=") + bad + ": not OS/ARCH or OS/ARCH/VARIANT");
+  }
+  CHECK(error_of(list("oci.insecure=maybe")) == "-o oci.insecure=maybe: neither 0 nor 1");
+  CHECK(error_of(list("oci.tarindex=")) == "-o oci.tarindex: a value is needed");
+  CHECK(error_of(list("oci.tarindex=\"a")) == "-o: a quote is not closed");
+  CHECK(error_of(list("oci.timeout=0")) ==
+        "-o oci.timeout=0: not a number of seconds from 1 to 86400");
+  CHECK(error_of(list("oci.retry=never")) ==
+        "-o oci.retry=never: neither off nor a number of seconds from 0 to 86400");
+  CHECK(error_of(list("oci.connections=0")) == "-o oci.connections=0: not a number from 1 to 64");
+  CHECK(error_of(list("oci.cache=1")) ==
+        "-o oci.cache=1: not a size such as 64M, or out of range (1048576 to 1099511627776 bytes)");
+  CHECK(error_of(list("oci.password=secret")) == "-o: a password is set, but no oci.username");
+  CHECK(error_of(list("oci.username=u")) ==
+        "-o: oci.username is set, but neither oci.password_file nor oci.password");
+  CHECK(error_of(list("oci.username=u,oci.password=secret,oci.password_file=f")) ==
+        "-o: oci.password and oci.password_file cannot be set together");
+  CHECK(error_of(list("oci.\"password\"=secret")) == "-o oci.password: quotes belong to a value");
+  CHECK(error_of(list("loop")) ==
+        "-o loop: the image is served by this program, not by a loop device");
+}
+
+TEST_CASE("Missing, wrong and superfluous arguments are named", "[tool][options][error]") {
+  CHECK(error_of({}) == "missing argument: IMAGE");
+  CHECK(error_of({"image"}) == "missing argument: MOUNTPOINT");
+  CHECK(error_of({"image", "/mnt", "more"}) == "unexpected argument: more");
+  CHECK(error_of({"image", "/mnt", "--wrong"}) == "unexpected argument: --wrong");
+  CHECK(error_of({"umount"}) == "missing argument: TARGET");
+  CHECK(error_of({"-u"}) == "missing argument: TARGET");
+  CHECK(error_of({"umount", "a", "b"}) == "unexpected argument: b");
+  CHECK(error_of({"-u", "a", "b"}) == "unexpected argument: b");
+  CHECK(error_of({"-t", "ext4", "i", "/m"}) == "invalid filesystem type `ext4`: not erofs.nbd");
+  CHECK(error_of({"-t", "erofs.x", "i", "/m"}) == "invalid filesystem subtype `x`");
+  CHECK(error_of({"-t", "erofs.ublk", "i", "/m"}) == "filesystem subtype `ublk` is not supported");
+  CHECK(error_of({"-d", "12", "i", "/m"}) == "invalid debug level 12 (0 to 9)");
+  CHECK(error_of({"--attach", "usb", "i", "/m"}) ==
+        "--attach usb: not one of auto, netlink, ioctl");
+  CHECK(error_of({"serve", "i"}) == "serve: one of --socket PATH and --listen HOST:PORT is needed");
+  CHECK(error_of({"serve", "--socket", "a", "--listen", "b:1", "i"}) ==
+        "serve: one of --socket PATH and --listen HOST:PORT is needed");
+  CHECK(error_of({"serve", "--socket", "a"}) == "missing argument: IMAGE");
+  CHECK(error_of({"serve", "--socket", "a", "-o", "dax", "i"}) ==
+        "-o dax: serve does not mount anything");
+  CHECK(error_of({"registry"}) == "missing argument: DIR");
+  CHECK(error_of({"registry", "--username", "u", "d"}) ==
+        "registry: --username and --password-file belong together");
+  CHECK(error_of({"registry", "--fail-every", "2:200", "d"}) ==
+        "--fail-every 2:200: not N or N:STATUS, with STATUS from 400 to 599");
+  CHECK(error_of({"registry", "--fault", "explode", "d"}).starts_with("--fault explode: not KIND"));
+}
+
+TEST_CASE("A quoted value reads back as it was", "[tool][options][property]") {
+  rc::prop("for all texts without NUL, alone and between other words", [] {
+    auto const value = *rc::gen::container<std::string>(
+        rc::gen::element('a', ',', '"', '\\', '=', ' ', '\n', 'z'));
+
+    auto const words = split_list("ro,oci.zinfo=" + quote(value) + ",nodev");
+
+    RC_ASSERT(words.has_value());
+    RC_ASSERT(words->size() == 3u);
+    RC_ASSERT(words->at(1).key == "oci.zinfo");
+    RC_ASSERT(words->at(1).value == value);
+    RC_ASSERT(words->at(2).key == "nodev");
+  });
+}
+
+TEST_CASE("A list never crashes its reader, and its raw words join to it again",
+          "[tool][options][property]") {
+  rc::prop("for all lists of awkward characters", [] {
+    auto const list =
+        *rc::gen::container<std::string>(rc::gen::element('a', ',', '"', '\\', '=', '.'));
+
+    auto const words = split_list(list);
+
+    if (!words) return;
+    std::size_t kept = 0;
+    for (auto const& word : *words) kept += word.raw.size();
+    RC_ASSERT(kept <= list.size());
+    RC_ASSERT(list.size() - kept <= static_cast<std::size_t>(std::ranges::count(list, ',')));
+  });
+}
+
+TEST_CASE("Sizes are read with their units", "[tool][options]") {
+  CHECK(parse_size("0") == 0u);
+  CHECK(parse_size("4096") == 4096u);
+  CHECK(parse_size("64k") == 65536u);
+  CHECK(parse_size("1T") == 1ull << 40);
+  CHECK(parse_size("18446744073709551615") == ~0ull);
+  for (auto const* bad : {"", "M", "-1", "1.5G", "1MB", "18446744073709551616", "16777216T", "x"}) {
+    CHECK_FALSE(parse_size(bad).has_value());
+  }
+}
+
+TEST_CASE("Secrets are taken out of the process's arguments", "[tool][options]") {
+  auto const [before, after] = GENERATE(table<std::string, std::string>({
+      {"oci.username=u,oci.password=hunter2", "oci.username=u,oci.password="},
+      {"oci.password=hunter2,oci.layer=0", "oci.password=,oci.layer=0"},
+      {"oci.password=\"hunter2,hunter2\",ro", "oci.password=,ro"},
+      {"oci.password=hunter2\\,hunter2,ro", "oci.password=,ro"},
+      {"-ooci.password=hunter2", "-ooci.password="},
+      {"oci.password=hunter2,oci.password=hunter2", "oci.password=,oci.password="},
+      {"oci.password_file=f", "oci.password_file=f"},
+  }));
+  std::string program = "mount-oci";
+  auto argument = before;
+  std::vector<char*> argv{program.data(), argument.data(), nullptr};
+
+  scrub_secrets(2, argv.data());
+
+  CHECK(std::string(argument.c_str()) == after);
+  CHECK((argument.find("hunter2") == std::string::npos));
+  CHECK(argument.size() == before.size());  // the rest is NULs, in place
+}
+
+}  // namespace
+}  // namespace mount_oci
