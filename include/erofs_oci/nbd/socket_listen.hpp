@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -150,6 +152,10 @@ class SocketListen {
                   "nbd address '" + std::string(host_port) + "' is not HOST:PORT or [HOST]:PORT");
     }
     auto const port = std::string(host_port.substr(colon + 1));
+    if (!is_port(port)) {
+      return fail(Errc::invalid_argument,
+                  "nbd address " + std::string(host_port) + ": the port is not in [0, 65535]");
+    }
     addrinfo hints{};
     hints.ai_family = AF_UNSPEC;
     hints.ai_socktype = SOCK_STREAM;
@@ -240,6 +246,12 @@ class SocketListen {
     if (!wakeup) return fail(std::move(wakeup).error());
     return SocketListen(std::move(fd), std::move(path), std::move(host), port, options,
                         *std::move(wakeup));
+  }
+
+  static bool is_port(std::string_view text) noexcept {
+    std::uint16_t value = 0;
+    auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return error == std::errc{} && end == text.data() + text.size();
   }
 
   static sockaddr const* generic(sockaddr_un const& address) noexcept {

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <erofs_oci/nbd/device.hpp>  // first: proves that the header stands alone
+
+#include <cstdlib>
+#include <fstream>
+
+#include <catch2/catch.hpp>
+
+namespace erofs_oci {
+namespace {
+
+/// A directory that looks like /sys/block.
+class FakeSysfs {
+ public:
+  FakeSysfs() {
+    std::string pattern = std::filesystem::temp_directory_path() / "erofs-oci-XXXXXX";
+    path_ = ::mkdtemp(pattern.data());
+  }
+  ~FakeSysfs() { std::filesystem::remove_all(path_); }
+  FakeSysfs(FakeSysfs const&) = delete;
+  FakeSysfs& operator=(FakeSysfs const&) = delete;
+
+  void put(std::string const& file, std::string const& text) const {
+    std::filesystem::create_directories((path_ / file).parent_path());
+    std::ofstream(path_ / file) << text;
+  }
+  [[nodiscard]] std::string root() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+TEST_CASE("Devices are found by number, and nothing else is", "[nbd][device]") {
+  FakeSysfs const sysfs;
+  for (auto const* name :
+       {"nbd10", "nbd2", "nbd0", "nbd", "nbd1p1", "sda", "nbdx", "nbd99999999"}) {
+    sysfs.put(std::string(name) + "/size", "0\n");
+  }
+
+  CHECK(nbd_devices(sysfs.root()) == std::vector<std::uint32_t>{0, 2, 10});
+  CHECK(nbd_devices(sysfs.root() + "/none").empty());
+}
+
+TEST_CASE("A device with a process or a backend is not free", "[nbd][device]") {
+  FakeSysfs const sysfs;
+  sysfs.put("nbd0/size", "0\n");
+  sysfs.put("nbd1/pid", "123\n");
+  sysfs.put("nbd2/backend", "\n");
+
+  CHECK(nbd_looks_free(0, sysfs.root()));
+  CHECK_FALSE(nbd_looks_free(1, sysfs.root()));
+  CHECK_FALSE(nbd_looks_free(2, sysfs.root()));
+  CHECK(nbd_attribute(1, "pid", sysfs.root()).value() == "123");
+  CHECK(nbd_attribute(0, "pid", sysfs.root()).error().code == std::errc::no_such_file_or_directory);
+}
+
+TEST_CASE("Read ahead is set through sysfs", "[nbd][device]") {
+  FakeSysfs const sysfs;
+  sysfs.put("nbd3/queue/read_ahead_kb", "");
+
+  CHECK(set_nbd_read_ahead(3, 1024, sysfs.root()).has_value());
+
+  CHECK(nbd_attribute(3, "queue/read_ahead_kb", sysfs.root()).value() == "1024");
+  CHECK(set_nbd_read_ahead(4, 1024, sysfs.root()).error().code ==
+        std::errc::no_such_file_or_directory);
+}
+
+TEST_CASE("Options that no device can have are refused", "[nbd][device][error]") {
+  Export const good{.size = 1'024'000};
+
+  CHECK(check({}, good).has_value());
+  CHECK(check({.block_size = 4096}, good).has_value());
+  CHECK(check({.sockets = 2, .request_timeout = std::chrono::seconds(90)}, good).has_value());
+  for (auto const& bad :
+       {NbdDeviceOptions{.block_size = 0}, NbdDeviceOptions{.block_size = 256},
+        NbdDeviceOptions{.block_size = 1000}, NbdDeviceOptions{.block_size = 8192},
+        NbdDeviceOptions{.sockets = 0}, NbdDeviceOptions{.sockets = 2}}) {
+    CHECK(check(bad, good).has_value() == (bad.block_size == 8192));
+  }
+  CHECK(check({}, {.size = 0}).error().code == Errc::invalid_argument);
+  CHECK(check({}, {.size = 1'024'001}).error().message().find("1024001") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace erofs_oci
