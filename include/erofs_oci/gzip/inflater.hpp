@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cassert>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +20,7 @@
 
 #include <zlib.h>
 
+#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/result.hpp>
 
 namespace erofs_oci {
@@ -137,5 +139,25 @@ class ZlibInflater {
 };
 
 static_assert(Inflater<ZlibInflater>);
+
+/// `bytes` as raw deflate data, as small as zlib makes it.
+[[nodiscard]] inline Bytes deflate_bytes(std::span<std::byte const> bytes) {
+  z_stream z{};
+  constexpr int memory_level = 9;
+  if (deflateInit2(&z, Z_BEST_COMPRESSION, Z_DEFLATED, -MAX_WBITS, memory_level,
+                   Z_DEFAULT_STRATEGY) != Z_OK) {
+    throw std::bad_alloc();
+  }
+  Bytes packed(deflateBound(&z, static_cast<uLong>(bytes.size())));
+  z.next_in = const_cast<Bytef*>(reinterpret_cast<Bytef const*>(bytes.data()));
+  z.avail_in = static_cast<uInt>(bytes.size());
+  z.next_out = reinterpret_cast<Bytef*>(packed.data());
+  z.avail_out = static_cast<uInt>(packed.size());
+  [[maybe_unused]] auto const code = deflate(&z, Z_FINISH);
+  assert(code == Z_STREAM_END);  // deflateBound() was enough
+  packed.resize(packed.size() - z.avail_out);
+  deflateEnd(&z);
+  return packed;
+}
 
 }  // namespace erofs_oci
