@@ -277,7 +277,9 @@ Result<void> open_and_serve(Options const& options, Keeper& keeper, Life life, L
   if (*attach == Attach::netlink) {
     return serve_with(NetlinkConnect(device), *std::move(image), options, keeper, log);
   }
-  log.say(Level::info, "netlink is not there: the device is set up with ioctl");
+  if (options.mount.attach == Attach::automatic) {
+    log.say(Level::info, "this kernel has no nbd over netlink: the device is set up with ioctl");
+  }
   keeper.watch_mount();
   return serve_with(IoctlConnect(device), *std::move(image), options, keeper, log);
 }

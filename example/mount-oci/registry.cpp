@@ -503,6 +503,9 @@ class Registry {
     std::array<std::byte, piece_size> buffer;
     auto const piece = std::span(buffer).first(
         static_cast<std::size_t>(std::min<std::uint64_t>(body.left, piece_size)));
+    if (options_.bandwidth > 0) {
+      pause(std::chrono::nanoseconds(piece.size() * 1'000'000'000u / options_.bandwidth));
+    }
     if (stopping_ || !erofs_oci::read_exact(*body.file, body.next, piece)) return false;
     if (body.flip >= body.next && body.flip - body.next < piece.size() && body.flip > 0) {
       piece[static_cast<std::size_t>(body.flip - body.next)] ^= std::byte{0x20};
@@ -512,9 +515,6 @@ class Registry {
     body.next += piece.size();
     body.left -= piece.size();
     counters_.bytes += piece.size();
-    if (options_.bandwidth > 0) {
-      pause(std::chrono::nanoseconds(piece.size() * 1'000'000'000u / options_.bandwidth));
-    }
     return true;
   }
 

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of mount-oci share: programs that are started and surely ended, and test data."""
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import unittest
+import urllib.request
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DATA = os.path.join(os.path.dirname(os.path.dirname(HERE)), "data", "oci")
+TOOL = os.environ["MOUNT_OCI"]
+LAYERS = ["basic", "ckpt", "multi"]
+PASSWORD = "correct horse, battery \"staple\""
+
+
+def path(name):
+    return os.path.join(DATA, name)
+
+
+def read(file):
+    with open(file, "rb") as stream:
+        return stream.read()
+
+
+def digest(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def expected_image(name):
+    """The tarindex and the decompressed tar behind it, cut where the tarindex ends it."""
+    tarindex = read(path(f"gz-{name}.erofs"))
+    slot = int.from_bytes(tarindex[1112:1114], "little") * 128
+    blocks = int.from_bytes(tarindex[slot + 64:slot + 68], "little")
+    tar = gzip.decompress(read(path(f"{name}.tar.gz")))
+    return tarindex + tar[:512 * blocks].ljust(512 * blocks, b"\0")
+
+
+class Running:
+    """A program that prints one line when it is ready."""
+
+    def __init__(self, case, *arguments, **options):
+        self.process = subprocess.Popen([TOOL, *arguments], stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True, **options)
+        case.addCleanup(self.kill)
+        self.line = self.process.stdout.readline().strip()
+        if not self.line:
+            case.fail(f"{arguments}: not ready: {self.process.communicate(timeout=20)[1]}")
+
+    def end(self, number=signal.SIGTERM):
+        """Asks it to end; its exit status and what it had to say."""
+        self.process.send_signal(number)
+        errors = self.process.communicate(timeout=20)[1]
+        return self.process.returncode, errors
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+class ToolTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.layout = tempfile.mkdtemp()
+        cls.addClassCleanup(shutil.rmtree, cls.layout)
+        cls.top = subprocess.run(
+            ["python3", os.path.join(HERE, "make_layout.py"), cls.layout, "v1"] +
+            [path(f"{name}.tar.gz") for name in LAYERS],
+            check=True, capture_output=True, text=True).stdout.strip()
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.dir)
+
+    def need(self, *programs):
+        for program in programs:
+            if shutil.which(program) is None:
+                self.skipTest(f"{program} is not installed")
+
+    def registry(self, *options):
+        """A registry; its host:port."""
+        self.server = Running(self, "registry", self.layout, *options)
+        return self.server.line.split("://", 1)[1]
+
+    def stats(self, host):
+        with urllib.request.urlopen(f"http://{host}/_stats") as answer:
+            return json.load(answer)
+
+    def words(self, name, **more):
+        """The -o list of a layer."""
+        given = {"layer": LAYERS.index(name), "insecure": 1, "tarindex": path(f"gz-{name}.erofs"),
+                 "zinfo": path(f"gz-{name}.zinfo"), **more}
+        return ",".join(f"oci.{key}={value}" for key, value in given.items() if value is not None)
+
+    def serve(self, image, words, *options):
+        socket = os.path.join(self.dir, "socket")
+        return Running(self, "serve", "-o", words, "--socket", socket, *options, image)
+
+    def copy(self, uri, *options):
+        """All bytes of an export, by nbdcopy."""
+        self.need("nbdcopy")
+        target = os.path.join(self.dir, "copy")
+        done = subprocess.run(["nbdcopy", *options, uri, target], capture_output=True, text=True,
+                              timeout=60)
+        return read(target) if done.returncode == 0 else None
+
+    def secret(self, text=PASSWORD):
+        file = os.path.join(self.dir, "password")
+        with open(file, "w") as stream:
+            stream.write(text + "\n")
+        return file
+
+    def refused(self, *arguments, timeout=20):
+        """A command that must fail: its status and its whole message."""
+        done = subprocess.run([TOOL, *arguments], capture_output=True, text=True, timeout=timeout)
+        self.assertNotEqual(done.returncode, 0, arguments)
+        self.assertEqual(done.stdout, "")
+        return done.returncode, done.stderr.strip()
+
+    def serve_refused(self, image, words, **options):
+        return self.refused("serve", "-o", words, "--socket", os.path.join(self.dir, "never"), image,
+                            **options)
