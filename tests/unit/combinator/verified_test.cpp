@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <erofs_oci/combinator/verified.hpp>  // first: proves that the header stands alone
+
+#include <catch2/catch.hpp>
+#include <rapidcheck/catch.h>
+
+#include <erofs_oci/core/any_source.hpp>
+#include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/source/memory.hpp>
+#include <erofs_oci/testing/archetype.hpp>
+#include <erofs_oci/testing/generators.hpp>
+#include <erofs_oci/testing/laws.hpp>
+
+namespace erofs_oci {
+namespace {
+
+template <class Inner>
+using Checked256 = Verified<Inner, Sha256>;
+static_assert(RandomAccessSource<Checked256<Checked256<Memory>>>);
+
+// Chunks of `step` bytes, each after the first beginning one byte early, as gzip spans do.
+std::vector<VerifiedChunk> chunks_of(Bytes const& bytes, std::size_t step) {
+  std::vector<VerifiedChunk> chunks;
+  for (std::size_t at = 0; at < bytes.size(); at += step) {
+    auto const begin = at == 0 || step == 1 ? at : at - 1;
+    auto const end = std::min(bytes.size(), at + step);
+    chunks.push_back({begin, end, digest_of(std::span(bytes).subspan(begin, end - begin))});
+  }
+  return chunks;
+}
+
+TEST_CASE("Verified reads as what it checks", "[combinator][verified][property]") {
+  rc::prop("for all bytes and chunk sizes", [] {
+    auto const bytes = *testing::any_bytes();
+    auto const step = *rc::gen::inRange<std::size_t>(1, 40);
+    auto verified = Checked256<Memory>::make(Memory(bytes), chunks_of(bytes, step));
+    RC_ASSERT(verified.has_value());
+    testing::obeys_laws(AnySource(*std::move(verified)), bytes);
+  });
+  rc::prop("for all bytes over an archetype", [] {
+    auto const bytes = *testing::any_bytes();
+    auto verified =
+        Checked256<testing::Archetype>::make(testing::Archetype(bytes), chunks_of(bytes, 7));
+    RC_ASSERT(verified.has_value());
+    testing::obeys_laws(AnySource(*std::move(verified)), bytes);
+  });
+}
+
+TEST_CASE("A byte that is not what it should be is never let through",
+          "[combinator][verified][error]") {
+  auto const good = to_bytes("0123456789abcdefghijklmnopqrstuvwxyz");
+  auto const chunks = chunks_of(good, 10);
+  for (std::size_t i = 0; i < good.size(); ++i) {
+    auto bad = good;
+    bad[i] ^= std::byte{1};
+    auto const verified = Checked256<Memory>::make(Memory(bad), chunks);
+    REQUIRE(verified.has_value());
+    for (std::size_t at = 0; at < good.size(); ++at) {
+      Bytes out(1);
+      auto const n = verified->read_at(at, out);
+      CAPTURE(i, at);
+      if (n) {
+        CHECK(out[0] == good[at]);
+      } else {
+        CHECK(n.error().code == Errc::digest_mismatch);
+        CHECK_THAT(n.error().message(), Catch::Contains("sha256:"));
+      }
+      if (at == i) CHECK_FALSE(n.has_value());
+    }
+  }
+}
+
+TEST_CASE("Bytes without a digest are an error", "[combinator][verified][error]") {
+  auto const bytes = to_bytes("header and data");
+  auto const verified = Checked256<Memory>::make(
+      Memory(bytes), {{7, bytes.size(), digest_of(std::span(bytes).subspan(7))}});
+  REQUIRE(verified.has_value());
+  Bytes out(3);
+  CHECK(verified->read_at(0, out).error().code == Errc::mismatch);
+  CHECK(verified->read_at(7, out).value() == 3);
+}
+
+TEST_CASE("Chunks that leave the source or go back are refused", "[combinator][verified][error]") {
+  auto const make = [](std::vector<VerifiedChunk> chunks) {
+    return Checked256<Memory>::make(Memory(Bytes(10)), std::move(chunks)).has_value();
+  };
+  CHECK(make({}));
+  CHECK(make({{0, 10, {}}}));
+  CHECK_FALSE(make({{0, 11, {}}}));
+  CHECK_FALSE(make({{5, 5, {}}}));
+  CHECK_FALSE(make({{5, 4, {}}}));
+  CHECK_FALSE(make({{0, 5, {}}, {0, 6, {}}}));
+  CHECK_FALSE(make({{0, 6, {}}, {2, 5, {}}}));
+}
+
+}  // namespace
+}  // namespace erofs_oci
