@@ -80,8 +80,8 @@ struct DirEntry {
 
 /// One block of a directory, checked and borrowed.
 ///
-/// Layout: n entries, then their n names without terminators; the last one ends at a NUL or at the
-/// block's end.
+/// DataLayout: n entries, then their n names without terminators; the last one ends at a NUL or at
+/// the block's end.
 /// @spec{spec/tarindex.md section 6.3}
 class DirBlock {
  public:

@@ -135,11 +135,12 @@ template <RandomAccessSource S>
 template <RandomAccessSource S>
 [[nodiscard]] Result<bool> flat_runs(Frame<S> const& frame, Inode const& inode, std::uint64_t begin,
                                      std::uint64_t end, RunJoiner& runs) {
-  if (inode.layout() == Layout::plain && inode.is_hole()) {
+  if (inode.layout() == DataLayout::plain && inode.is_hole()) {
     return runs.add({begin, end - begin, std::nullopt});
   }
-  auto const in_blocks =
-      inode.layout() == Layout::tail ? inode.size() - inode.size() % frame.block() : inode.size();
+  auto const in_blocks = inode.layout() == DataLayout::tail
+                             ? inode.size() - inode.size() % frame.block()
+                             : inode.size();
   if (begin < in_blocks) {
     auto const length = std::min(end, in_blocks) - begin;
     auto const place = frame.place(0, inode.first_block(), begin, length);
@@ -170,11 +171,11 @@ template <RandomAccessSource S>
   detail::RunJoiner joiner(visit);
   auto const done = [&]() -> Result<bool> {
     switch (inode.layout()) {
-      case Layout::plain:
-      case Layout::tail: return detail::flat_runs(frame, inode, begin, end, joiner);
-      case Layout::chunks: return detail::chunk_runs(frame, inode, begin, end, joiner);
-      case Layout::compressed:
-      case Layout::compressed_full: break;
+      case DataLayout::plain:
+      case DataLayout::tail: return detail::flat_runs(frame, inode, begin, end, joiner);
+      case DataLayout::chunks: return detail::chunk_runs(frame, inode, begin, end, joiner);
+      case DataLayout::compressed:
+      case DataLayout::compressed_full: break;
     }
     return fail(Errc::unsupported, "compressed data");
   }();

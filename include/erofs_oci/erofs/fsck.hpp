@@ -211,7 +211,7 @@ class Checker {
 
   void check_data(Visit const& at) {
     auto const& inode = *at.inode;
-    auto const size = inode.layout() == Layout::chunks && inode.size() > 0
+    auto const size = inode.layout() == DataLayout::chunks && inode.size() > 0
                           ? chunk_table(reader_.frame(), inode)
                           : Result<ChunkTable>(ChunkTable{});
     if (size) {

@@ -15,7 +15,7 @@
 namespace erofs_oci::erofs {
 
 /// Where an inode's content lies.
-enum class Layout : std::uint8_t {
+enum class DataLayout : std::uint8_t {
   plain = 0,            ///< in contiguous blocks
   compressed_full = 1,  ///< not supported
   tail = 2,             ///< in contiguous blocks, the last part of a block after the inode
@@ -63,7 +63,7 @@ struct InodeRecord {
   [[nodiscard]] constexpr std::size_t record_size() const noexcept {
     return extended() ? extended_size : compact_size;
   }
-  /// The three layout bits: 0 to 4 are a Layout.
+  /// The three layout bits: 0 to 4 are a DataLayout.
   [[nodiscard]] constexpr unsigned layout_bits() const noexcept { return (format >> 1) & 7u; }
   /// Bit 4: one link and high address bits (others), no "." entry (directories).
   [[nodiscard]] constexpr bool flag() const noexcept { return (format & 0x10) != 0; }
@@ -206,7 +206,9 @@ struct Inode {
   [[nodiscard]] std::uint16_t mode() const noexcept { return record.mode; }
   /// Bytes of content.
   [[nodiscard]] std::uint64_t size() const noexcept { return record.size; }
-  [[nodiscard]] Layout layout() const noexcept { return static_cast<Layout>(record.layout_bits()); }
+  [[nodiscard]] DataLayout layout() const noexcept {
+    return static_cast<DataLayout>(record.layout_bits());
+  }
   [[nodiscard]] bool is(std::uint16_t type) const noexcept {
     return (record.mode & mode::type_mask) == type;
   }

@@ -351,13 +351,13 @@ class Reader {
   /// Contiguous content: directories, links, and the inline tail of any.
   [[nodiscard]] Result<void> check_content(Inode const& inode) const {
     auto const metadata = inode.is_directory() || inode.is_symlink();
-    if (metadata && inode.layout() != Layout::plain && inode.layout() != Layout::tail) {
+    if (metadata && inode.layout() != DataLayout::plain && inode.layout() != DataLayout::tail) {
       return fail(Errc::unsupported, "a directory or link of this layout");
     }
     if (inode.is_symlink() && inode.size() > max_symlink_length) {
       return fail(Errc::corrupt, "a link of " + std::to_string(inode.size()) + " bytes");
     }
-    auto const tail = inode.layout() == Layout::tail ? inode.size() % frame_.block() : 0;
+    auto const tail = inode.layout() == DataLayout::tail ? inode.size() % frame_.block() : 0;
     if (tail > 0 && (inode.tail_position() % frame_.block() + tail > frame_.block() ||
                      !frame_.contains(inode.tail_position(), tail))) {
       return fail(Errc::corrupt, "inline data leaves its block");
@@ -374,7 +374,7 @@ class Reader {
   /// Fills `out` with content of a directory or link; inode() checked where it lies.
   [[nodiscard]] Result<void> read_content(Inode const& inode, std::uint64_t offset,
                                           std::span<std::byte> out) const {
-    auto const in_blocks = inode.layout() == Layout::tail
+    auto const in_blocks = inode.layout() == DataLayout::tail
                                ? inode.size() - inode.size() % frame_.block()
                                : inode.size();
     if (offset < in_blocks) {

@@ -40,7 +40,7 @@ struct Slot {
   NodeId parent = root_id;       // whose entry was seen first
   std::uint32_t links = 0;       // 0 = not part of the tree
   std::uint32_t xattr_size = 0;  // of the area, bytes
-  Layout layout = Layout::plain;
+  DataLayout layout = DataLayout::plain;
   bool extended = false;
   std::uint8_t chunk_bits = 0;
 
@@ -48,15 +48,15 @@ struct Slot {
     return (extended ? InodeRecord::extended_size : InodeRecord::compact_size) + xattr_size;
   }
   [[nodiscard]] std::uint64_t chunks() const noexcept {
-    return layout == Layout::chunks ? ((size - 1) >> (9 + chunk_bits)) + 1 : 0;
+    return layout == DataLayout::chunks ? ((size - 1) >> (9 + chunk_bits)) + 1 : 0;
   }
   [[nodiscard]] std::uint64_t tail() const noexcept {
-    return layout == Layout::tail ? size % block_size : 0;
+    return layout == DataLayout::tail ? size % block_size : 0;
   }
   /// Blocks outside the inode.
   [[nodiscard]] std::uint64_t blocks() const noexcept {
-    if (layout == Layout::chunks) return 0;
-    return layout == Layout::tail ? size / block_size : (size + block_size - 1) / block_size;
+    if (layout == DataLayout::chunks) return 0;
+    return layout == DataLayout::tail ? size / block_size : (size + block_size - 1) / block_size;
   }
 };
 
@@ -296,7 +296,7 @@ class Plan {
     auto const* const file = node.regular();
     if (file == nullptr || file->size == 0) return {};
     slot.size = file->size;
-    slot.layout = Layout::chunks;
+    slot.layout = DataLayout::chunks;
     slot.chunk_bits = chunk_bits(*file);
     return {};
   }
@@ -358,14 +358,14 @@ class Plan {
       for (std::uint64_t skip = 0; skip < block_size; skip += inode_unit) {
         auto const last = (at + skip + slot.head_size() - 1) % block_size;
         if (last + slot.size % block_size > block_size - 1) continue;
-        slot.layout = Layout::tail;
+        slot.layout = DataLayout::tail;
         at += skip;
         break;
       }
     }
     slot.position = at;
     at += slot.head_size();
-    if (slot.layout == Layout::chunks) {
+    if (slot.layout == DataLayout::chunks) {
       auto const unit = ChunkIndex::on_disk_size;
       return (at + unit - 1) / unit * unit + slot.chunks() * unit;
     }

@@ -282,7 +282,7 @@ class Writer {
     r.encode(std::span(raw).first(r.record_size()));
     output.put(std::span(raw).first(r.record_size()));
     if (slot.xattr_size != 0) emit_xattrs(output, id);
-    if (slot.layout == Layout::chunks) {
+    if (slot.layout == DataLayout::chunks) {
       output.pad_to((output.position() + 7) / 8 * 8);
       emit_chunks(output, *(*input_->tree)[id].regular(), slot);
     } else if (slot.tail() != 0) {
@@ -312,9 +312,9 @@ class Writer {
   }
 
   [[nodiscard]] static std::uint32_t start(Node const& node, detail::Slot const& slot) noexcept {
-    if (slot.layout == Layout::chunks) return ChunkFormat::indexed_bit | slot.chunk_bits;
+    if (slot.layout == DataLayout::chunks) return ChunkFormat::indexed_bit | slot.chunk_bits;
     if (slot.blocks() != 0) return static_cast<std::uint32_t>(slot.block);
-    if (slot.layout == Layout::tail) return null_address;
+    if (slot.layout == DataLayout::tail) return null_address;
     auto const* const number = node.device();
     if (number == nullptr) return 0;
     return (number->minor & 0xffu) | (number->major << 8) | ((number->minor & ~0xffu) << 12);
