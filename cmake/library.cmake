@@ -16,6 +16,7 @@ if(PkgConfig_FOUND)
   pkg_check_modules(httplib IMPORTED_TARGET GLOBAL cpp-httplib)
   pkg_check_modules(libnl_genl IMPORTED_TARGET GLOBAL libnl-genl-3.0)
   pkg_check_modules(isal IMPORTED_TARGET GLOBAL libisal)
+  pkg_check_modules(fuse3 IMPORTED_TARGET GLOBAL fuse3)
 endif()
 unset(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL)
 
@@ -47,6 +48,9 @@ function(erofs_oci_component name)
   list(APPEND headers ${arg_FILES})
   if(arg_WITHOUT)
     list(REMOVE_ITEM headers ${arg_WITHOUT})
+  endif()
+  if(NOT headers)
+    return()  # a component is born with its first header
   endif()
 
   add_library(erofs_oci_${name} INTERFACE)
@@ -126,6 +130,12 @@ erofs_oci_component(
   FOLDERS nbd
   LINK erofs_oci_core PkgConfig::libnl_genl
   REQUIRES libnl-genl-3.0)
+erofs_oci_component(
+  fuse
+  FOLDERS fuse
+  LINK erofs_oci_core PkgConfig::fuse3
+  REQUIRES fuse3)
+erofs_oci_component(recovery FOLDERS recovery LINK erofs_oci_image erofs_oci_nbd)
 erofs_oci_component(testing FOLDERS testing LINK erofs_oci_image rapidcheck)
 
 # all.hpp needs every component, so it is the umbrella's.

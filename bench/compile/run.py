@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""What each header costs to compile: seconds and memory of a translation unit with nothing else.
+
+usage: bench/compile/run.py [--limit SECONDS] [--compiler CXX] [HEADER...]
+
+Prints a table, dearest first. The last column is the time beyond the dearest heavy dependency that
+the header brings in, rightly by the table in doc/design.md. With --limit, a header over it fails.
+Run alone: two compilers at a time make each look slow.
+"""
+import argparse
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+PACKAGES = ["cpp-httplib", "libnl-genl-3.0", "libisal", "zlib", "openssl"]
+
+
+def heavy_seconds():
+    """{pattern of a path: seconds}, from the table of heavy headers"""
+    section = (TOP / "doc/design.md").read_text().partition("## Heavy headers")[2]
+    section = section.partition("\n## ")[0]
+    rows = re.findall(r"^\| `<([^>]+)>` \| ([\d.]+) \|", section, re.M)
+    return {re.compile("/" + re.escape(header).replace(r"\*", ".*") + "$"): float(seconds)
+            for header, seconds in rows}
+
+
+def compile_once(compiler, flags, header, folder):
+    source = os.path.join(folder, "unit.cpp")
+    with open(source, "w") as file:
+        file.write(f"#include <{header}>\n")
+    depends = os.path.join(folder, "unit.d")
+    command = [compiler, "-std=c++20", "-O1", "-c", source, "-o", os.path.join(folder, "unit.o"),
+               "-MD", "-MF", depends, *flags]
+    start = time.monotonic()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
+    if status != 0:
+        sys.exit(f"{header} does not compile")
+    return time.monotonic() - start, usage.ru_maxrss / 1024, pathlib.Path(depends).read_text().split()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--limit", type=float)
+    parser.add_argument("--compiler", default="g++")
+    parser.add_argument("headers", nargs="*")
+    arguments = parser.parse_args()
+
+    root = TOP / "include"
+    headers = arguments.headers or sorted(
+        p.relative_to(root).as_posix() for p in root.rglob("*.hpp") if p.name != "all.hpp")
+    flags = subprocess.run(["pkg-config", "--cflags", *PACKAGES], check=True, capture_output=True,
+                           text=True).stdout.split() + [f"-I{root}", "-DEROFS_OCI_HAVE_ISAL=1"]
+    heavy = heavy_seconds()
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        compile_once(arguments.compiler, flags, headers[0], folder)  # warms the page cache
+        for header in headers:
+            seconds, megabytes, used = compile_once(arguments.compiler, flags, header, folder)
+            allowed = sum(cost for pattern, cost in heavy.items()
+                          if any(pattern.search(path) for path in used))
+            rows.append((seconds, megabytes, max(0.0, seconds - allowed), header))
+
+    rows.sort(reverse=True)
+    print(f"{'seconds':>8} {'MB':>6} {'beyond':>8}  header")
+    for seconds, megabytes, beyond, header in rows:
+        print(f"{seconds:8.2f} {megabytes:6.0f} {beyond:8.2f}  {header}")
+    if arguments.limit:
+        over = [header for _, _, beyond, header in rows if beyond > arguments.limit]
+        if over:
+            sys.exit(f"over {arguments.limit} s beyond what they may include: {', '.join(over)}")
+
+
+main()

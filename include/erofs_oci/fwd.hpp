@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// The library's classes, declared. Written by tools/umbrella.py.
+#pragma once
+
+#include <erofs_oci/core/source.hpp>
+
+namespace erofs_oci {
+
+// combinator
+struct AbortInDebug;
+struct Backoff;
+struct CacheOptions;
+struct CacheStats;
+template <RandomAccessSource Part>
+class ConcatList;
+class GrowingChunk;
+struct IgnoreFaults;
+class Lru;
+class Metrics;
+template <RandomAccessSource Inner>
+class Padded;
+class RecordTo;
+template <RandomAccessSource Inner>
+class Ref;
+struct RequestRecord;
+class S3Fifo;
+template <RandomAccessSource Inner>
+class Shared;
+template <RandomAccessSource Inner>
+class Slice;
+struct Streamed;
+struct VerifiedChunk;
+
+// core
+class AnySource;
+class ErrcCategory;
+struct Error;
+class ManualClock;
+struct SteadyClock;
+class UniqueFd;
+class Workers;
+
+// digest
+class Digest;
+class Hasher;
+
+// gzip
+struct BlockStep;
+struct Checkpoint;
+struct GzipIndex;
+struct GzipScanEvents;
+struct GzranOptions;
+struct GzranStats;
+struct InflateStep;
+class IsalBlockDecoder;
+class IsalInflater;
+struct LayerIndex;
+struct LayerIndexOptions;
+struct LayerSpan;
+class MemberHeaderParser;
+struct MemberTrailer;
+struct OpenedIndex;
+struct ZinfoHeader;
+class ZlibBlockDecoder;
+class ZlibInflater;
+
+// http
+struct HttplibOptions;
+class HttplibTransport;
+struct Proxies;
+struct Proxy;
+
+// image
+struct DeviceImage;
+struct ImageReadOptions;
+struct LayerSources;
+struct Placement;
+
+// nbd
+struct Export;
+class IoctlConnect;
+struct ListenOptions;
+struct NbdDeviceOptions;
+struct NbdDeviceStatus;
+class NbdNetlink;
+struct NbdReconfigure;
+struct NbdServerOptions;
+template <RandomAccessSource Source>
+class NbdSession;
+struct Negotiated;
+class NetlinkConnect;
+struct SessionContext;
+struct SessionLimits;
+class SocketListen;
+
+// oci
+struct Authorization;
+struct Challenge;
+struct CredentialOptions;
+struct Credentials;
+struct Descriptor;
+struct HelperOutcome;
+struct Image;
+struct Index;
+class Layout;
+struct Manifest;
+struct Mirror;
+struct Platform;
+struct Reference;
+struct RegistryOptions;
+struct Token;
+
+// recovery
+struct CredentialOptions;
+struct CredentialSource;
+class Heartbeat;
+class Journal;
+class JournalDirectory;
+class JournalEntry;
+struct KnownSpan;
+struct LocalFile;
+struct ProcessExit;
+struct ProcessIdentity;
+struct ProcessStat;
+struct Record;
+struct RecordAttach;
+struct RecordImage;
+struct RecordLayer;
+struct RecordReach;
+class ServiceNotifier;
+struct SupervisedDaemon;
+struct SupervisionOptions;
+class Supervisor;
+struct SupervisorHooks;
+struct UpstreamRecord;
+
+// source
+struct ContentRange;
+struct HttpHead;
+struct HttpHeader;
+struct HttpLimits;
+struct HttpOptions;
+struct HttpRequest;
+class Local;
+class Memory;
+class RangeReceiver;
+class TargetCache;
+struct Url;
+class Zeros;
+
+}  // namespace erofs_oci

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# usage: build.sh find_package|add_subdirectory|pkg_config|missing PREFIX WORK_DIR COMPILER
+# Builds and runs a small program against the library as installed at PREFIX, or as a subproject.
+set -euo pipefail
+kind=$1 prefix=$2 work=$3 compiler=$4
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+rm -rf "$work"
+mkdir -p "$work"
+
+configure() {  # configure PROJECT [CMAKE ARGUMENT...]
+  cmake -S "$1" -B "$work" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Debug \
+    -DCMAKE_PREFIX_PATH="$prefix" "${@:2}"
+}
+
+refused() {  # refused WANTED_TEXT CMAKE_ARGUMENT...: configuring fails and says WANTED_TEXT
+  rm -rf "$work" && mkdir -p "$work"
+  if configure "$here/missing" "${@:2}" >"$work/log" 2>&1; then
+    echo "configured although it should not: ${*:2}"
+    exit 1
+  fi
+  tr -s ' \n' ' ' <"$work/log" | grep -qF "$1" ||
+    { cat "$work/log"; echo "does not say: $1"; exit 1; }
+}
+
+case $kind in
+  find_package | add_subdirectory)
+    configure "$here/$kind"
+    cmake --build "$work"
+    "$work/consumer"
+    ;;
+  pkg_config)
+    PKG_CONFIG_PATH=$prefix/share/pkgconfig make -C "$here/pkg_config" CXX="$compiler" OUT="$work"
+    "$work/consumer"
+    ;;
+  missing)
+    configure "$here/missing" -DPARTS="gzip;nbd"
+    cmake --build "$work"
+    refused "erofs_oci has no component carrots here" -DPARTS=carrots
+    refused "component gzip of erofs_oci needs ZLIB, which is not found" -DPARTS="core;gzip" \
+      -DCMAKE_DISABLE_FIND_PACKAGE_ZLIB=ON
+    refused "component gzip of erofs_oci needs ZLIB, which is not found" \
+      -DCMAKE_DISABLE_FIND_PACKAGE_ZLIB=ON
+    refused "requested version \"0.2\"" -DWANTED=0.2
+    # Who asks for core alone does not need zlib.
+    rm -rf "$work" && mkdir -p "$work"
+    configure "$here/missing" -DPARTS=core -DCMAKE_DISABLE_FIND_PACKAGE_ZLIB=ON
+    ;;
+esac
