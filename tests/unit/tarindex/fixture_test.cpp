@@ -273,6 +273,23 @@ TEST_CASE("Three layers merge as overlayfs and upstream show them", "[tarindex][
   check_rows(ours.rows(), overlay);
 }
 
+TEST_CASE("A layer by itself loses its marks", "[tarindex][merge][fixture]") {
+  std::vector<Bytes> const archives{read_data("in/whiteout.tar")};
+  auto const layer = layer_of(archives[0]);
+  REQUIRE(layer);
+  std::vector<MergeInput> const alone{{&*layer, {}}};
+
+  auto const merged = merge(alone);
+
+  REQUIRE(merged);
+  Lister const ours(merged->tree, archives, Show::overlay);
+  auto upstream = read_manifest("whiteout-aufs-strip.jsonl");
+  upstream["/etc/other"] = file_row(16, sha256_of("then whited out\n"));
+  upstream["/chr00"] = read_manifest("whiteout-aufs.jsonl")["/chr00"];  // a device, not a mark
+  imply(upstream, ours.implied());
+  check_rows(ours.rows(), upstream);
+}
+
 TEST_CASE("Three layers merge with their marks", "[tarindex][merge][fixture]") {
   Three const three;
 
