@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Supervisor: carries out what Supervision decides, over pidfds and heartbeats.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <functional>
+#include <limits>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <poll.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <erofs_oci/core/clock.hpp>
+#include <erofs_oci/core/fd.hpp>
+#include <erofs_oci/core/result.hpp>
+#include <erofs_oci/recovery/heartbeat.hpp>
+#include <erofs_oci/recovery/process.hpp>
+#include <erofs_oci/recovery/supervision.hpp>
+
+namespace erofs_oci {
+
+/// A daemon that has just been started.
+struct SupervisedDaemon {
+  pid_t pid = 0;         ///< a child of this process
+  UniqueFd heartbeat{};  ///< the supervisor's end of Heartbeat::pair()
+};
+
+/// What a supervisor cannot know: how to start a daemon, and what it serves.
+struct SupervisorHooks {
+  /// Starts the next daemon, by fork(2) or by fork and exec(2), and returns at once. Of the
+  /// heartbeat's two ends the child keeps only its own.
+  std::function<Result<SupervisedDaemon>()> start{};
+  /// Begins to read the known span through the device, and returns at once: the read may hang as
+  /// long as the device does, so it belongs in a process or thread of its own. The descriptor gets
+  /// one byte: '1' for the same bytes, '0' for others; its end without one says that they could not
+  /// be read. Empty: every daemon is taken at its word.
+  std::function<Result<UniqueFd>()> verify{};
+  /// Told of every decision but Decision::nothing, when it has been carried out; for logs.
+  std::function<void(Decision, Supervision<> const&)> note{};
+};
+
+/// Keeps one daemon running. A daemon that ends is noticed at once, by its pidfd; one that hangs at
+/// its deadline.
+///
+/// @par Thread safety
+/// None: run() is the process's or a thread's only work.
+class Supervisor {
+ public:
+  /// @param hooks  `start` must be set
+  explicit Supervisor(SupervisorHooks hooks, SupervisionOptions options = {})
+      : hooks_(std::move(hooks)), machine_(options) {}
+
+  /// Supervises until the daemon ends on purpose or there is no hope.
+  /// @param stop   becomes readable when the daemon is to end, such as a signalfd(2); or -1
+  /// @param first  a daemon that serves already; without one, the first is started here
+  /// @return SupervisionState::done or given_up; reason() says more
+  /// @error{an errno, as poll(2) and waitid(2); a daemon may be left behind}
+  [[nodiscard]] Result<SupervisionState> run(int stop, std::optional<SupervisedDaemon> first = {}) {
+    auto decision = Decision::nothing;
+    if (first) {
+      if (auto ok = take(*std::move(first)); !ok) return fail(std::move(ok).error(), "supervisor");
+      static_cast<void>(machine_.adopt());  // decides nothing
+    } else {
+      decision = machine_.begin();
+    }
+    while (!is_over()) {
+      if (auto const ok = carry_out(decision); !ok) return fail(ok.error(), "supervisor");
+      if (is_over()) break;
+      auto next = wait(stop);
+      if (!next) return fail(std::move(next).error(), "supervisor");
+      decision = *next;
+    }
+    note(decision);
+    return machine_.state();
+  }
+
+  /// Why the last daemon ended, in words.
+  [[nodiscard]] std::string const& reason() const noexcept { return machine_.reason(); }
+
+ private:
+  [[nodiscard]] bool is_over() const noexcept {
+    return machine_.state() == SupervisionState::done ||
+           machine_.state() == SupervisionState::given_up;
+  }
+
+  void note(Decision decision) const {
+    if (decision != Decision::nothing && hooks_.note) hooks_.note(decision, machine_);
+  }
+
+  Result<void> take(SupervisedDaemon daemon) {
+    auto pidfd = open_pidfd(daemon.pid);
+    if (!pidfd) return fail(std::move(pidfd).error());
+    pidfd_ = *std::move(pidfd);
+    heartbeat_ = std::move(daemon.heartbeat);
+    return {};
+  }
+
+  // A decision can lead to the next one at once.
+  Result<void> carry_out(Decision decision) {
+    while (decision != Decision::nothing && !is_over()) {
+      auto const now = decision;
+      decision = Decision::nothing;
+      if (now == Decision::start) {
+        decision = start();
+      } else if (now == Decision::verify) {
+        decision = verify();
+      } else if (now == Decision::terminate || now == Decision::kill) {
+        verdict_.reset();
+        if (auto ok = send_signal(pidfd_, now == Decision::kill ? SIGKILL : SIGTERM); !ok) {
+          return ok;
+        }
+      }
+      note(now);
+    }
+    return {};
+  }
+
+  Decision start() {
+    auto daemon = hooks_.start();
+    if (!daemon) return machine_.start_failed(daemon.error().message());
+    auto const pid = daemon->pid;
+    auto ok = take(*std::move(daemon));
+    if (ok) return machine_.started();
+    ::kill(pid, SIGKILL);  // a child that nobody has waited for: its number is still its own
+    return machine_.start_failed(ok.error().message());
+  }
+
+  Decision verify() {
+    if (!hooks_.verify) return machine_.verified(Verdict::same);
+    auto begun = hooks_.verify();
+    if (!begun) return machine_.verified(Verdict::unknown);
+    verdict_ = *std::move(begun);
+    return Decision::nothing;
+  }
+
+  // Waits for one event. A death comes last, so that what was said before it counts.
+  Result<Decision> wait(int stop) {
+    std::array<pollfd, 4> fds{{{heartbeat_.get(), POLLIN, 0},
+                               {verdict_.get(), POLLIN, 0},
+                               {pidfd_.get(), POLLIN, 0},
+                               {stop_seen_ ? -1 : stop, POLLIN, 0}}};
+    while (::poll(fds.data(), fds.size(), patience()) < 0) {
+      if (errno != EINTR) return fail_errno(errno, "poll");
+    }
+    auto const ready = [&](std::size_t i) { return fds[i].fd >= 0 && fds[i].revents != 0; };
+    if (ready(3)) {
+      stop_seen_ = true;
+      return machine_.stop_asked();
+    }
+    auto decision = ready(0) ? hear() : Decision::nothing;
+    if (decision == Decision::nothing && ready(1)) decision = judge();
+    if (decision != Decision::nothing) return decision;
+    if (ready(2)) return bury();
+    return machine_.expired();
+  }
+
+  [[nodiscard]] int patience() const {
+    auto const deadline = machine_.deadline();
+    if (!deadline) return -1;
+    auto const left =
+        std::chrono::ceil<std::chrono::milliseconds>(*deadline - SteadyClock{}.now()).count();
+    constexpr std::int64_t most = std::numeric_limits<int>::max();
+    return static_cast<int>(std::clamp<std::int64_t>(left, 0, most));
+  }
+
+  // Of many signs only the one that leads to a decision matters, and there is at most one.
+  Decision hear() {
+    std::array<char, 256> buffer;
+    auto const signs = receive_signs(heartbeat_, buffer);
+    if (!signs) {
+      heartbeat_.reset();  // its pidfd, or the deadline, says what this means
+      return Decision::nothing;
+    }
+    auto decision = Decision::nothing;
+    for (auto const sign : *signs) {
+      auto next = Decision::nothing;
+      if (sign == Heartbeat::answered_sign) next = machine_.answered();
+      if (sign == Heartbeat::beat_sign) next = machine_.heartbeat();
+      if (sign == Heartbeat::finished_sign) next = machine_.finished();
+      if (next != Decision::nothing) decision = next;
+    }
+    return decision;
+  }
+
+  Decision judge() {
+    char byte = 0;
+    auto const n = ::read(verdict_.get(), &byte, 1);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) return Decision::nothing;
+    verdict_.reset();
+    if (n != 1 || (byte != '0' && byte != '1')) return machine_.verified(Verdict::unknown);
+    return machine_.verified(byte == '1' ? Verdict::same : Verdict::different);
+  }
+
+  Result<Decision> bury() {
+    auto const exit = reap(pidfd_);
+    if (!exit) return fail(exit.error());
+    if (!*exit) return Decision::nothing;
+    pidfd_.reset();
+    heartbeat_.reset();
+    verdict_.reset();
+    return machine_.died(**exit);
+  }
+
+  SupervisorHooks hooks_;
+  Supervision<> machine_;
+  UniqueFd pidfd_{};
+  UniqueFd heartbeat_{};
+  UniqueFd verdict_{};
+  bool stop_seen_ = false;
+};
+
+}  // namespace erofs_oci
