@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <erofs_oci/oci/registry.hpp>  // first: proves that the header stands alone
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include <catch2/catch.hpp>
+
+#include <erofs_oci/testing/fake_transport.hpp>
+
+namespace erofs_oci {
+namespace {
+
+using testing::FakeReply;
+using testing::FakeTransport;
+using testing::header_of;
+using FakeRegistry = BasicRegistry<FakeTransport>;
+
+static_assert(RandomAccessSource<FakeRegistry::Blob>);
+
+Platform const amd64{"linux", "amd64", ""};
+
+Descriptor describe(std::string const& text, std::string_view type) {
+  Descriptor out;
+  out.media_type = type;
+  out.digest = digest_of(as_bytes(text));
+  out.size = text.size();
+  return out;
+}
+
+std::string const manifest_text = [] {
+  Manifest manifest;
+  manifest.media_type = media_type::oci_manifest;
+  manifest.config = describe("{}", "application/vnd.oci.image.config.v1+json");
+  manifest.layers = {describe("layer", "application/vnd.oci.image.layer.v1.tar+gzip")};
+  return encode(manifest);
+}();
+
+std::string index_text(std::vector<Descriptor> const& entries) {
+  Index index;
+  index.media_type = media_type::oci_index;
+  index.manifests = entries;
+  return encode(index);
+}
+
+std::string const whole_index = [] {
+  auto entry = describe(manifest_text, media_type::oci_manifest);
+  entry.platform = Platform{"linux", "amd64", ""};
+  return index_text({entry});
+}();
+
+/// Paths below /v2/n/m/ and what is there.
+using Files = std::map<std::string, std::string>;
+
+FakeTransport files(Files content, HttpHeaders const& headers = {}) {
+  return FakeTransport([=](HttpRequest const& request, std::size_t) {
+    auto const prefix = std::string("/v2/n/m/");
+    REQUIRE(request.url.target.starts_with(prefix));
+    auto const found = content.find(request.url.target.substr(prefix.size()));
+    if (found == content.end()) return FakeReply{404};
+    return FakeReply{200, headers, to_bytes(found->second)};
+  });
+}
+
+FakeRegistry registry(std::string const& reference, FakeTransport const& transport,
+                      RegistryOptions options = {}) {
+  return *FakeRegistry::make(*Reference::parse(reference), std::move(options), transport);
+}
+
+std::string by_digest(std::string const& text) {
+  return "manifests/" + digest_of(as_bytes(text)).to_string();
+}
+
+TEST_CASE("A tag that names a manifest is one request", "[oci][registry]") {
+  auto const transport = files({{"manifests/v1", manifest_text}});
+
+  auto const image = registry("r.x/n/m:v1", transport).resolve(amd64);
+
+  REQUIRE(image.has_value());
+  CHECK(image->digest == digest_of(as_bytes(manifest_text)));
+  CHECK(image->top == image->digest);
+  REQUIRE(image->manifest.layers.size() == 1);
+  auto const requests = transport.requests();
+  REQUIRE(requests.size() == 1);
+  std::vector<std::string> accepted;
+  for (auto const& [name, value] : requests[0].headers) {
+    if (name == "Accept") accepted.push_back(value);
+  }
+  CHECK(accepted.size() == 4);
+}
+
+TEST_CASE("A tag that names an index is two requests", "[oci][registry]") {
+  auto const transport =
+      files({{"manifests/v1", whole_index}, {by_digest(manifest_text), manifest_text}});
+
+  auto const image = registry("r.x/n/m:v1", transport).resolve(amd64);
+
+  REQUIRE(image.has_value());
+  CHECK(image->digest == digest_of(as_bytes(manifest_text)));
+  CHECK(image->top == digest_of(as_bytes(whole_index)));
+  CHECK(image->platform == amd64);
+  CHECK(transport.requests().size() == 2);
+}
+
+TEST_CASE("A manifest that is not what its digest names is refused", "[oci][registry][error]") {
+  auto const digest = digest_of(as_bytes(manifest_text)).to_string();
+  auto const transport = files({{"manifests/" + digest, manifest_text + " "}});
+
+  auto const image = registry("r.x/n/m@" + digest, transport).resolve(amd64);
+
+  REQUIRE_FALSE(image.has_value());
+  CHECK(image.error().code == Errc::digest_mismatch);
+}
+
+TEST_CASE("A registry that contradicts its own digest header is refused",
+          "[oci][registry][error]") {
+  auto const transport = files({{"manifests/v1", manifest_text}},
+                               {{"Docker-Content-Digest", "sha256:" + std::string(64, '0')}});
+
+  CHECK(registry("r.x/n/m:v1", transport).resolve(amd64).error().code == Errc::digest_mismatch);
+}
+
+TEST_CASE("A sha512 digest is checked as one", "[oci][registry]") {
+  auto const digest = digest_of(as_bytes(manifest_text), DigestAlgorithm::sha512).to_string();
+  auto const transport = files({{"manifests/" + digest, manifest_text}});
+
+  auto const image = registry("r.x/n/m@" + digest, transport).resolve(amd64);
+
+  REQUIRE(image.has_value());
+  CHECK(image->digest.to_string() == digest);
+}
+
+TEST_CASE("Resolving fails clearly", "[oci][registry][error]") {
+  auto wrong_size = describe(manifest_text, media_type::oci_manifest);
+  wrong_size.platform = amd64;
+  wrong_size.size += 1;
+  auto const sized = index_text({wrong_size});
+  struct Case {
+    Files content;
+    HttpHeaders headers;
+    Errc code;
+  };
+  auto const cases = std::vector<Case>{
+      {{}, {}, Errc::not_found},
+      {{{"manifests/v1", whole_index}}, {}, Errc::not_found},
+      {{{"manifests/v1", index_text({})}}, {}, Errc::not_found},
+      {{{"manifests/v1", sized}, {by_digest(manifest_text), manifest_text}}, {}, Errc::mismatch},
+      {{{"manifests/v1", "<html>"}}, {}, Errc::corrupt},
+      {{{"manifests/v1", std::string(5'000'000, ' ')}}, {}, Errc::unsupported},
+      {{{"manifests/v1", manifest_text}}, {{"Content-Encoding", "gzip"}}, Errc::protocol},
+      {{{"manifests/v1", manifest_text}},
+       {{"Content-Type", std::string(media_type::docker_manifest)}},
+       Errc::mismatch},
+  };
+  for (auto const& [content, headers, code] : cases) {
+    auto const image = registry("r.x/n/m:v1", files(content, headers)).resolve(amd64);
+
+    REQUIRE_FALSE(image.has_value());
+    INFO(image.error().message());
+    CHECK(image.error().code == code);
+  }
+}
+
+TEST_CASE("Indexes nest four deep and no more", "[oci][registry][error]") {
+  for (auto const depth : {4, 5}) {
+    Files content;
+    auto text = manifest_text;
+    content[by_digest(text)] = text;
+    for (int i = 0; i < depth; ++i) {
+      text =
+          index_text({describe(text, i == 0 ? media_type::oci_manifest : media_type::oci_index)});
+      content[by_digest(text)] = text;
+    }
+    content["manifests/v1"] = text;
+
+    auto const image = registry("r.x/n/m:v1", files(content)).resolve(amd64);
+
+    CHECK(image.has_value() == (depth == 4));
+  }
+}
+
+TEST_CASE("Mirrors answer first, the registry last", "[oci][registry]") {
+  auto const transport = FakeTransport([](HttpRequest const& request, std::size_t) {
+    if (request.url.host == "mirror") {
+      CHECK(request.url.to_string().starts_with("http://mirror:5000/v2/n/m/"));
+      return FakeReply{404};
+    }
+    return FakeReply{200, {}, to_bytes(manifest_text)};
+  });
+  RegistryOptions options;
+  options.mirrors = {{"mirror:5000", RegistryProtocol::http}};
+
+  auto const image = registry("r.x/n/m:v1", transport, options).resolve(amd64);
+
+  CHECK(image.has_value());
+  CHECK(transport.requests().size() == 2);
+}
+
+TEST_CASE("Docker Hub is never used over http, and mirrors must be hosts",
+          "[oci][registry][error]") {
+  auto const transport = files({});
+  RegistryOptions plain;
+  plain.protocol = RegistryProtocol::http;
+  RegistryOptions mirrored;
+  mirrored.mirrors = {{"not a host/", RegistryProtocol::https}};
+
+  CHECK_FALSE(FakeRegistry::make(*Reference::parse("nginx"), plain, transport).has_value());
+  CHECK(FakeRegistry::make(*Reference::parse("r.x/nginx"), plain, transport).has_value());
+  CHECK_FALSE(FakeRegistry::make(*Reference::parse("nginx"), mirrored, transport).has_value());
+}
+
+TEST_CASE("A blob is read with the login of its repository", "[oci][registry]") {
+  auto const transport = FakeTransport([](HttpRequest const& request, std::size_t) {
+    auto const basic = "Basic " + base64_encode("me:secret");
+    if (header_of(request, "Authorization") != basic) {
+      return FakeReply{401, {{"WWW-Authenticate", "Basic realm=x"}}};
+    }
+    if (request.url.target.starts_with("/v2/n/m/blobs/")) {
+      return testing::serve(request, as_bytes("layer"));
+    }
+    return FakeReply{200, {}, to_bytes(manifest_text)};
+  });
+  RegistryOptions options;
+  options.credentials = [](std::string const&, std::string const&) {
+    return Result<std::optional<Credentials>>(Credentials{"me", "secret", {}, {}});
+  };
+  auto const r = registry("r.x/n/m:v1", transport, options);
+  auto const image = r.resolve(amd64);
+  REQUIRE(image.has_value());
+
+  auto const blob = r.blob(image->manifest.layers[0]);
+  Bytes out(10);
+
+  CHECK(blob.size() == 5);
+  CHECK(blob.read_at(0, out) == std::size_t{5});
+  CHECK(as_text(std::span(out).first(5)) == "layer");
+  CHECK(transport.requests().size() == 3);  // 401, manifest, blob: the login lasts
+}
+
+TEST_CASE("Referrers come from the API, page by page, filtered here", "[oci][registry]") {
+  auto const subject = digest_of(as_bytes("x"));
+  auto wanted = describe("a", media_type::oci_manifest);
+  wanted.artifact_type = media_type::soci_v1;
+  auto const other = describe("b", media_type::oci_manifest);
+  auto const transport = FakeTransport([&](HttpRequest const& request, std::size_t n) {
+    if (n == 0) {
+      CHECK(request.url.target == "/v2/n/m/referrers/" + subject.to_string() +
+                                      "?artifactType=" + percent_encode(media_type::soci_v1));
+      return FakeReply{200,
+                       {{"Link", "</v2/n/m/referrers/next?n=1>; rel=\"next\""}},
+                       to_bytes(index_text({other}))};
+    }
+    CHECK(request.url.target == "/v2/n/m/referrers/next?n=1");
+    return FakeReply{200, {}, to_bytes(index_text({wanted}))};
+  });
+
+  auto const found = registry("r.x/n/m", transport).referrers(subject, media_type::soci_v1);
+
+  REQUIRE(found.has_value());
+  CHECK(*found == std::vector{wanted});
+}
+
+TEST_CASE("Referrers fall back to the tag of that name, and to nothing", "[oci][registry]") {
+  auto const subject = digest_of(as_bytes("x"));
+  auto const entry = describe("a", media_type::oci_manifest);
+  auto const tag = "manifests/sha256-" + subject.hex();
+
+  CHECK(*registry("r.x/n/m", files({{tag, index_text({entry})}})).referrers(subject, "") ==
+        std::vector{entry});
+  CHECK(registry("r.x/n/m", files({})).referrers(subject, "")->empty());
+  CHECK_FALSE(registry("r.x/n/m", files({{tag, manifest_text}})).referrers(subject, ""));
+}
+
+TEST_CASE("A link to another host is not followed", "[oci][registry][error]") {
+  auto const transport = FakeTransport([](HttpRequest const&, std::size_t) {
+    return FakeReply{200, {{"Link", "<https://evil/>; rel=\"next\""}}, to_bytes(index_text({}))};
+  });
+
+  CHECK_FALSE(registry("r.x/n/m", transport).referrers({}, "").has_value());
+  CHECK(transport.requests().size() == 1);
+}
+
+}  // namespace
+}  // namespace erofs_oci
