@@ -68,11 +68,18 @@ inline constexpr std::array<std::string_view, 2> dots{".", ".."};
   auto const blocks = round_to_block(file.size) / block_size;
   auto bits = static_cast<unsigned>(std::bit_width(blocks - 1));
   std::uint64_t borders = 0;
+  std::uint64_t file_end = 0;  // of the extents before, and where on their device that is
+  auto device_end = std::pair(std::uint32_t{0}, std::uint64_t{0});
   for (auto const& extent : file.extents) {
-    borders |= extent.file_offset / block_size;
-    auto const end = extent.file_offset + extent.length;
-    if (end != file.size) borders |= round_to_block(end) / block_size;
+    auto const device_start = std::pair(extent.device, extent.device_offset);
+    auto const continues = extent.file_offset == file_end && device_start == device_end;
+    if (!continues) borders |= (extent.file_offset | file_end) / block_size;
+    // An end inside a block is followed by zeros, an end past the file by nothing.
+    file_end =
+        std::min(round_to_block(extent.file_offset + extent.length), round_to_block(file.size));
+    device_end = {extent.device, extent.device_offset + (file_end - extent.file_offset)};
   }
+  if (file_end < file.size) borders |= file_end / block_size;
   if (borders != 0) bits = std::min(bits, static_cast<unsigned>(std::countr_zero(borders)));
   return static_cast<std::uint8_t>(std::min(bits, 31u));
 }
