@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The bytes that a client sends in the handshake: once through a socketpair, as the server takes
 // them, and once option by option, where every answer must be whole.
+#include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>

@@ -221,11 +221,15 @@ class NbdNetlink {
   }
 
   /// Changes a device that is set up.
-  /// @error{an errno, as the kernel answers: EPERM\, ENOENT\, EINVAL (another backend\, or
-  ///        disconnected already)}
+  /// @error{an errno, as the kernel answers: EPERM\, EINVAL (no such device\, not connected\,
+  ///        another backend)}
   [[nodiscard]] Result<void> reconfigure(std::uint32_t index, NbdReconfigure const& change) {
-    return done(ask(nbd::detail::reconfigure_message(family_, index, change),
-                    "reconfigure " + nbd_device_path(index)));
+    auto const response = ask(nbd::detail::reconfigure_message(family_, index, change),
+                              "reconfigure " + nbd_device_path(index));
+    if (response || response.error().code != std::errc::invalid_argument) return done(response);
+    return fail(response.error().code, response.error().context +
+                                           " (it is not connected, or for another backend than '" +
+                                           change.backend + "')");
   }
 
   /// Disconnects a device; also succeeds if it was not connected. Requests in flight fail.
