@@ -58,6 +58,16 @@ TEST_CASE("Instrumented counts reads, streams, bytes and errors", "[combinator][
   CHECK(std::accumulate(counts.latency.begin(), counts.latency.end(), std::uint64_t{0}) == 4);
 }
 
+TEST_CASE("Instrumented counts a stream in pieces as one request", "[combinator][instrumented]") {
+  Metrics metrics;
+  Instrumented const source(Memory(Bytes(300'000)), RecordTo(metrics));
+
+  REQUIRE(source.stream(0, 300'000, [](auto) { return true; }).has_value());
+
+  CHECK(metrics.counts().streams == 1);
+  CHECK(metrics.counts().bytes == 300'000);
+}
+
 TEST_CASE("Instrumented measures the time of each request", "[combinator][instrumented]") {
   ManualClock const clock;
   std::vector<RequestRecord> records;
