@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Measures mount-oci against the tools that people would use instead, side by side in one run.
+
+usage: bench/run.py [--layer TAR.GZ --tarindex EROFS --zinfo ZINFO] [--bin DIR] [--repeat N]
+
+Without --layer: ../shared/fixtures/debian-essential beside the project. Every number is printed with
+what it is measured against; ratios are what to compare between machines. Exits 1 if a count that
+does not depend on the machine (requests, bytes) is worse than promised.
+"""
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+FIXTURE = TOP.parent / "shared/fixtures/debian-essential"
+RANDOM_READS = 60
+RANDOM_LENGTH = 128 * 1024
+
+
+@contextlib.contextmanager
+def server(command, prefix):
+    """Runs a command that prints its address when ready and ends on SIGTERM."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline().strip()
+        if prefix not in line:
+            sys.exit(f"{command[1]} did not start: {line!r}")
+        yield line[line.index(prefix):].split()[0]
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+class Registry:
+    def __init__(self, address):
+        self.url = address if address.startswith("http") else "http://" + address
+        self.host = self.url.split("//")[1].rstrip("/")
+
+    def stats(self):
+        with urllib.request.urlopen(f"{self.url}/_stats") as answer:
+            return json.load(answer)
+
+    def reset(self):
+        request = urllib.request.Request(f"{self.url}/_stats/reset", method="POST")
+        urllib.request.urlopen(request).close()
+
+
+def seconds(command):
+    start = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - start
+
+
+def inspect_layer(layout, layer):
+    index = json.loads((layout / "index.json").read_text())
+    blobs = layout / "blobs/sha256"
+    manifest = json.loads((blobs / index["manifests"][0]["digest"][7:]).read_text())
+    descriptor = manifest["layers"][0]
+    assert descriptor["size"] == os.path.getsize(layer)
+    return descriptor["digest"]
+
+
+def random_reads(args, registry, digest):
+    url = f"{registry.url}/v2/bench/blobs/{digest}"
+    registry.reset()
+    out = subprocess.run([args.bin / "bench-random_reads", url, args.zinfo, str(RANDOM_READS),
+                          str(RANDOM_LENGTH)], check=True, capture_output=True, text=True).stdout
+    result = json.loads(out)
+    seen = registry.stats()
+    per_read = result["fetches"] / result["reads"]
+    per_span = result["fetches"] / result["spans_touched"]
+    print(f"random cold reads of 128 KiB over HTTP: {per_read:.2f} requests and "
+          f"{result['fetched_bytes'] / result['reads'] / 1e6:.2f} MB a read, "
+          f"{per_span:.2f} requests a span touched "
+          f"(server saw {seen['range_requests']} ranges with the two that open it)")
+    return per_span <= 1 and seen["range_requests"] <= result["fetches"] + 2
+
+
+def serve_command(args, image, socket, more=""):
+    return [args.bin / "mount-oci", "serve", "--socket", socket, "-o",
+            f"oci.layer=0,oci.tarindex={args.tarindex},oci.zinfo={args.zinfo}{more}", image]
+
+
+def sequence(args, registry, directory):
+    spans = int.from_bytes(open(args.zinfo, "rb").read(4), "little")
+    size = os.path.getsize(args.layer)
+    times = {"unix": [], "local": [], "igzip": [], "gzip": []}
+    image = f"{registry.host}/bench:latest"
+    ok = True
+    for turn in range(args.repeat):
+        times["igzip"].append(seconds(["igzip", "-dc", args.layer]))
+        times["gzip"].append(seconds(["gzip", "-dc", args.layer]))
+        for name, source, more in (("unix", image, ",oci.insecure"),
+                                   ("local", f"oci:{directory}/layout:latest", "")):
+            socket = f"{directory}/{name}{turn}"
+            with server(serve_command(args, source, socket, more), "nbd+unix:") as uri:
+                registry.reset()
+                times[name].append(seconds(["nbdcopy", "--connections=1", uri, "null:"]))
+                if name == "unix":
+                    seen = registry.stats()
+    requests, got = seen["range_requests"], seen["bytes"]
+    print(f"whole layer in sequence over HTTP: {requests} requests for {spans} spans, "
+          f"{got / size:.3f} x the blob's {size} bytes")
+    ok = requests <= spans * 1.05 and got <= 1.02 * size
+    best = {name: min(values) for name, values in times.items()}
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    for name, text in (("unix", "from a registry on loopback"), ("local", "from an OCI layout")):
+        print(f"nbdcopy --connections=1 to null over a unix socket, cold, {text}: "
+              f"{middle[name]:.3f} s; igzip -dc {middle['igzip']:.3f} s, gzip -dc "
+              f"{middle['gzip']:.3f} s; ratio to igzip {middle[name] / middle['igzip']:.2f} "
+              f"(best of each: {best[name] / best['igzip']:.2f})")
+    return ok
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--layer", type=pathlib.Path, default=FIXTURE / "layer.tar.gz")
+    parser.add_argument("--tarindex", type=pathlib.Path, default=FIXTURE / "layer.erofs")
+    parser.add_argument("--zinfo", type=pathlib.Path, default=FIXTURE / "layer.zinfo")
+    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/bin")
+    parser.add_argument("--repeat", type=int, default=5)
+    args = parser.parse_args()
+    if not args.layer.exists():
+        print("skipped: no layer to measure with; see --layer")
+        return 0
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo")
+                if line.startswith("model name")), "unknown")
+    print(f"{os.cpu_count()} x {cpu}; layer {args.layer.name}, {args.layer.stat().st_size} bytes")
+    with tempfile.TemporaryDirectory(prefix="bench") as directory:
+        layout = pathlib.Path(directory) / "layout"
+        subprocess.run([TOP / "tools/make_layout.py", args.layer, layout, "--tag", "latest"],
+                       check=True, stdout=subprocess.DEVNULL)
+        digest = inspect_layer(layout, args.layer)
+        with server([args.bin / "mount-oci", "registry", layout], "http") as address:
+            registry = Registry(address)
+            good = [random_reads(args, registry, digest), sequence(args, registry, directory)]
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
