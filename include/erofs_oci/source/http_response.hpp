@@ -129,7 +129,8 @@ struct ContentRange {
   }
   auto const date = parse_http_date(text);
   if (!date) return std::nullopt;
-  auto const wait = std::chrono::ceil<std::chrono::milliseconds>(*date - now);
+  // In milliseconds throughout: the year 9999 is beyond a clock that counts nanoseconds.
+  std::chrono::milliseconds const wait = *date - std::chrono::floor<std::chrono::milliseconds>(now);
   return std::clamp(wait, std::chrono::milliseconds(0), longest);
 }
 
