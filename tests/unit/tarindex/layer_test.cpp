@@ -326,6 +326,8 @@ TEST_CASE("Any members give a layer or an error", "[tarindex][layer][property]")
       "for all members over few names, hard links and whiteouts lead only to what is there", [] {
         auto const names = rc::gen::element<std::string>(
             "a", "b", "a/b", "b/a", "a/b/c", "..", ".wh.a", "a/.wh.b", "a/.wh..wh..opq", "", "/b/");
+        auto const targets =
+            rc::gen::element<std::string>("a", "b", "a/b", "../b/a", "/a", "c/../..", ".", "a/b/c");
         auto const types = rc::gen::element(tar::Type::regular, tar::Type::directory,
                                             tar::Type::hard_link, tar::Type::symlink);
         auto const count = *rc::gen::inRange(0, 12);
@@ -334,7 +336,7 @@ TEST_CASE("Any members give a layer or an error", "[tarindex][layer][property]")
           tar::Entry entry;
           entry.path = *names;
           entry.type = *types;
-          entry.link = *names;
+          entry.link = *targets;
           if (!builder.apply(std::move(entry))) return;
         }
         auto const layer = std::move(builder).finish();
