@@ -129,8 +129,11 @@ class DirBlock {
     return low;
   }
 
-  /// First byte after the last name, counted in the block: the rest should be zeros.
-  [[nodiscard]] std::size_t used() const noexcept { return name_end(count_ - 1); }
+  /// Whether all bytes after the last name are zeros, as they should be.
+  [[nodiscard]] bool is_clean() const noexcept {
+    return std::ranges::all_of(bytes_.subspan(name_end(count_ - 1)),
+                               [](std::byte b) { return b == std::byte{0}; });
+  }
 
  private:
   DirBlock(std::span<std::byte const> bytes, std::size_t count) noexcept

@@ -157,7 +157,7 @@ class Checker {
     bool dot = false;
     bool dotdot = false;
     auto const parent = at.depth == 0 ? at.nid : parents_.back();
-    auto const ok = reader_.readdir(*at.inode, [&](DirEntry const& entry) {
+    auto const see = [&](DirEntry const& entry) {
       if (!previous.empty() && !(previous < entry.name)) {
         add(at, "names out of order: '" + previous + "' before '" + std::string(entry.name) + "'");
       }
@@ -171,6 +171,10 @@ class Checker {
       } else if (entry.type > FileType::symlink) {
         add(at, "entry '" + std::string(entry.name) + "' has an unknown file type");
       }
+    };
+    auto const ok = reader_.read_blocks(*at.inode, [&](DirBlock const& block) {
+      for (std::size_t i = 0; i < block.count(); ++i) see(block[i]);
+      if (!block.is_clean()) add(at, "bytes after the names of a directory block");
       return true;
     });
     if (!ok) return;  // the walk shows it

@@ -105,6 +105,17 @@ class Reader {
   /// @error{Errc::corrupt, a block that cannot be read as entries}
   [[nodiscard]] Result<void> readdir(Inode const& directory,
                                      FunctionRef<bool(DirEntry const&)> visit) const {
+    return read_blocks(directory, [&](DirBlock const& block) {
+      for (std::size_t i = 0; i < block.count(); ++i) {
+        if (!visit(block[i])) return false;
+      }
+      return true;
+    });
+  }
+
+  /// The same, block by block.
+  [[nodiscard]] Result<void> read_blocks(Inode const& directory,
+                                         FunctionRef<bool(DirBlock const&)> visit) const {
     if (!directory.is_directory()) return fail(not_a_directory(), name_of(directory));
     auto const block = frame_.block();
     Bytes buffer(
@@ -117,9 +128,7 @@ class Reader {
         auto const bytes = part.subspan(i, std::min<std::size_t>(part.size() - i, block));
         auto const entries = DirBlock::parse(bytes);
         if (!entries) return fail(entries.error(), directory_block(directory, (at + i) / block));
-        for (std::size_t k = 0; k < entries->count(); ++k) {
-          if (!visit((*entries)[k])) return {};
-        }
+        if (!visit(*entries)) return {};
       }
     }
     return {};
