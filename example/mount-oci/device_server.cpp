@@ -131,7 +131,11 @@ class Keeper {
   Keeper(Keeper const&) = delete;
   Keeper& operator=(Keeper const&) = delete;
 
-  ~Keeper() {
+  ~Keeper() { finish(); }
+
+  /// Waits no more. Must come before what `settle` needs is gone, and before failure() and
+  /// report().
+  void finish() noexcept {
     ended_.notify();
     if (thread_.joinable()) thread_.join();
   }
@@ -147,10 +151,13 @@ class Keeper {
   /// When the server is to end.
   [[nodiscard]] std::stop_token stop_token() const noexcept { return stop_.get_token(); }
 
-  /// Whether a signal asked for the end before it was mounted.
-  [[nodiscard]] std::optional<Error> failure() const { return failure_; }
+  /// Why it was not mounted, if it was not.
+  [[nodiscard]] std::optional<Error> const& failure() const noexcept { return failure_; }
 
-  void watch_mount() { watches_ = true; }
+  [[nodiscard]] Signals const& signals() const noexcept { return signals_; }
+
+  /// Ends the device when nothing is mounted from it any more, where the kernel does not.
+  void watch_mount() noexcept { watches_ = true; }
 
   /// The other process is told why there will be no device.
   void report(Error const& error) const { link_.send({Message::Kind::failed, {}, error}); }
@@ -249,7 +256,7 @@ Result<void> serve_with(Connect connect, erofs_oci::DeviceImage image, Options c
          log.say(Level::error, "read of " + std::to_string(length) + " bytes at offset " +
                                    std::to_string(offset) + ": " + error.message());
        }});
-  return server.run(keeper.stop_token(), [&](Connect& attached) {
+  auto done = server.run(keeper.stop_token(), [&](Connect& attached) {
     auto const kib = static_cast<std::uint32_t>(options.image.readahead / 1024);
     if (auto const ok = erofs_oci::set_nbd_read_ahead(attached.index(), kib); !ok) {
       log.say(Level::info, "read ahead: " + ok.error().message());
@@ -262,10 +269,12 @@ Result<void> serve_with(Connect connect, erofs_oci::DeviceImage image, Options c
       return {};
     });
   });
+  keeper.finish();
+  return done;
 }
 
 Result<void> open_and_serve(Options const& options, Keeper& keeper, Life life, Log& log) {
-  auto image = open_source(options.image, log);
+  auto image = open_or_exit(options.image, keeper.signals(), log);
   if (!image) return fail(std::move(image).error());
   auto const attach = choose_attach(options.mount.attach);
   if (!attach) return fail(attach.error());
@@ -295,15 +304,11 @@ Result<void> serve_device(Options const& options, Link link, Life life, Log& log
   auto ended = Wakeup::open();
   if (!ended) return fail(std::move(ended).error());
 
-  Result<void> done;
-  std::optional<Error> failure;
-  {
-    Keeper keeper(std::move(link), *std::move(signals), *std::move(ended), life, log);
-    done = open_and_serve(options, keeper, life, log);
-    if (!done) keeper.report(done.error());
-    failure = keeper.failure();
-  }
-  if (done && failure) return fail(*std::move(failure));
+  Keeper keeper(std::move(link), *std::move(signals), *std::move(ended), life, log);
+  auto done = open_and_serve(options, keeper, life, log);
+  keeper.finish();
+  if (!done) keeper.report(done.error());
+  if (done && keeper.failure()) return fail(*keeper.failure());
   return done;
 }
 

@@ -5,17 +5,16 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <string_view>
+#include <system_error>
 #include <utility>
-#include <variant>
 
 #include <erofs_oci/combinator/retry.hpp>
 #include <erofs_oci/core/any_source.hpp>
-#include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/http/http.hpp>
-#include <erofs_oci/oci/image.hpp>
+#include <erofs_oci/oci/credentials.hpp>
+#include <erofs_oci/oci/layout.hpp>
 #include <erofs_oci/oci/manifest.hpp>
 #include <erofs_oci/oci/reference.hpp>
 #include <erofs_oci/source/local.hpp>
@@ -26,7 +25,6 @@ namespace {
 using erofs_oci::AnySource;
 using erofs_oci::Descriptor;
 using erofs_oci::Digest;
-using erofs_oci::Document;
 using erofs_oci::fail;
 using erofs_oci::LayerSources;
 using erofs_oci::Local;
@@ -85,22 +83,21 @@ erofs_oci::Backoff backoff_of(ImageOptions const& options, erofs_oci::HttpLimits
   return backoff;
 }
 
-/// Who to log in as; nobody without a user name.
+/// Who to log in as: as the options say, else as docker's and podman's files do.
 Result<erofs_oci::CredentialLookup> credentials_of(ImageOptions const& options) {
-  if (options.username.empty()) return erofs_oci::CredentialLookup();
-  auto password = options.password;
-  if (!options.password_file.empty()) {
-    auto secret = read_secret(options.password_file);
-    if (!secret) return fail(secret.error(), "oci.password_file");
-    password = *std::move(secret);
-  }
   hide_memory();
-  erofs_oci::Credentials credentials{options.username, std::move(password), {}, {}};
-  return erofs_oci::CredentialLookup(
-      [credentials](std::string const&,
-                    std::string const&) -> Result<std::optional<erofs_oci::Credentials>> {
-        return std::optional(credentials);
-      });
+  erofs_oci::CredentialOptions where;
+  if (options.username.empty()) {
+    where.config_files = erofs_oci::default_config_files();
+    return erofs_oci::credential_lookup(std::move(where));
+  }
+  where.given = {options.username, options.password, {}, {}};
+  if (!options.password_file.empty()) {
+    auto password = erofs_oci::read_password_file(options.password_file);
+    if (!password) return fail(std::move(password).error(), "oci.password_file");
+    where.given->password = *std::move(password);
+  }
+  return erofs_oci::credential_lookup(std::move(where));
 }
 
 erofs_oci::Mirror mirror_of(std::string_view text, ImageOptions const& options) {
@@ -157,108 +154,30 @@ Result<LayerSources> open_remote(ImageOptions const& options) {
 
 // ---------------------------------------------------------------- an OCI image layout
 
-Result<erofs_oci::Bytes> read_file(std::string const& path) {
-  auto const file = Local::open(path);
-  if (!file) return fail(file.error());
-  if (file->size() > erofs_oci::max_document_size) {
-    return fail(Errc::unsupported, path + ": more than 4 MiB");
-  }
-  erofs_oci::Bytes bytes(static_cast<std::size_t>(file->size()));
-  if (auto const ok = erofs_oci::read_exact(*file, 0, bytes); !ok) return fail(ok.error());
-  return bytes;
+/// `DIR[:NAME]`; a directory whose name has a colon is taken as it is. NAME is a tag, or a digest
+/// behind an `@`.
+std::pair<std::string, std::string> split_layout(std::string_view text) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(text, ignored)) return {std::string(text), {}};
+  auto const at = text.rfind('@');
+  auto const cut = at != std::string_view::npos ? at : text.rfind(':');
+  if (cut == std::string_view::npos) return {std::string(text), {}};
+  return {std::string(text.substr(0, cut)), std::string(text.substr(cut + 1))};
 }
-
-/// A directory with an image layout, and what is wanted of it.
-class Layout {
- public:
-  /// `DIR[:TAG]`; a directory whose name has a colon is taken as it is.
-  [[nodiscard]] static Layout parse(std::string_view text) {
-    auto const colon = text.rfind(':');
-    std::error_code ignored;
-    if (colon == std::string_view::npos || std::filesystem::is_directory(text, ignored)) {
-      return {std::string(text), {}};
-    }
-    return {std::string(text.substr(0, colon)), std::string(text.substr(colon + 1))};
-  }
-
-  [[nodiscard]] Result<erofs_oci::Image> resolve(Platform const& platform) const {
-    auto const bytes = read_file(directory_ + "/index.json");
-    if (!bytes) return fail(bytes.error());
-    auto const document = erofs_oci::parse_document(*bytes, erofs_oci::media_type::oci_index);
-    if (!document) return fail(document.error(), directory_ + "/index.json");
-    auto const first = choose(std::get<erofs_oci::Index>(*document));
-    if (!first) return fail(first.error());
-    auto const fetch = [this](std::string const& target, std::optional<std::uint64_t> size) {
-      return read_document(target, size);
-    };
-    return erofs_oci::resolve_image(fetch, first->digest.to_string(), platform);
-  }
-
-  /// A blob, of the size that its descriptor gives.
-  [[nodiscard]] Result<AnySource> blob(Descriptor const& descriptor) const {
-    auto file = Local::open(path_of(descriptor.digest));
-    if (!file) return fail(std::move(file).error());
-    if (file->size() != descriptor.size) {
-      return fail(Errc::mismatch, file->describe() + ": " + std::to_string(file->size()) +
-                                      " bytes, the manifest says " +
-                                      std::to_string(descriptor.size));
-    }
-    return AnySource(*std::move(file));
-  }
-
- private:
-  Layout(std::string directory, std::string tag)
-      : directory_(std::move(directory)), tag_(std::move(tag)) {}
-
-  /// The entry of the tag; without one that of `latest`, or the only one.
-  [[nodiscard]] Result<Descriptor> choose(erofs_oci::Index const& index) const {
-    if (tag_.empty() && index.manifests.size() == 1) return index.manifests.front();
-    auto const wanted = tag_.empty() ? std::string_view("latest") : std::string_view(tag_);
-    std::string there;
-    for (auto const& entry : index.manifests) {
-      auto const name = entry.annotation("org.opencontainers.image.ref.name");
-      if (name == wanted) return entry;
-      if (name) there += (there.empty() ? "; it has " : ", ") + std::string(*name);
-    }
-    return fail(Errc::not_found, directory_ + ": tag " + std::string(wanted) + there);
-  }
-
-  [[nodiscard]] Result<std::pair<Digest, Document>> read_document(
-      std::string const& target, std::optional<std::uint64_t> size) const {
-    auto const digest = Digest::parse(target);
-    if (!digest) return fail(digest.error());
-    auto const path = path_of(*digest);
-    auto const bytes = read_file(path);
-    if (!bytes) return fail(bytes.error());
-    auto const computed = erofs_oci::digest_of(*bytes, digest->algorithm());
-    if (computed != *digest || (size && *size != bytes->size())) {
-      return fail(Errc::digest_mismatch, path + ": its contents are " + computed.to_string());
-    }
-    auto document = erofs_oci::parse_document(*bytes);
-    if (!document) return fail(std::move(document).error(), path);
-    return std::pair(computed, *std::move(document));
-  }
-
-  [[nodiscard]] std::string path_of(Digest const& digest) const {
-    return directory_ + "/blobs/" + std::string(erofs_oci::to_string(digest.algorithm())) + "/" +
-           digest.hex();
-  }
-
-  std::string directory_;
-  std::string tag_;
-};
 
 Result<LayerSources> open_layout(std::string_view name, ImageOptions const& options) {
   auto const platform = wanted_platform(options);
   if (!platform) return fail(platform.error());
-  auto const layout = Layout::parse(name);
-  auto const image = layout.resolve(*platform);
+  auto const [directory, wanted] = split_layout(name);
+  auto const layout = erofs_oci::Layout::open(directory);
+  if (!layout) return fail(layout.error());
+  auto const image = layout->resolve(wanted, *platform);
   if (!image) return fail(image.error());
   auto const layer = choose_layer(image->manifest, options);
   if (!layer) return fail(layer.error());
-  auto blob = layout.blob(*layer);
+  auto blob = layout->blob(*layer);
   if (!blob) return fail(std::move(blob).error());
-  return LayerSources{*std::move(blob), {}, {}, layer->media_type};
+  return LayerSources{AnySource(*std::move(blob)), {}, {}, layer->media_type};
 }
 
 // ---------------------------------------------------------------- all together

@@ -18,6 +18,15 @@ namespace mount_oci {
 [[nodiscard]] Result<erofs_oci::DeviceImage> open_source(ImageOptions const& options,
                                                          Log const& log);
 
+/// The same for a process that has nothing to clean up yet: a signal ends it meanwhile.
+[[nodiscard]] inline Result<erofs_oci::DeviceImage> open_or_exit(ImageOptions const& options,
+                                                                 Signals const& signals,
+                                                                 Log const& log) {
+  auto const guard = ExitOnSignal::make(signals);
+  if (!guard) return erofs_oci::fail(guard.error());
+  return open_source(options, log);
+}
+
 /// How many reads are worth having in flight.
 [[nodiscard]] inline std::size_t worker_count(ImageOptions const& options) noexcept {
   return 8 + 2 * std::size_t{options.connections};

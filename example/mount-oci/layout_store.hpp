@@ -6,13 +6,18 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include <erofs_oci/digest/digest.hpp>
+#include <erofs_oci/oci/layout.hpp>
 
 #include "process.hpp"
 
 namespace mount_oci {
 
-/// An OCI image layout directory, its index read once, its blobs when they are asked for.
+/// An OCI image layout by the names that a registry's clients use, as bytes: an erofs_oci::Layout
+/// gives the parsed documents, but clients check the digests of what they get.
 ///
 /// @par Thread safety
 /// All const members, from any thread.
@@ -25,8 +30,7 @@ class LayoutStore {
     std::string body;
   };
 
-  /// @error{an errno, oci-layout or index.json cannot be read}
-  /// @error{Errc::corrupt, index.json is not an image index}
+  /// @error{as erofs_oci::Layout::open(), as it says}
   [[nodiscard]] static Result<LayoutStore> open(std::string directory);
 
   /// The manifest of a tag or digest, or nothing.
@@ -39,16 +43,10 @@ class LayoutStore {
   [[nodiscard]] std::vector<std::string> tags() const;
 
  private:
-  struct Entry {
-    std::string digest;
-    std::string media_type;
-  };
+  explicit LayoutStore(erofs_oci::Layout layout) : layout_(std::move(layout)) {}
 
-  explicit LayoutStore(std::string directory) : directory_(std::move(directory)) {}
-
-  std::string directory_;
-  std::map<std::string, Entry> by_tag_;
-  std::map<std::string, std::string> media_types_;  ///< by digest, as index.json says
+  erofs_oci::Layout layout_;
+  std::map<std::string, erofs_oci::Digest> by_tag_;
 };
 
 }  // namespace mount_oci

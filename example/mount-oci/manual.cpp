@@ -51,7 +51,7 @@ DESCRIPTION
 
 IMAGE
   [REGISTRY/]REPOSITORY[:TAG][@DIGEST]  in a registry; Docker Hub if none is named
-  oci:DIRECTORY[:TAG]                   in an OCI image layout
+  oci:DIRECTORY[:TAG | @DIGEST]         in an OCI image layout
   file:PATH, /PATH, ./PATH              a blob by itself
 
 WHICH BYTES ARE MOUNTED
@@ -103,6 +103,8 @@ WORDS OF -o
   defaults quiet user nouser users auto noauto nofail _netdev owner group x-*
                                ignored
   Other words are handed to the kernel's EROFS.
+
+  Without oci.username, credentials are looked up where docker and podman keep them.
 
 EXAMPLE
   mount-oci -t erofs.nbd -o oci.blob=sha256:12...,oci.platform=linux/amd64,\

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mounting: one process serves the image, another one mounts it, and they tell each other.
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
@@ -28,14 +29,16 @@ using erofs_oci::fail;
 using erofs_oci::fail_errno;
 using namespace std::chrono_literals;
 
-/// Enters a mount namespace, named by a process id or a path.
-Result<void> enter_namespace(std::string const& name) {
-  if (name.empty()) return {};
+/// A mount namespace, named by a process id or a path.
+Result<UniqueFd> open_namespace(std::string const& name) {
   auto const is_pid = name.find_first_not_of("0123456789") == std::string::npos;
-  auto const path = is_pid ? "/proc/" + name + "/ns/mnt" : name;
-  auto const fd = erofs_oci::open_read(path);
-  if (!fd) return fail(fd.error(), "-N");
-  if (::setns(fd->get(), CLONE_NEWNS) != 0) return fail_errno(errno, "-N " + path);
+  auto fd = erofs_oci::open_read(is_pid ? "/proc/" + name + "/ns/mnt" : name);
+  if (!fd) return fail(std::move(fd).error(), "-N");
+  return fd;
+}
+
+Result<void> enter_namespace(int fd) {
+  if (::setns(fd, CLONE_NEWNS) != 0) return fail_errno(errno, "-N");
   return {};
 }
 
@@ -77,15 +80,72 @@ Result<void> check_mounted(std::string const& target) {
   return {};
 }
 
-Result<std::string> mount_device(MountOptions const& options, std::string const& device) {
-  if (auto ok = wait_for_node(device); !ok) return fail(ok.error());
-  if (auto ok = enter_namespace(options.name_space); !ok) return fail(ok.error());
+/// mount(2) flags as fsmount(2) wants them.
+unsigned mount_attributes(unsigned long flags) {
+  constexpr std::array<std::pair<unsigned long, unsigned>, 6> table{
+      {{MS_RDONLY, MOUNT_ATTR_RDONLY},
+       {MS_NOSUID, MOUNT_ATTR_NOSUID},
+       {MS_NODEV, MOUNT_ATTR_NODEV},
+       {MS_NOEXEC, MOUNT_ATTR_NOEXEC},
+       {MS_NOATIME, MOUNT_ATTR_NOATIME},
+       {MS_NODIRATIME, MOUNT_ATTR_NODIRATIME}}};
+  unsigned attributes = 0;
+  for (auto const& [flag, attribute] : table) {
+    if ((flags & flag) != 0) attributes |= attribute;
+  }
+  return attributes;
+}
+
+/// A mount that is nowhere yet.
+Result<UniqueFd> mount_detached(MountOptions const& options, std::string const& device) {
+  UniqueFd const context(::fsopen("erofs", FSOPEN_CLOEXEC));
+  auto const set = [&](unsigned command, char const* key, char const* value) {
+    return ::fsconfig(context.get(), command, key, value, 0) == 0;
+  };
+  auto ok = context && set(FSCONFIG_SET_STRING, "source", device.c_str()) &&
+            set(FSCONFIG_SET_FLAG, "ro", nullptr);
+  for (auto const& word : split_list(options.data).value_or(std::vector<Word>())) {
+    if (!ok) break;
+    ok = word.has_value ? set(FSCONFIG_SET_STRING, word.key.c_str(), word.value.c_str())
+                        : set(FSCONFIG_SET_FLAG, word.key.c_str(), nullptr);
+  }
+  ok = ok && set(FSCONFIG_CMD_CREATE, nullptr, nullptr);
+  if (!ok) return fail(explain_mount(errno, device, options.target));
+  UniqueFd mount(::fsmount(context.get(), FSMOUNT_CLOEXEC, mount_attributes(options.flags)));
+  if (!mount) return fail(explain_mount(errno, device, options.target));
+  return mount;
+}
+
+/// Mounts in another namespace, which need not have a node of the device.
+Result<std::string> mount_elsewhere(MountOptions const& options, std::string const& device) {
+  auto const space = open_namespace(options.name_space);
+  if (!space) return fail(space.error());
+  auto const mount = mount_detached(options, device);
+  if (!mount) return fail(mount.error());
+  if (auto ok = enter_namespace(space->get()); !ok) return fail(ok.error());
   auto target = real_path(options.target);
   if (!target) return target;
-  if (::mount(device.c_str(), target->c_str(), "erofs", options.flags,
-              options.data.empty() ? nullptr : options.data.c_str()) != 0) {
+  if (::move_mount(mount->get(), "", AT_FDCWD, target->c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0) {
     return fail(explain_mount(errno, device, *target));
   }
+  return target;
+}
+
+Result<std::string> mount_here(MountOptions const& options, std::string const& device) {
+  auto target = real_path(options.target);
+  if (!target) return target;
+  auto const* data = options.data.empty() ? nullptr : options.data.c_str();
+  if (::mount(device.c_str(), target->c_str(), "erofs", options.flags, data) != 0) {
+    return fail(explain_mount(errno, device, *target));
+  }
+  return target;
+}
+
+Result<std::string> mount_device(MountOptions const& options, std::string const& device) {
+  if (auto ok = wait_for_node(device); !ok) return fail(ok.error());
+  auto target =
+      options.name_space.empty() ? mount_here(options, device) : mount_elsewhere(options, device);
+  if (!target) return target;
   if (auto ok = check_mounted(*target); !ok) {
     ::umount2(target->c_str(), MNT_DETACH);
     return fail(ok.error());
@@ -159,7 +219,11 @@ Result<void> mount_in_foreground(Options const& options, Log& log) {
 /// What needs no server: a mount that is there already is changed or moved.
 Result<void> change_mount(Options const& options) {
   auto const& mount = options.mount;
-  if (auto ok = enter_namespace(mount.name_space); !ok) return ok;
+  if (!mount.name_space.empty()) {
+    auto const space = open_namespace(mount.name_space);
+    if (!space) return fail(space.error());
+    if (auto ok = enter_namespace(space->get()); !ok) return ok;
+  }
   auto const* data = mount.data.empty() ? nullptr : mount.data.c_str();
   if (::mount(options.image.image.c_str(), mount.target.c_str(), "erofs", mount.flags, data) != 0) {
     return fail_errno(errno, mount.target);

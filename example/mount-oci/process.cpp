@@ -6,14 +6,13 @@
 #include <charconv>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <syslog.h>
 #include <unistd.h>
-
-#include <erofs_oci/core/bytes.hpp>
 
 namespace mount_oci {
 
@@ -71,6 +70,21 @@ bool Signals::wait_or(int other) const noexcept {
   return wait() != 0;
 }
 
+Result<ExitOnSignal> ExitOnSignal::make(Signals const& signals) {
+  auto over = erofs_oci::nbd::Wakeup::open();
+  if (!over) return fail(std::move(over).error());
+  ExitOnSignal guard(std::make_unique<erofs_oci::nbd::Wakeup const>(*std::move(over)));
+  guard.thread_ = std::jthread([&signals, fd = guard.over_->fd()] {
+    if (signals.wait_or(fd)) std::_Exit(128 + SIGTERM);
+  });
+  return guard;
+}
+
+ExitOnSignal::~ExitOnSignal() {
+  if (over_) over_->notify();
+  if (thread_.joinable()) thread_.join();  // before the eventfd is closed
+}
+
 Result<Address> Address::parse(std::string_view text) {
   auto const bad = [&] {
     return fail(Errc::invalid_argument, std::string(text) + ": not HOST:PORT");
@@ -94,21 +108,6 @@ Result<Address> Address::parse(std::string_view text) {
 std::string Address::text() const {
   auto const quoted = host.find(':') == std::string::npos ? host : "[" + host + "]";
   return quoted + ":" + std::to_string(port);
-}
-
-Result<std::string> read_secret(std::string const& path) {
-  auto const fd = erofs_oci::open_read(path);
-  if (!fd) return fail(fd.error());
-  constexpr std::size_t most = 4096;
-  erofs_oci::Bytes buffer(most + 1);
-  auto const n = erofs_oci::read_full(fd->get(), buffer);
-  if (!n) return fail(n.error(), path);
-  auto const text = erofs_oci::as_text(std::span(buffer).first(*n));
-  auto line = std::string(text.substr(0, text.find_first_of("\r\n")));
-  if (line.empty() || line.size() > most) {
-    return fail(Errc::invalid_argument, path + ": no password in its first line");
-  }
-  return line;
 }
 
 void hide_memory() noexcept {

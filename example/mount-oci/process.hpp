@@ -5,12 +5,15 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/nbd/wakeup.hpp>
 
 namespace mount_oci {
 
@@ -63,6 +66,26 @@ class Signals {
   UniqueFd fd_;
 };
 
+/// While it lives, a signal ends the process at once: for the time in which there is nothing to
+/// clean up yet, but a peer to wait for.
+class ExitOnSignal {
+ public:
+  /// Borrows `signals`.
+  /// @error{an errno, as eventfd(2)}
+  [[nodiscard]] static Result<ExitOnSignal> make(Signals const& signals);
+
+  ExitOnSignal(ExitOnSignal&&) = default;
+  ExitOnSignal& operator=(ExitOnSignal&&) = delete;
+  ~ExitOnSignal();
+
+ private:
+  explicit ExitOnSignal(std::unique_ptr<erofs_oci::nbd::Wakeup const> over) noexcept
+      : over_(std::move(over)) {}
+
+  std::unique_ptr<erofs_oci::nbd::Wakeup const> over_;  // null once moved from
+  std::jthread thread_;
+};
+
 /// A host and a port, taken apart.
 struct Address {
   std::string host;  ///< without the brackets of an IPv6 address
@@ -75,11 +98,6 @@ struct Address {
   /// As a URL's authority.
   [[nodiscard]] std::string text() const;
 };
-
-/// The first line of a file, without its end: how a password is kept out of argv.
-/// @error{an errno, as open(2) and read(2)}
-/// @error{Errc::invalid_argument, the line is empty or longer than 4096 bytes}
-[[nodiscard]] Result<std::string> read_secret(std::string const& path);
 
 /// Keeps other users' processes from reading this one's memory, core dumps included.
 void hide_memory() noexcept;

@@ -21,6 +21,7 @@
 #include <nlohmann/json.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/oci/credentials.hpp>
 #include <erofs_oci/source/local.hpp>
 
 #include "commands.hpp"
@@ -545,7 +546,7 @@ Result<void> run_registry(RegistryOptions const& options, Log& log) {
   if (!address) return fail(address.error(), "--listen");
   std::string password;
   if (!options.password_file.empty()) {
-    auto secret = read_secret(options.password_file);
+    auto secret = erofs_oci::read_password_file(options.password_file);
     if (!secret) return fail(secret.error(), "--password-file");
     password = *std::move(secret);
     hide_memory();

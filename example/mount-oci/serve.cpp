@@ -30,7 +30,7 @@ Result<SocketListen> listen(ServeOptions const& options) {
 Result<void> run_serve(Options const& options, Log& log) {
   auto const signals = Signals::take();
   if (!signals) return fail(signals.error());
-  auto image = open_source(options.image, log);
+  auto image = open_or_exit(options.image, *signals, log);
   if (!image) return fail(std::move(image).error());
   auto connect = listen(options.serve);
   if (!connect) return fail(std::move(connect).error());

@@ -64,10 +64,11 @@ class Device {
     return fail(netlink.error());
   }
 
-  /// Waits until the device is free and its server has gone.
+  /// Waits until its server has gone and, unless something is still mounted from it, it is free.
   Result<void> wait_until_gone() {
     fd_.reset();
-    if (!wait_for(patience, [this] { return !is_connected() && !is_served(); })) {
+    auto const gone = [this] { return !is_served() && (!is_connected() || is_in_use()); };
+    if (!wait_for(patience, gone)) {
       return fail(Errc::timed_out, erofs_oci::nbd_device_path(index_) +
                                        (is_connected() ? " is still connected"
                                                        : ": process " + pid_ + " has not ended"));

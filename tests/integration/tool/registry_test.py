@@ -210,7 +210,7 @@ class RegistryTest(ToolTest):
     def test_bad_calls(self):
         empty = os.path.join(self.dir, "empty")
         os.mkdir(empty)
-        cases = [((empty,), 2, "not an OCI image layout"),
+        cases = [((empty,), 2, "oci-layout: No such file"),
                  ((self.layout, "--listen", "nonsense"), 1, "nonsense: not HOST:PORT"),
                  ((self.layout, "--listen", "192.0.2.1:1"), 2, "192.0.2.1:1"),
                  ((self.layout, "--username", "u", "--password-file", empty + "/no"), 2, "No such file"),

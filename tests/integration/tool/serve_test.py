@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """mount-oci serve: the right bytes, or an error that names its cause, in time."""
+import base64
 import gzip
+import json
 import os
 import re
 import signal
@@ -36,6 +38,7 @@ class ServeTest(ToolTest):
                 (f"{host}/app:v1", self.words("ckpt", layer=None, blob=blob[7:])),
                 (f"{host}/app:v1", self.words("ckpt", platform="linux/amd64")),
                 (f"oci:{self.layout}:v1", self.words("ckpt")),
+                (f"oci:{self.layout}@{self.top}", self.words("ckpt")),
                 (f"oci:{self.layout}", self.words("ckpt"))]:
             with self.subTest(image=image, words=words):
                 self.assert_serves(image, words, "ckpt").end()
@@ -137,6 +140,43 @@ class ServeTest(ToolTest):
             status, message = self.serve_refused(f"{host}/app:v1", self.words("ckpt"))
             self.assertIn("not authorized", message)
 
+    def test_logins_of_docker_are_used(self):
+        host = self.registry("--username", "u", "--password-file", self.secret())
+        auth = base64.b64encode(f"u:{PASSWORD}".encode()).decode()
+        with open(os.path.join(self.dir, "config.json"), "w") as file:
+            json.dump({"auths": {host: {"auth": auth}}}, file)
+        server = self.serve(f"{host}/app:v1", self.words("ckpt"),
+                            env={**os.environ, "DOCKER_CONFIG": self.dir})
+        self.assertTrue(self.copy(server.line) == expected_image("ckpt"))
+
+    def test_a_private_authority(self):
+        self.need("openssl")
+        cert, key = os.path.join(self.dir, "cert.pem"), os.path.join(self.dir, "key.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=test",
+                        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
+                       check=True, capture_output=True)
+        host = self.registry("--cert", cert, "--key", key, "--username", "u", "--password-file",
+                             self.secret(), "--token-ttl", "60", "--redirect-blobs")
+        words = self.words("ckpt", insecure=None, username="u", password_file=self.secret())
+        os.chdir(self.dir)  # paths may be relative
+        self.addCleanup(os.chdir, "/")
+        self.assert_serves(f"{host}/app:v1", words + ",oci.ca=cert.pem", "ckpt").end()
+        status, message = self.serve_refused(f"{host}/app:v1", words)
+        self.assertEqual(status, 2)
+        self.assertRegex(message, "TLS.*certificate")
+
+    def test_mirrors(self):
+        mirror = self.registry()
+        server = self.assert_serves("127.0.0.1:1/app:v1", self.words("ckpt", mirror=mirror), "ckpt")
+        server.end()
+        host = self.registry()
+        self.assert_serves(f"{host}/app:v1", self.words("ckpt", mirror="http://127.0.0.1:1"),
+                           "ckpt").end()
+        host = self.registry()
+        mirror = self.registry("--fault", "wrong-total")
+        self.assert_serves(f"{host}/app:v1", self.words("ckpt", mirror=mirror), "ckpt").end()
+
     # ---- a registry that misbehaves
 
     def test_passing_failures_pass(self):
@@ -212,8 +252,8 @@ class ServeTest(ToolTest):
             ("127.0.0.1:1/app", self.words("ckpt"), 2, "127.0.0.1:1.*cannot connect"),
             (good, self.words("ckpt", insecure=0), 2, host),  # https to an http port
             (good, self.words("ckpt", insecure=0, ca=nowhere), 2, "oci.ca"),
-            (f"oci:{self.layout}:v9", self.words("ckpt"), 2, "tag v9; it has v1"),
-            (f"oci:{nowhere}", self.words("ckpt"), 2, "index.json: No such file"),
+            (f"oci:{self.layout}:v9", self.words("ckpt"), 2, "v9.*v1"),
+            (f"oci:{nowhere}", self.words("ckpt"), 2, "oci-layout: No such file"),
             (f"file:{nowhere}", "ro", 2, "No such file"),
             ("/dev/zero", "ro", 2, "neither a regular file nor a block device"),
         ]

@@ -97,9 +97,9 @@ class ToolTest(unittest.TestCase):
                  "zinfo": path(f"gz-{name}.zinfo"), **more}
         return ",".join(f"oci.{key}={value}" for key, value in given.items() if value is not None)
 
-    def serve(self, image, words, *options):
+    def serve(self, image, words, *options, **more):
         socket = os.path.join(self.dir, "socket")
-        return Running(self, "serve", "-o", words, "--socket", socket, *options, image)
+        return Running(self, "serve", "-o", words, "--socket", socket, *options, image, **more)
 
     def copy(self, uri, *options):
         """All bytes of an export, by nbdcopy."""
