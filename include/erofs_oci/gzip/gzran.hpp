@@ -7,9 +7,11 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
+#include <functional>
+#include <iterator>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -21,8 +23,8 @@
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/source.hpp>
-#include <erofs_oci/core/workers.hpp>
 #include <erofs_oci/gzip/checkpoint.hpp>
+#include <erofs_oci/gzip/gzran_pool.hpp>
 #include <erofs_oci/gzip/gzran_span.hpp>
 #include <erofs_oci/gzip/member.hpp>
 
@@ -30,8 +32,8 @@ namespace erofs_oci {
 
 /// How a Gzran works.
 struct GzranOptions {
-  /// Most bytes held, decoded and fetched ones together; a span in use may go over it.
-  /// Range: 1 MiB or more. Default: 64 MiB.
+  /// Most bytes held, decoded and fetched ones together; a span in use may go over it. Not looked
+  /// at if there is a `pool`. Range: 1 MiB or more. Default: 64 MiB.
   std::uint64_t cache_bytes = 64 << 20;
 
   /// Longest that one read waits, all its spans together. Default: 30 s.
@@ -42,12 +44,15 @@ struct GzranOptions {
   unsigned read_ahead = 1;
 
   /// Spans that are fetched or decoded in the background at the same time: the most requests to a
-  /// remote source under way. Range: 1 to 64. Default: 8.
+  /// remote source under way. Not looked at if there is a `pool`. Range: 1 to 64. Default: 8.
   unsigned workers = 8;
 
   /// Bytes in the decoded stream, if known for certain. Default: the last span is decoded by make()
   /// to find out.
   std::optional<std::uint64_t> size{};
+
+  /// Memory and threads shared with other Gzrans. Default: its own.
+  std::shared_ptr<GzranPool> pool{};
 };
 
 /// What a Gzran has done so far.
@@ -55,7 +60,7 @@ struct GzranStats {
   std::uint64_t fetches = 0;        ///< runs of compressed bytes asked of the source below
   std::uint64_t fetched_bytes = 0;  ///< compressed bytes that came
   std::uint64_t spans_entered = 0;  ///< spans that were begun
-  std::uint64_t memory = 0;         ///< bytes held now
+  std::uint64_t memory = 0;         ///< bytes held now, by all that share its pool
 };
 
 /// Decoded bytes of the gzip blob `Inner`, at any offset, through an index of checkpoints.
@@ -112,7 +117,7 @@ class Gzran {
   /// Counters, not all taken at one instant.
   [[nodiscard]] GzranStats stats() const {
     auto const& s = *state_;
-    return {s.fetches.load(), s.fetched_bytes.load(), s.spans_entered.load(), s.memory->used()};
+    return {s.fetches.load(), s.fetched_bytes.load(), s.spans_entered.load(), s.pool->used()};
   }
 
   /// The checkpoints in use.
@@ -122,18 +127,31 @@ class Gzran {
   using Span = GzipSpan<I>;
   using SpanPtr = std::shared_ptr<Span>;
 
+  // What is queued or runs in the pool and uses the State. Outlives it, to tell it of the last end.
+  struct Tasks {
+    std::mutex mutex;
+    std::condition_variable none;
+    std::size_t count = 0;
+  };
+
   struct State {
     State(Inner source, GzipIndex checkpoints, GzranOptions chosen)
         : inner(std::move(source)),
           index(std::move(checkpoints)),
           options(chosen),
           remote(is_remote(inner)),
-          memory(std::make_shared<detail::SpanMemory>(
-              static_cast<std::size_t>(chosen.cache_bytes / gzip_chunk_size))) {}
+          pool(chosen.pool ? chosen.pool
+                           : std::make_shared<GzranPool>(chosen.cache_bytes, chosen.workers)),
+          member(pool->join({[this] { return oldest(); }, [this] { drop_oldest(); }})) {}
 
     State(State const&) = delete;
     State& operator=(State const&) = delete;
-    ~State() { stopping = true; }
+    ~State() {
+      stopping = true;
+      pool->leave(member);
+      std::unique_lock lock(tasks->mutex);
+      tasks->none.wait(lock, [this] { return tasks->count == 0; });
+    }
 
     Result<void> open();
     Result<void> find_first();
@@ -149,20 +167,22 @@ class Gzran {
     [[nodiscard]] SpanPtr acquire(std::size_t number);
     [[nodiscard]] bool holds(std::size_t number);
     void discard(SpanPtr const& span);
-    void evict();
+    [[nodiscard]] std::optional<std::uint64_t> oldest();
+    void drop_oldest();
+    [[nodiscard]] bool in_background(std::function<void()> task);
     void ahead(std::size_t number);
     void bring_input(SpanPtr const& span);
     void begin_all(std::size_t first, std::size_t last);
     void fetch_rest(Span& span, bool decode_too);
     void fetch_piece(Span& span);
     void decode_local(Span& span);
-    [[nodiscard]] Workers& background();
 
     Inner const inner;
     GzipIndex index;
     GzranOptions const options;
     bool const remote;
-    std::shared_ptr<detail::SpanMemory> const memory;
+    std::shared_ptr<GzranPool> const pool;
+    std::list<GzranPool::Member>::iterator const member;
     std::uint64_t size = 0;
 
     std::mutex mutex;          // guards the next two; never held during I/O or decoding
@@ -174,9 +194,7 @@ class Gzran {
     std::atomic<std::uint64_t> spans_entered{0};
     std::atomic<unsigned> ahead_now{0};
     std::atomic<bool> stopping{false};
-
-    std::once_flag workers_once;
-    std::unique_ptr<Workers> workers;  // last: its tasks use all of the above
+    std::shared_ptr<Tasks> const tasks = std::make_shared<Tasks>();
   };
 
   explicit Gzran(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -267,7 +285,7 @@ Result<std::size_t> Gzran<Inner, I>::State::read_at(std::uint64_t offset,
   auto number = index.span_of(offset);
   if (remote) {
     // All spans of the read are asked for at once; more than a few would only push each other out.
-    auto const last = std::min(index.span_of(offset + wanted - 1), number + options.workers - 1);
+    auto const last = std::min(index.span_of(offset + wanted - 1), number + pool->threads() - 1);
     begin_all(number, last);
   }
   std::size_t done = 0;
@@ -281,7 +299,7 @@ Result<std::size_t> Gzran<Inner, I>::State::read_at(std::uint64_t offset,
     if (!n) return fail(n.error(), erofs_oci::describe(inner));
     done += *n;
   }
-  if (memory->used() > options.cache_bytes) evict();
+  if (pool->used() > pool->cache_bytes()) pool->shrink();
   return done;
 }
 
@@ -353,13 +371,15 @@ auto Gzran<Inner, I>::State::acquire(std::size_t number) -> SpanPtr {
   if (auto const found = by_number.find(number); found != by_number.end()) {
     if (!(*found->second)->failed()) {
       spans.splice(spans.begin(), spans, found->second);
+      spans.front()->touch(pool->tick());
       return spans.front();
     }
     spans.erase(found->second);
     by_number.erase(found);
   }
   spans.push_front(
-      std::make_shared<Span>(place(number), index.window, memory, options.cache_bytes / 2));
+      std::make_shared<Span>(place(number), index.window, pool, pool->cache_bytes() / 2));
+  spans.front()->touch(pool->tick());
   by_number.emplace(number, spans.begin());
   spans_entered.fetch_add(1, std::memory_order_relaxed);
   return spans.front();
@@ -380,31 +400,48 @@ void Gzran<Inner, I>::State::discard(SpanPtr const& span) {
   by_number.erase(found);
 }
 
-// Lets go of spans that nobody uses, those used longest ago first.
+// When the span that nobody uses, and that was used longest ago, was used.
 template <RandomAccessSource Inner, Inflater I>
-void Gzran<Inner, I>::State::evict() {
-  while (memory->used() > options.cache_bytes) {
-    SpanPtr victim;  // ends after the lock
-    std::lock_guard const lock(mutex);
-    auto it = spans.end();
-    while (it != spans.begin() && victim == nullptr) {
-      if (--it; it->use_count() > 1) continue;
-      victim = std::move(*it);
-      by_number.erase(victim->place().number);
-      spans.erase(it);
-      break;
-    }
-    if (victim == nullptr) return;
-  }
+std::optional<std::uint64_t> Gzran<Inner, I>::State::oldest() {
+  std::lock_guard const lock(mutex);
+  auto const unused = [](SpanPtr const& span) { return span.use_count() == 1; };
+  auto const found = std::find_if(spans.rbegin(), spans.rend(), unused);
+  if (found == spans.rend()) return std::nullopt;
+  return (*found)->last_use();
+}
+
+template <RandomAccessSource Inner, Inflater I>
+void Gzran<Inner, I>::State::drop_oldest() {
+  SpanPtr victim;  // ends after the lock
+  std::lock_guard const lock(mutex);
+  auto const unused = [](SpanPtr const& span) { return span.use_count() == 1; };
+  auto const found = std::find_if(spans.rbegin(), spans.rend(), unused);
+  if (found == spans.rend()) return;
+  victim = std::move(*found);
+  by_number.erase(victim->place().number);
+  spans.erase(std::prev(found.base()));
 }
 
 // --- Fetching ------------------------------------------------------------------------------------
 
+// Runs the task on a thread of the pool; false if too many wait already.
 template <RandomAccessSource Inner, Inflater I>
-Workers& Gzran<Inner, I>::State::background() {
-  std::call_once(workers_once,
-                 [this] { workers = std::make_unique<Workers>(options.workers, 1024); });
-  return *workers;
+bool Gzran<Inner, I>::State::in_background(std::function<void()> task) {
+  {
+    std::lock_guard const lock(tasks->mutex);
+    ++tasks->count;
+  }
+  auto const end = [tasks = tasks] {
+    std::lock_guard const lock(tasks->mutex);
+    if (--tasks->count == 0) tasks->none.notify_all();
+  };
+  auto const queued = pool->workers().try_submit([task = std::move(task), end]() mutable {
+    task();
+    task = nullptr;  // what it holds goes before the State may
+    end();
+  });
+  if (!queued) end();
+  return queued;
 }
 
 // Fetches and decodes a whole span that nobody waits for yet, unless enough of that goes on.
@@ -417,7 +454,7 @@ void Gzran<Inner, I>::State::ahead(std::size_t number) {
       --ahead_now;
       return;
     }
-    auto const queued = background().try_submit([this, span = acquire(number)] {
+    auto const queued = in_background([this, span = acquire(number)] {
       if (!remote) {
         decode_local(*span);
       } else if (span->begin_fetch()) {
@@ -432,7 +469,7 @@ void Gzran<Inner, I>::State::ahead(std::size_t number) {
 // Decodes a span of a local blob, unless a reader is at it already.
 template <RandomAccessSource Inner, Inflater I>
 void Gzran<Inner, I>::State::decode_local(Span& span) {
-  while (!stopping && span.decoded() < options.cache_bytes / 4 && span.begin_fetch()) {
+  while (!stopping && span.decoded() < pool->cache_bytes() / 4 && span.begin_fetch()) {
     fetch_piece(span);
     span.decode_ahead();
   }
@@ -444,7 +481,7 @@ template <RandomAccessSource Inner, Inflater I>
 void Gzran<Inner, I>::State::bring_input(SpanPtr const& span) {
   if (!span->begin_fetch()) return;
   if (!remote) return fetch_piece(*span);
-  auto const queued = background().try_submit([this, span] { fetch_rest(*span, false); });
+  auto const queued = in_background([this, span] { fetch_rest(*span, false); });
   if (!queued) fetch_rest(*span, false);
 }
 

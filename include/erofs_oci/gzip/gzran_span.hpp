@@ -24,12 +24,9 @@
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/gzip/checkpoint.hpp>
 #include <erofs_oci/gzip/decoder.hpp>
+#include <erofs_oci/gzip/gzran_pool.hpp>
 
 namespace erofs_oci {
-
-/// Decoded bytes are kept in chunks of this many, so that a span can grow without moving and a
-/// large one can let go of its start.
-inline constexpr std::size_t gzip_chunk_size = 256 * 1024;
 
 namespace detail {
 
@@ -48,52 +45,6 @@ struct SpanPlace {
          std::to_string(place.blob_begin()) + " to " + std::to_string(place.blob_end) +
          ", decoded from " + std::to_string(place.start.out) + ")";
 }
-
-/// The memory of all spans of one Gzran: what is in use, and chunks that were let go, kept for
-/// reuse, since a page fault costs more than decoding into a warm page.
-class SpanMemory {
- public:
-  /// @param most_free  chunks that are kept for reuse
-  explicit SpanMemory(std::size_t most_free) : most_free_(most_free) {}
-
-  /// A chunk whose destruction brings it back here.
-  [[nodiscard]] static std::shared_ptr<std::byte> take(std::shared_ptr<SpanMemory> const& memory) {
-    Chunk chunk;
-    {
-      std::lock_guard const lock(memory->mutex_);
-      if (!memory->free_.empty()) {
-        chunk = std::move(memory->free_.back());
-        memory->free_.pop_back();
-      }
-    }
-    if (chunk == nullptr) chunk = std::make_unique_for_overwrite<std::byte[]>(gzip_chunk_size);
-    memory->add(gzip_chunk_size);
-    return {chunk.release(), [memory](std::byte* bytes) { memory->give(Chunk(bytes)); }};
-  }
-
-  /// Bytes in use: chunks and compressed bytes.
-  [[nodiscard]] std::uint64_t used() const noexcept {
-    return used_.load(std::memory_order_relaxed);
-  }
-
-  /// Counts bytes held elsewhere, and gives them back.
-  void add(std::uint64_t bytes) noexcept { used_.fetch_add(bytes, std::memory_order_relaxed); }
-  void subtract(std::uint64_t bytes) noexcept { used_.fetch_sub(bytes, std::memory_order_relaxed); }
-
- private:
-  using Chunk = std::unique_ptr<std::byte[]>;
-
-  void give(Chunk chunk) {
-    subtract(gzip_chunk_size);
-    std::lock_guard const lock(mutex_);
-    if (free_.size() < most_free_) free_.push_back(std::move(chunk));
-  }
-
-  std::size_t most_free_;
-  std::mutex mutex_;
-  std::vector<Chunk> free_;
-  std::atomic<std::uint64_t> used_{0};
-};
 
 }  // namespace detail
 
@@ -121,19 +72,19 @@ class GzipSpan {
 
   /// @param place   which span
   /// @param window  reads the 32 KiB before it, once they are needed; must outlive the span
-  /// @param memory  where its chunks come from
+  /// @param pool    where its chunks come from
   /// @param keep    most decoded bytes held, at least two chunks
-  GzipSpan(detail::SpanPlace place, WindowReader const& window,
-           std::shared_ptr<detail::SpanMemory> memory, std::uint64_t keep)
+  GzipSpan(detail::SpanPlace place, WindowReader const& window, std::shared_ptr<GzranPool> pool,
+           std::uint64_t keep)
       : place_(place),
         window_(window),
-        memory_(std::move(memory)),
+        pool_(std::move(pool)),
         keep_chunks_(static_cast<std::size_t>(
             std::max<std::uint64_t>(keep / gzip_chunk_size, std::uint64_t{2}))) {}
 
   GzipSpan(GzipSpan const&) = delete;
   GzipSpan& operator=(GzipSpan const&) = delete;
-  ~GzipSpan() { memory_->subtract(held_); }
+  ~GzipSpan() { pool_->subtract(held_); }
 
   /// Where it lies.
   [[nodiscard]] detail::SpanPlace const& place() const noexcept { return place_; }
@@ -246,6 +197,12 @@ class GzipSpan {
     return decoded_;
   }
 
+  /// Notes that it was used at `tick`, and tells when it was last.
+  void touch(std::uint64_t tick) noexcept { last_use_.store(tick, std::memory_order_relaxed); }
+  [[nodiscard]] std::uint64_t last_use() const noexcept {
+    return last_use_.load(std::memory_order_relaxed);
+  }
+
   /// Counts bytes that were read from it; true when that passes a quarter of it for the first time,
   /// which tells a run from single reads.
   [[nodiscard]] bool count_served(std::uint64_t bytes) {
@@ -276,11 +233,11 @@ class GzipSpan {
 
   void hold(std::uint64_t bytes) noexcept {
     held_ += bytes;
-    memory_->add(bytes);
+    pool_->add(bytes);
   }
   void let_go(std::uint64_t bytes) noexcept {
     held_ -= bytes;
-    memory_->subtract(bytes);
+    pool_->subtract(bytes);
   }
 
   // Takes hold of the chunks first, so that bytes are copied without the lock.
@@ -393,7 +350,7 @@ class GzipSpan {
   void add_chunk() {
     std::lock_guard const lock(mutex_);
     if (tail_at_ == produced_ && tail_ != nullptr) return;  // taken before, nothing written yet
-    tail_ = detail::SpanMemory::take(memory_);
+    tail_ = GzranPool::take(pool_);
     tail_at_ = produced_;
     chunks_.push_back(tail_);
     while (chunks_.size() > keep_chunks_) {
@@ -429,7 +386,7 @@ class GzipSpan {
 
   detail::SpanPlace const place_;
   WindowReader const& window_;
-  std::shared_ptr<detail::SpanMemory> const memory_;
+  std::shared_ptr<GzranPool> const pool_;
   std::size_t const keep_chunks_;
 
   // Only the decoding thread:
@@ -451,6 +408,7 @@ class GzipSpan {
   bool complete_ = false;
   std::optional<Error> error_;
   std::atomic<std::uint64_t> served_{0};
+  std::atomic<std::uint64_t> last_use_{0};
 };
 
 }  // namespace erofs_oci

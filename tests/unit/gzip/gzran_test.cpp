@@ -274,6 +274,28 @@ TEST_CASE("Memory stays bounded, even with one span far larger than the cache", 
   }
 }
 
+TEST_CASE("Gzrans that share a pool share its bound", "[gzip][gzran]") {
+  auto const made = testing::gzip_blob({{compressible(3 << 20, 10), 6, 0, 20000}}).spaced(400000);
+  GzranOptions options;
+  options.pool = std::make_shared<GzranPool>(2 << 20, 2);
+  std::vector<Gzran<Memory>> layers;
+  for (int i = 0; i < 4; ++i) {
+    auto gzran = Gzran<Memory>::make(Memory(made.blob), made.index(), options);
+    REQUIRE(gzran.has_value());
+    layers.push_back(*std::move(gzran));
+  }
+
+  Bytes out(100000);
+  for (std::size_t i = 0; i < 60; ++i) {
+    auto const at = i * 777777 % (made.content.size() - out.size());
+    REQUIRE(layers[i % 4].read_at(at, out).value() == out.size());
+    CHECK(std::ranges::equal(out, std::span(made.content).subspan(at, out.size())));
+    CHECK(options.pool->used() <= 4U << 20);
+  }
+  layers.clear();
+  CHECK(options.pool->used() == 0);
+}
+
 TEST_CASE("An index and a blob that do not belong together are never bytes",
           "[gzip][gzran][error]") {
   auto const made = testing::gzip_blob({{compressible(400000, 6), 6, 0, 10000}}).spaced(50000);
