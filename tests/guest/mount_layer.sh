@@ -31,6 +31,6 @@ fi
 digest=$(awk '$1 == "layer" {print $2}' "$work/digests")
 
 for attach in "$@"; do
-  "$here/run.sh" -t 420 ATTACH="$attach" TOOL="$tool" FIXTURE="$fixture" WORK="$work" \
+  "$here/run.sh" -t 500 ATTACH="$attach" TOOL="$tool" FIXTURE="$fixture" WORK="$work" \
     DIGEST="$digest" TOOLS="$top/tools" "$here/mount_layer_inside.sh"
 done
