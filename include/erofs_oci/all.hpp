@@ -54,6 +54,7 @@
 #include <erofs_oci/gzip/checkpoint.hpp>
 #include <erofs_oci/gzip/decoder.hpp>
 #include <erofs_oci/gzip/gzran.hpp>
+#include <erofs_oci/gzip/gzran_pool.hpp>
 #include <erofs_oci/gzip/gzran_span.hpp>
 #include <erofs_oci/gzip/index_file.hpp>
 #include <erofs_oci/gzip/inflater.hpp>
@@ -62,6 +63,8 @@
 #include <erofs_oci/gzip/zinfo.hpp>
 #include <erofs_oci/http/http.hpp>
 #include <erofs_oci/http/proxy.hpp>
+#include <erofs_oci/http/watchdog.hpp>
+#include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/image/open.hpp>
 #include <erofs_oci/image/placement.hpp>
 #include <erofs_oci/nbd/buffer_pool.hpp>
@@ -121,7 +124,9 @@
 #include <erofs_oci/tar/reader.hpp>
 #include <erofs_oci/tar/sparse.hpp>
 #include <erofs_oci/tar/whiteout.hpp>
+#include <erofs_oci/tarindex/build.hpp>
 #include <erofs_oci/tarindex/layer.hpp>
+#include <erofs_oci/tarindex/links_file.hpp>
 #include <erofs_oci/tarindex/merge.hpp>
 #include <erofs_oci/tarindex/node.hpp>
 #include <erofs_oci/tarindex/path.hpp>

@@ -51,6 +51,7 @@ struct Checkpoint;
 struct GzipIndex;
 struct GzipScanEvents;
 struct GzranOptions;
+class GzranPool;
 struct GzranStats;
 struct InflateStep;
 class IsalBlockDecoder;
@@ -74,8 +75,10 @@ struct Proxy;
 // image
 struct DeviceImage;
 struct ImageReadOptions;
+class IndexStore;
 struct LayerSources;
 struct Placement;
+struct StoredLayer;
 
 // nbd
 struct Export;

@@ -4,4 +4,6 @@
 #include <string>
 
 std::string version_seen_by_b();
-std::string version_seen_by_b() { return erofs_oci::version; }
+std::string version_seen_by_b() {
+  return erofs_oci::version;
+}

@@ -40,13 +40,31 @@ TEST_CASE("Url::parse takes a URL apart and leaves its spelling alone", "[source
 }
 
 TEST_CASE("Url::parse refuses what it cannot ask for", "[source][url][error]") {
-  auto const bad = std::vector<std::string>{
-      "",          "a",           "//a",         "http:/a",        "http://",    "http:///x",
-      "ftp://a/",  "file:///etc", "http://u@a/", "http://u:p@a/",  "http://a b/", "http://a:0/",
-      "http://a:65536/", "http://a:99999999999/", "http://a:x/", "http://[::1/", "http://[::1]x/",
-      "http://[]/", "http://[1]/", "http://a/\r\nX: y", "http://a/\x7f", "http://a%2f/",
-      "http://a\\b/", "http://" + std::string(254, 'a') + "/",
-      "http://a/" + std::string(20000, 'a')};
+  auto const bad = std::vector<std::string>{"",
+                                            "a",
+                                            "//a",
+                                            "http:/a",
+                                            "http://",
+                                            "http:///x",
+                                            "ftp://a/",
+                                            "file:///etc",
+                                            "http://u@a/",
+                                            "http://u:p@a/",
+                                            "http://a b/",
+                                            "http://a:0/",
+                                            "http://a:65536/",
+                                            "http://a:99999999999/",
+                                            "http://a:x/",
+                                            "http://[::1/",
+                                            "http://[::1]x/",
+                                            "http://[]/",
+                                            "http://[1]/",
+                                            "http://a/\r\nX: y",
+                                            "http://a/\x7f",
+                                            "http://a%2f/",
+                                            "http://a\\b/",
+                                            "http://" + std::string(254, 'a') + "/",
+                                            "http://a/" + std::string(20000, 'a')};
   for (auto const& text : bad) {
     INFO(text.substr(0, 100));
     CHECK_FALSE(Url::parse(text).has_value());
