@@ -62,6 +62,7 @@ class Fingerprint {
 /// Gathers bytes in order and hands them on in pieces of a multiple of 512.
 class Output {
  public:
+  /// @param sink  borrowed: what it refers to outlives this object, so it is never a temporary
   explicit Output(ByteSink sink) : sink_(sink) { buffer_.reserve(capacity); }
 
   [[nodiscard]] std::uint64_t position() const noexcept { return flushed_ + buffer_.size(); }
@@ -164,12 +165,13 @@ class Writer {
   [[nodiscard]] Result<void> write(ByteSink sink) const {
     bool first = true;
     Bytes patched;
-    detail::Output output([&](std::span<std::byte const> bytes) {
+    auto const patch = [&](std::span<std::byte const> bytes) {
       if (!std::exchange(first, false)) return sink(bytes);
       patched = erofs_oci::to_bytes(bytes);
       std::ranges::copy(head_, patched.begin());
       return sink(patched);
-    });
+    };
+    detail::Output output(patch);
     emit(output);
     if (output.stopped()) return fail(Errc::stopping, "erofs image: the sink ended the stream");
     return {};
@@ -205,11 +207,12 @@ class Writer {
   void make_head() {
     detail::Fingerprint fingerprint;
     auto const& uuid = input_->options.uuid;
-    detail::Output output([&](std::span<std::byte const> bytes) {
+    auto const look = [&](std::span<std::byte const> bytes) {
       if (head_.empty()) head_ = erofs_oci::to_bytes(bytes.first(head_size));
       fingerprint.add(bytes);
       return !uuid.has_value();
-    });
+    };
+    detail::Output output(look);
     emit(output);
     auto const block = std::span(head_).subspan<superblock_offset, block_size>();
     std::ranges::copy(uuid ? *uuid : fingerprint.uuid(), block.subspan<48, 16>().begin());
