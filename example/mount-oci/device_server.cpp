@@ -245,6 +245,17 @@ class Keeper {
   std::jthread thread_;
 };
 
+/// Makes the last unmount end the device, where the kernel can do that; yields a warning or
+/// nothing.
+template <class Connect>
+std::string settle([[maybe_unused]] Connect& connect) {
+  if constexpr (requires { connect.set_disconnect_on_close(); }) {
+    auto const ok = connect.set_disconnect_on_close();
+    if (!ok) return "umount will not end the device: " + ok.error().message();
+  }
+  return {};
+}
+
 template <class Connect>
 Result<void> serve_with(Connect connect, erofs_oci::DeviceImage image, Options const& options,
                         Keeper& keeper, Log& log) {
@@ -261,13 +272,7 @@ Result<void> serve_with(Connect connect, erofs_oci::DeviceImage image, Options c
     if (auto const ok = erofs_oci::set_nbd_read_ahead(attached.index(), kib); !ok) {
       log.say(Level::info, "read ahead: " + ok.error().message());
     }
-    keeper.begin(attached.index(), [&attached]() -> std::string {
-      if constexpr (requires { attached.set_disconnect_on_close(); }) {
-        auto const ok = attached.set_disconnect_on_close();
-        if (!ok) return "umount will not end the device: " + ok.error().message();
-      }
-      return {};
-    });
+    keeper.begin(attached.index(), [&attached] { return settle(attached); });
   });
   keeper.finish();
   return done;
