@@ -114,13 +114,16 @@ class Reader {
   }
 
   /// The same, block by block.
+  /// @param first  the block to begin with; one past the last visits nothing
   [[nodiscard]] Result<void> read_blocks(Inode const& directory,
-                                         FunctionRef<bool(DirBlock const&)> visit) const {
+                                         FunctionRef<bool(DirBlock const&)> visit,
+                                         std::uint64_t first = 0) const {
     if (!directory.is_directory()) return fail(not_a_directory(), name_of(directory));
     auto const block = frame_.block();
     Bytes buffer(
         static_cast<std::size_t>(std::min(directory.size(), std::max<std::uint64_t>(block, 8192))));
-    for (std::uint64_t at = 0; at < directory.size(); at += buffer.size()) {
+    if (first > directory.size() / block) return {};
+    for (auto at = first * block; at < directory.size(); at += buffer.size()) {
       auto const part = std::span(buffer).first(
           static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), directory.size() - at)));
       if (auto const ok = read_content(directory, at, part); !ok) return ok;
