@@ -18,7 +18,7 @@
 ///   [144, 152)  u64  size of that tarindex
 ///   [152, 160)  u64  number of spans, n, at least 1
 ///   [160, 192)  SHA-256 of the table
-///   [192, 224)  zeros
+///   [192, 224)  SHA-256 of the file of the layer's links to files of other layers; zeros: none
 ///   [224, 256)  SHA-256 of bytes [0, 224)
 /// table, 64 bytes a span
 ///   [0, 8)      u64  in, as in Checkpoint; without gzip the same as out
@@ -78,6 +78,7 @@ struct LayerIndex {
   Digest diff_id;                   ///< SHA-256 of the decoded stream
   Digest tarindex;                  ///< SHA-256 of the tarindex made with it
   std::uint64_t tarindex_size = 0;  ///< bytes
+  Digest links;                     ///< SHA-256 of the file of links to other layers; zero: none
   std::vector<LayerSpan> spans;     ///< at least one
 
   /// Where span `i` ends in the blob.
@@ -148,7 +149,6 @@ template <Hash H>
   if (encoding > 1) {
     return fail(Errc::unsupported, "offset 12: blob encoding " + std::to_string(encoding));
   }
-  if (!all_zero(raw.subspan<192, 32>())) return fail(Errc::corrupt, "offset 192: not zero");
   IndexHeader header;
   auto& index = header.index;
   index.encoding = static_cast<BlobEncoding>(encoding);
@@ -162,6 +162,7 @@ template <Hash H>
   index.tarindex_size = load_le<std::uint64_t>(raw.subspan<144, 8>());
   header.spans = load_le<std::uint64_t>(raw.subspan<152, 8>());
   header.table = get_digest(raw.subspan<160, 32>());
+  index.links = get_digest(raw.subspan<192, 32>());
   if (header.spans == 0 || header.spans > index_most_spans) {
     return fail(Errc::corrupt, "offset 152: " + std::to_string(header.spans) + " spans");
   }
@@ -238,6 +239,7 @@ template <Hash H>
   store_le(index.tarindex_size, raw.subspan<144, 8>());
   store_le(std::uint64_t{index.spans.size()}, raw.subspan<152, 8>());
   put_digest(table, raw.subspan<160, 32>());
+  put_digest(index.links, raw.subspan<192, 32>());
   return header;
 }
 
