@@ -26,8 +26,10 @@
 #include <erofs_oci/erofs/format.hpp>
 #include <erofs_oci/erofs/frame.hpp>
 #include <erofs_oci/erofs/inode.hpp>
+#include <erofs_oci/erofs/inode_reader.hpp>
 #include <erofs_oci/erofs/tree.hpp>
 #include <erofs_oci/erofs/xattr.hpp>
+#include <erofs_oci/erofs/xattr_prefixes.hpp>
 
 namespace erofs_oci::erofs {
 
@@ -91,7 +93,7 @@ class Reader {
   /// @error{Errc::corrupt, no inode there\, or content that leaves the image}
   /// @error{Errc::unsupported, a format or layout that we do not know}
   [[nodiscard]] Result<Inode> inode(std::uint64_t nid) const {
-    auto result = read_inode(nid);
+    auto result = read_inode(frame_, nid);
     if (!result) return fail(result.error(), "inode " + std::to_string(nid));
     return result;
   }
@@ -219,14 +221,7 @@ class Reader {
 
   /// The text of a prefix index, long ones included; empty for one that has none.
   [[nodiscard]] std::optional<std::string> prefix_text(std::uint8_t index) const {
-    if ((index & long_prefix_bit) != 0) {
-      auto const i = static_cast<std::size_t>(index & ~long_prefix_bit);
-      if (i >= prefixes_.size()) return std::nullopt;
-      return prefixes_[i];
-    }
-    auto const text = base_prefix(index);
-    if (!text) return std::nullopt;
-    return std::string(*text);
+    return prefixes_.text(index);
   }
   /// @}
 
@@ -315,74 +310,6 @@ class Reader {
     }
   }
 
-  [[nodiscard]] Result<Inode> read_inode(std::uint64_t nid) const {
-    auto const base = superblock().meta_block * frame_.block();
-    auto const distance = checked_mul(nid, inode_unit);
-    auto const position = distance ? checked_add(base, *distance) : distance;
-    if ((nid & metabox_bit) != 0 || !position ||
-        !frame_.contains(*position, InodeRecord::compact_size)) {
-      return fail(Errc::corrupt, "leaves the image");
-    }
-    std::array<std::byte, InodeRecord::extended_size> raw{};
-    auto const there = std::min<std::uint64_t>(raw.size(), frame_.image_size() - *position);
-    auto const bytes = std::span(raw).first(static_cast<std::size_t>(there));
-    if (auto const ok = frame_.read(*position, bytes); !ok) return tl::unexpected(ok.error());
-    Inode inode{nid, *position, InodeRecord::decode(raw), {}};
-    auto const& r = inode.record;
-    inode.mtime = r.extended() ? Time{r.seconds, r.nanoseconds} : compact_time(r);
-    auto const where = "offset " + std::to_string(*position);
-    if (bytes.size() < r.record_size()) return fail(Errc::corrupt, where + ": leaves the image");
-    if (auto const ok = check_record(inode); !ok) return fail(ok.error(), where);
-    if (auto const ok = check_content(inode); !ok) return fail(ok.error(), where);
-    return inode;
-  }
-
-  [[nodiscard]] Time compact_time(InodeRecord const& r) const noexcept {
-    auto const sum =
-        static_cast<std::uint64_t>(superblock().epoch) +  // wraps, as the kernel's does
-        static_cast<std::uint64_t>(r.seconds);
-    return {static_cast<std::int64_t>(sum), superblock().fixed_nsec};
-  }
-
-  [[nodiscard]] Result<void> check_record(Inode const& inode) const {
-    auto const& r = inode.record;
-    if (r.reserved_bits() || r.layout_bits() > 4) {
-      return fail(Errc::unsupported, "inode format " + std::to_string(r.format));
-    }
-    if (file_type(r.mode) == FileType::unknown) {
-      return fail(Errc::corrupt, "mode " + std::to_string(r.mode) + " has no file type");
-    }
-    if (r.size >> 63 != 0) return fail(Errc::corrupt, "size is negative");
-    if (r.xattr_count == 1) return fail(Errc::corrupt, "xattr area without entries");
-    if (!frame_.contains(inode.xattr_position(), r.xattr_size())) {
-      return fail(Errc::corrupt, "xattr area leaves the image");
-    }
-    return {};
-  }
-
-  /// Contiguous content: directories, links, and the inline tail of any.
-  [[nodiscard]] Result<void> check_content(Inode const& inode) const {
-    auto const metadata = inode.is_directory() || inode.is_symlink();
-    if (metadata && inode.layout() != DataLayout::plain && inode.layout() != DataLayout::tail) {
-      return fail(Errc::unsupported, "a directory or link of this layout");
-    }
-    if (inode.is_symlink() && inode.size() > max_symlink_length) {
-      return fail(Errc::corrupt, "a link of " + std::to_string(inode.size()) + " bytes");
-    }
-    auto const tail = inode.layout() == DataLayout::tail ? inode.size() % frame_.block() : 0;
-    if (tail > 0 && (inode.tail_position() % frame_.block() + tail > frame_.block() ||
-                     !frame_.contains(inode.tail_position(), tail))) {
-      return fail(Errc::corrupt, "inline data leaves its block");
-    }
-    if (!metadata || inode.size() == tail) return {};
-    auto const start = checked_mul(inode.first_block(), frame_.block());
-    if (!start || !frame_.contains(*start, inode.size() - tail)) {
-      return fail(Errc::corrupt,
-                  "content at block " + std::to_string(inode.first_block()) + " leaves the image");
-    }
-    return {};
-  }
-
   /// Fills `out` with content of a directory or link; inode() checked where it lies.
   [[nodiscard]] Result<void> read_content(Inode const& inode, std::uint64_t offset,
                                           std::span<std::byte> out) const {
@@ -436,7 +363,7 @@ class Reader {
 
   [[nodiscard]] Result<void> read_prefixes() {
     auto const& s = superblock();
-    if (!s.has(incompat::xattr_prefixes) || s.xattr_prefix_count == 0) return {};
+    if (!s.has(incompat::xattr_prefixes)) return {};
     auto const plain = (s.feature_compat & compat::plain_xattr_prefixes) != 0 || s.packed_nid == 0;
     std::optional<Inode> packed;
     if (!plain) {
@@ -444,33 +371,23 @@ class Reader {
       if (!found) return tl::unexpected(found.error());
       packed = *found;
     }
-    auto const read_part = [&](std::uint64_t position, std::span<std::byte> out) -> Result<void> {
-      if (!packed) return frame_.read(position, out);
-      auto const n = read(*packed, position, out);
-      if (!n) return tl::unexpected(n.error());
-      if (*n < out.size()) return fail(Errc::corrupt, name_of(*packed) + " is too short");
-      return {};
-    };
-    auto position = std::uint64_t{4} * s.xattr_prefix_start;
-    for (unsigned i = 0; i < s.xattr_prefix_count; ++i) {
-      std::array<std::byte, 3> head{};
-      if (auto const ok = read_part(position, head); !ok) return ok;
-      auto const length = load_le<std::uint16_t>(std::span<std::byte const>(head).first<2>());
-      if (length == 0 || length > max_xattr_name + 1) {
-        return fail(Errc::corrupt, "length " + std::to_string(length));
-      }
-      Bytes infix(length - 1u);
-      if (auto const ok = read_part(position + head.size(), infix); !ok) return ok;
-      auto const base = base_prefix(std::to_integer<std::uint8_t>(head[2]));
-      prefixes_.push_back(base ? std::optional(std::string(*base) + std::string(as_text(infix)))
-                               : std::nullopt);
-      position += (2u + length + 3u) & ~3u;
-    }
+    auto prefixes =
+        XattrPrefixes::read(s.xattr_prefix_count, std::uint64_t{4} * s.xattr_prefix_start,
+                            [&](std::uint64_t position, std::span<std::byte> out) -> Result<void> {
+                              if (!packed) return frame_.read(position, out);
+                              auto const n = read(*packed, position, out);
+                              if (!n) return tl::unexpected(n.error());
+                              if (*n < out.size())
+                                return fail(Errc::corrupt, name_of(*packed) + " is too short");
+                              return {};
+                            });
+    if (!prefixes) return tl::unexpected(prefixes.error());
+    prefixes_ = *std::move(prefixes);
     return {};
   }
 
   Frame<S> frame_;
-  std::vector<std::optional<std::string>> prefixes_;
+  XattrPrefixes prefixes_;
 };
 
 }  // namespace erofs_oci::erofs
