@@ -215,7 +215,6 @@ class JournalDirectory {
     UniqueFd const fd(::openat(fd_.get(), file.c_str(),
                                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!fd) return fail_errno(errno, path_of(file));
-    if (::fchmod(fd.get(), 0600) != 0) return fail_errno(errno, path_of(file));  // umask
     if (auto ok = write_full(fd.get(), content); !ok) return fail(ok.error(), path_of(file));
     if (::fsync(fd.get()) != 0) return fail_errno(errno, "sync " + path_of(file));
     return {};

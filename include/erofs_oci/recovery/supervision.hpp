@@ -126,8 +126,6 @@ class Supervision {
   /// The start that was decided has made a process.
   [[nodiscard]] Decision started() {
     if (state_ != SupervisionState::starting) return Decision::nothing;
-    finished_ = false;
-    after_ = After::restart;
     if (stop_asked_) return terminate();
     enter(SupervisionState::opening, options_.start_within);
     return Decision::nothing;
@@ -153,7 +151,7 @@ class Supervision {
     if (state_ != SupervisionState::verifying) return Decision::nothing;
     if (verdict == Verdict::same) return serve();
     if (verdict == Verdict::unknown) return kill("the known span cannot be read");
-    after_ = After::give_up;
+    hopeless_ = true;
     return kill("other bytes are served than before");
   }
 
@@ -179,7 +177,7 @@ class Supervision {
     if (was == SupervisionState::serving) last_good_ = time_.now();
     // Status 0 from one that has never served is the end of file of a device that has another.
     auto const on_purpose = finished_ || (was == SupervisionState::serving && exit.status == 0);
-    if (after_ == After::give_up) return end(SupervisionState::given_up);
+    if (hopeless_) return end(SupervisionState::given_up);
     if (on_purpose || stop_asked_) return end(SupervisionState::done);
     if (was != SupervisionState::killing && exit.status == options_.final_status) {
       return end(SupervisionState::given_up);
@@ -218,8 +216,6 @@ class Supervision {
   /// @}
 
  private:
-  enum class After : std::uint8_t { restart, give_up };
-
   void enter(SupervisionState state, std::chrono::milliseconds within) {
     state_ = state;
     deadline_ = time_.now() + within;
@@ -283,8 +279,8 @@ class Supervision {
   std::optional<TimePoint> serving_since_{};  // of the present daemon, once it has served
   TimePoint last_good_{};                     // when service was last known to be good
   unsigned failures_ = 0;
-  After after_ = After::restart;  // what follows the present daemon's end
-  bool finished_ = false;         // the present daemon has said so
+  bool hopeless_ = false;  // no daemon will do better than the present one
+  bool finished_ = false;  // the present daemon has said so: it is the last
   bool stop_asked_ = false;
   std::string reason_{};
 };

@@ -9,6 +9,7 @@
 #include <string>
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -261,27 +262,29 @@ TEST_CASE("Removing gives the name up and leaves nothing", "[recovery][journal]"
   CHECK(journal.acquire("nbd0").has_value());
 }
 
-TEST_CASE("Of many that race for a name, with removals between, one has it at a time",
+TEST_CASE("Of many that race for a lock, with removals between, one has it at a time",
           "[recovery][journal]") {
   TemporaryDirectory const directory;
-  auto const journal = open(directory);
+  auto const journal = JournalDirectory::open(directory / "journal").value();
   auto const witness = directory / "witness";
+  auto const end = std::chrono::steady_clock::now() + 1s;
   std::vector<pid_t> children;
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 6; ++i) {
     auto const pid = ::fork();
     if (pid != 0) {
       children.push_back(pid);
       continue;
     }
-    for (int round = 0; round < 50; ++round) {
-      auto entry = journal.acquire("nbd0", 20s);
-      if (!entry) ::_exit(1);
+    while (std::chrono::steady_clock::now() < end) {
+      auto const lock = journal.lock("nbd0.lock");
+      if (!lock) ::_exit(1);
+      if (!*lock) continue;
       // Exclusive, or somebody else has the lock too.
       UniqueFd const fd(::open(witness.c_str(), O_CREAT | O_EXCL | O_CLOEXEC, 0600));
       if (!fd) ::_exit(2);
-      if (round % 2 == 0 && !entry->write(some_record())) ::_exit(3);
+      ::sched_yield();
       ::unlink(witness.c_str());
-      if (round % 3 == 0 && !std::move(*entry).remove()) ::_exit(4);
+      if (!journal.remove("nbd0.lock")) ::_exit(3);
     }
     ::_exit(0);
   }

@@ -131,6 +131,13 @@ TEST_CASE("A field that is missing shifts no other, even under a right checksum"
   });
 }
 
+TEST_CASE("Fields behind the last one are an error", "[recovery][record][error]") {
+  auto const body = without_seal(encoded(some_record()));
+  for (auto const* more : {"x=0:\n", "daemon.boot_id=0:\n", "\n", "x"}) {
+    CHECK(parse_record(sealed(body + more)).error().code == Errc::corrupt);
+  }
+}
+
 TEST_CASE("A value cannot end its field and begin another", "[recovery][record]") {
   auto record = some_record();
   record.image.tarindex->path = "/a\nimage.device_size=4:1024\nsha256=64:";
