@@ -3,6 +3,9 @@
 top=${top:?}
 logs=$top/build/log
 
+# What one checkout has compiled serves another one, too.
+export CCACHE_BASEDIR=$top CCACHE_NOHASHDIR=1
+
 # quietly NAME COMMAND...: the command's output goes to a log, which is shown only on failure.
 quietly() {
   local name=$1
