@@ -133,7 +133,7 @@ erofs_oci_component(
 erofs_oci_component(
   fuse
   FOLDERS fuse
-  LINK erofs_oci_core PkgConfig::fuse3
+  LINK erofs_oci_erofs PkgConfig::fuse3
   REQUIRES fuse3)
 erofs_oci_component(recovery FOLDERS recovery LINK erofs_oci_image erofs_oci_nbd)
 erofs_oci_component(testing FOLDERS testing LINK erofs_oci_image rapidcheck)

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// choose_mount(): by which way an image is mounted on a host, and why.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <erofs_oci/core/result.hpp>
+#include <erofs_oci/fuse/host_support.hpp>
+#include <erofs_oci/fuse/kernel_version.hpp>
+
+namespace erofs_oci {
+
+/// A way to a mounted image, in the order of preference.
+enum class MountWay : std::uint8_t {
+  netlink,    ///< the kernel's EROFS on an NBD device, which outlives its server
+  ioctl,      ///< the same, set up the old way: it ends with its server
+  fuse_file,  ///< the kernel's EROFS on a file that FUSE serves
+  fuse_tree,  ///< files by FUSE, EROFS read by ourselves
+};
+
+inline constexpr std::array<MountWay, 4> all_mount_ways{MountWay::netlink, MountWay::ioctl,
+                                                        MountWay::fuse_file, MountWay::fuse_tree};
+
+/// "netlink", "ioctl", "fuse-file", "fuse-tree".
+[[nodiscard]] constexpr std::string_view name_of(MountWay way) noexcept {
+  constexpr std::array<std::string_view, 4> names{"netlink", "ioctl", "fuse-file", "fuse-tree"};
+  return names[static_cast<std::size_t>(way)];
+}
+
+/// The inverse; empty for any other text.
+[[nodiscard]] constexpr std::optional<MountWay> parse_mount_way(std::string_view name) noexcept {
+  for (auto const way : all_mount_ways) {
+    if (name == name_of(way)) return way;
+  }
+  return std::nullopt;
+}
+
+/// What the kernel's EROFS has to know for an image.
+struct ImageNeeds {
+  std::uint32_t block_size = 512;  ///< bytes
+  bool flat = true;                ///< devices' data lies behind the image, on one device
+};
+
+/// Whether one way is open.
+struct MountVerdict {
+  MountWay way{};
+  bool possible = false;
+  std::string reason;  ///< for or against, as the end of a sentence: "no nbd in this kernel"
+};
+
+/// What choose_mount() found.
+struct MountChoice {
+  std::optional<MountWay> way;         ///< empty: none is open, or not the one that was asked for
+  std::vector<MountVerdict> verdicts;  ///< one for each way, in the order of preference
+  bool asked_for = false;              ///< the user named the way
+
+  /// What is said of one way.
+  [[nodiscard]] MountVerdict const& verdict(MountWay which) const noexcept {
+    return verdicts[static_cast<std::size_t>(which)];
+  }
+
+  /// One line: "mounting by fuse-file: EROFS on a file (Linux 6.18.0)".
+  [[nodiscard]] std::string summary() const {
+    if (!way) return "no way to mount";
+    return "mounting by " + std::string(name_of(*way)) + (asked_for ? " as asked for: " : ": ") +
+           verdict(*way).reason;
+  }
+
+  /// One line for each way that was preferred and is not open: "not netlink: no nbd in this kernel".
+  [[nodiscard]] std::vector<std::string> passed_over() const {
+    std::vector<std::string> lines;
+    for (auto const& one : verdicts) {
+      if (one.way == way) break;
+      if (!one.possible) lines.push_back("not " + std::string(name_of(one.way)) + ": " + one.reason);
+    }
+    return lines;
+  }
+
+  /// The way, or why there is none.
+  /// @error{Errc::unsupported, no way is open\, or not the one that was asked for; the text has all
+  /// reasons that matter}
+  [[nodiscard]] Result<MountWay> result() const {
+    if (way) return *way;
+    std::string text;
+    for (auto const& one : verdicts) {
+      if (one.possible || one.reason.empty()) continue;
+      text += (text.empty() ? "" : "; ") + std::string(name_of(one.way)) + ": " + one.reason;
+    }
+    return fail(Errc::unsupported, "cannot mount here: " + text);
+  }
+};
+
+namespace detail {
+
+/// Why the kernel's EROFS cannot mount the image; empty if it can.
+[[nodiscard]] inline std::string erofs_problem(HostSupport const& host, ImageNeeds const& image) {
+  if (host.erofs == Presence::absent) return "no EROFS in this kernel";
+  auto const small = image.block_size < 4096;
+  auto const since = small || image.flat ? small_blocks_since : device_table_since;
+  if (host.kernel < since) {
+    return "EROFS of Linux " + host.kernel.text() + " cannot read " +
+           (small ? "blocks of " + std::to_string(image.block_size) + " bytes" : "such an image") +
+           ", it needs " + since.text();
+  }
+  if (!host.may_mount) return "mounting EROFS needs root (CAP_SYS_ADMIN)";
+  if (!host.first_user_namespace) return "mounting EROFS needs root outside of this user namespace";
+  return {};
+}
+
+/// Why /dev/fuse cannot be mounted; empty if it can.
+[[nodiscard]] inline std::string fuse_problem(HostSupport const& host) {
+  if (host.fuse == Presence::absent) return "no FUSE in this kernel";
+  if (host.may_mount) {
+    if (!host.fuse_device && host.fuse == Presence::present) return "/dev/fuse cannot be opened";
+    return {};
+  }
+  if (!host.fuse_device) return "/dev/fuse cannot be opened";
+  if (!host.fusermount) return "no fusermount3 (Debian has it in package fuse3), and not root";
+  return {};
+}
+
+[[nodiscard]] inline MountVerdict judge_nbd(MountWay way, HostSupport const& host,
+                                            ImageNeeds const& image) {
+  if (host.nbd == Presence::absent) return {way, false, "no nbd in this kernel"};
+  if (auto problem = erofs_problem(host, image); !problem.empty()) {
+    return {way, false, std::move(problem)};
+  }
+  std::string const loaded = host.nbd == Presence::present ? "nbd is there" : "nbd can be loaded";
+  if (way == MountWay::ioctl) return {way, true, loaded};
+  if (host.nbd == Presence::present && !host.nbd_netlink) {
+    return {way, false, "nbd's netlink family cannot be seen from this network namespace"};
+  }
+  return {way, true, loaded + ", with netlink"};
+}
+
+[[nodiscard]] inline MountVerdict judge_fuse_file(HostSupport const& host,
+                                                  ImageNeeds const& image) {
+  constexpr auto way = MountWay::fuse_file;
+  if (auto problem = erofs_problem(host, image); !problem.empty()) {
+    return {way, false, std::move(problem)};
+  }
+  if (auto problem = fuse_problem(host); !problem.empty()) return {way, false, std::move(problem)};
+  if (file_backed_is_safe(host.kernel)) return {way, true, "EROFS on a file that FUSE serves"};
+  if (host.loop == Presence::absent) {
+    return {way, false,
+            "EROFS of Linux " + host.kernel.text() + " needs a loop device, and there are none"};
+  }
+  return {way, true, "EROFS on a loop device over a file that FUSE serves"};
+}
+
+[[nodiscard]] inline MountVerdict judge_fuse_tree(HostSupport const& host) {
+  constexpr auto way = MountWay::fuse_tree;
+  if (auto problem = fuse_problem(host); !problem.empty()) return {way, false, std::move(problem)};
+  return {way, true, host.may_mount ? "files by FUSE" : "files by FUSE, for this user alone"};
+}
+
+}  // namespace detail
+
+/// Decides by which way to mount. Pure: the same host and wishes give the same choice.
+/// @param wanted  the way that the user names; empty: the first that is open
+[[nodiscard]] inline MountChoice choose_mount(HostSupport const& host,
+                                              std::optional<MountWay> wanted = {},
+                                              ImageNeeds const& image = {}) {
+  MountChoice choice;
+  choice.asked_for = wanted.has_value();
+  choice.verdicts = {detail::judge_nbd(MountWay::netlink, host, image),
+                     detail::judge_nbd(MountWay::ioctl, host, image),
+                     detail::judge_fuse_file(host, image), detail::judge_fuse_tree(host)};
+  for (auto const& verdict : choice.verdicts) {
+    if (!verdict.possible || (wanted && verdict.way != *wanted)) continue;
+    choice.way = verdict.way;
+    break;
+  }
+  if (wanted && !choice.way) {  // nothing else was wanted, so nothing else need be explained
+    for (auto& verdict : choice.verdicts) {
+      if (verdict.way != *wanted) verdict.reason.clear();
+    }
+  }
+  return choice;
+}
+
+}  // namespace erofs_oci

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// What FuseFile and FuseTree have in common: from a directory or connection to the end of a mount.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <stop_token>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <erofs_oci/core/function_ref.hpp>
+#include <erofs_oci/core/result.hpp>
+#include <erofs_oci/fuse/api.hpp>
+#include <erofs_oci/fuse/mount.hpp>
+#include <erofs_oci/fuse/reply.hpp>
+#include <erofs_oci/fuse/session.hpp>
+
+namespace erofs_oci {
+
+/// What happens to a mount when its server is told to stop.
+enum class FuseStop : std::uint8_t {
+  unmount,  ///< it is unmounted; if in use, it vanishes from its directory and its users get ENOTCONN
+  leave,    ///< it stays, for another server: see FuseSession::share()
+};
+
+/// How FuseFile and FuseTree serve.
+struct FuseServeOptions {
+  FuseMountOptions mount{};
+  /// Threads, so also reads of the source at once. 0: 2 + the number of processors, at least 16 for
+  /// a remote source.
+  std::size_t threads = 0;
+  /// How far the kernel reads ahead, in KiB; only root can set more than 128. 0: as the kernel does.
+  std::uint32_t read_ahead_kib = 1024;
+  FuseStop on_stop = FuseStop::unmount;
+  OnFuseFailure on_failure{};
+};
+
+namespace fuse::detail {
+
+[[nodiscard]] inline std::size_t thread_count(FuseServeOptions const& options, bool remote) {
+  if (options.threads != 0) return options.threads;
+  auto const local = std::size_t{2} + std::max(std::thread::hardware_concurrency(), 1U);
+  return remote ? std::max<std::size_t>(local, 16) : local;
+}
+
+/// Plainly, else by detaching it.
+inline void unmount(std::string const& directory, FuseMountOptions const& options) {
+  if (unmount_fuse(directory, UnmountBusy::refuse, options)) return;
+  // It may be gone already, and nothing more can be done about any other error.
+  static_cast<void>(unmount_fuse(directory, UnmountBusy::detach, options));
+}
+
+/// What a file system is to a session: its table and its object.
+struct Handlers {
+  fuse_lowlevel_ops const& operations;
+  void* user;
+  bool remote;
+};
+
+/// Serves a connection that somebody else made; it is left as it is.
+[[nodiscard]] inline Result<FuseEnd> serve(Handlers const& handlers, FuseServeOptions const& options,
+                                           FuseConnection connection, std::stop_token stop,
+                                           FunctionRef<void(FuseSession&)> ready,
+                                           FunctionRef<void()> on_stop) {
+  auto session = FuseSession::open(handlers.operations, handlers.user, std::move(connection),
+                                   thread_count(options, handlers.remote));
+  if (!session) return fail(std::move(session).error());
+  return session->run(std::move(stop), ready, on_stop);
+}
+
+/// Mounts, serves, and unmounts unless that has happened or is not wanted.
+[[nodiscard]] inline Result<FuseEnd> mount_and_serve(Handlers const& handlers,
+                                                     FuseServeOptions const& options,
+                                                     std::string const& directory,
+                                                     std::stop_token stop,
+                                                     FunctionRef<void(FuseSession&)> ready) {
+  auto connection = mount_fuse(directory, options.mount);
+  if (!connection) return fail(std::move(connection).error());
+  auto mounted = true;
+  auto const leave = [&] {
+    mounted = false;
+    if (options.on_stop == FuseStop::unmount) unmount(directory, options.mount);
+  };
+  auto const begin = [&](FuseSession& session) {
+    // Only root may; without, reading in sequence takes more requests.
+    if (options.read_ahead_kib != 0) {
+      static_cast<void>(set_fuse_read_ahead(directory, options.read_ahead_kib));
+    }
+    ready(session);
+  };
+  auto end = serve(handlers, options, *std::move(connection), std::move(stop), begin, leave);
+  if (!end && mounted) unmount(directory, options.mount);
+  return end;
+}
+
+}  // namespace fuse::detail
+}  // namespace erofs_oci

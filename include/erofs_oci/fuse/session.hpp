@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// FuseSession: the threads that answer the kernel's requests on one /dev/fuse.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/core/fd.hpp>
+#include <erofs_oci/core/function_ref.hpp>
+#include <erofs_oci/core/result.hpp>
+#include <erofs_oci/fuse/api.hpp>
+#include <erofs_oci/fuse/mount.hpp>
+
+namespace erofs_oci {
+
+/// Why a session ended.
+enum class FuseEnd : std::uint8_t {
+  unmounted,  ///< nothing is mounted on the connection any more
+  stopped,    ///< it was told to; the mount may still be there
+};
+
+/// Serves one FUSE connection with a number of threads.
+///
+/// The threads share one descriptor, without clones: requests that a server has taken and not
+/// answered survive its death as long as somebody else holds that descriptor (share()), and the
+/// kernel repeats them to the next server (Linux 6.9). Those of a clone would fail at once.
+///
+/// @par Thread safety
+/// run() once, on one thread; share() while it runs, from `ready` on.
+class FuseSession {
+ public:
+  /// @param operations  libfuse's table; handlers are called on many threads at once, and must not
+  ///                    throw
+  /// @param user        what fuse_req_userdata() yields in them
+  /// @param connection  from mount_fuse(); or shared by an earlier server, which is taken over then
+  /// @param threads     at least 1
+  /// @error{std::errc::not_enough_memory, libfuse could not begin}
+  /// @error{an errno, as epoll_create(2)\, eventfd(2) and fcntl(2)}
+  [[nodiscard]] static Result<FuseSession> open(fuse_lowlevel_ops const& operations, void* user,
+                                                FuseConnection connection, std::size_t threads) {
+    auto state = std::make_unique<State>();
+    state->connection = std::move(connection);
+    state->threads = std::max<std::size_t>(threads, 1);
+    if (auto const ok = state->open(operations, user); !ok) return fail(ok.error(), "fuse");
+    return FuseSession(std::move(state));
+  }
+
+  /// Serves until nothing is mounted any more, or `stop` is asked for.
+  /// @param ready    called once, on this thread, when the kernel and we have agreed on how to talk
+  /// @param on_stop  called on this thread when `stop` is asked for, while requests are still
+  ///                 served: unmounts, or does nothing to leave the mount to another server
+  /// @error{Errc::protocol, a kernel that libfuse cannot talk to}
+  /// @error{an errno, as read(2) of /dev/fuse}
+  [[nodiscard]] Result<FuseEnd> run(std::stop_token stop, FunctionRef<void(FuseSession&)> ready,
+                                    FunctionRef<void()> on_stop) {
+    auto& state = *state_;
+    auto end = FuseEnd::unmounted;
+    if (!state.connection.opening.empty()) state.take_over();
+    std::vector<std::jthread> threads;
+    auto const ended = [&] { return state.ended; };
+    try {
+      for (std::size_t i = 0; i < state.threads; ++i) {
+        threads.emplace_back([&state] { state.work(); });
+      }
+      std::unique_lock lock(state.mutex);
+      auto const begun = [&] { return state.agreed || state.ended; };
+      if (state.changed.wait(lock, stop, begun) && state.agreed) {
+        lock.unlock();
+        ready(*this);
+        lock.lock();
+      }
+      if (!state.changed.wait(lock, stop, ended)) {
+        lock.unlock();
+        end = FuseEnd::stopped;
+        on_stop();
+      }
+    } catch (std::system_error const& error) {  // no thread
+      state.finish(Error{error.code(), "a thread for requests", {}});
+    } catch (...) {
+      state.dismiss();
+      throw;
+    }
+    state.dismiss();
+    threads.clear();
+    if (state.error) return fail(*std::move(state.error), "fuse");
+    return end;
+  }
+
+  /// What another server needs to go on with this connection when this one is gone.
+  /// @error{an errno, as fcntl(2)}
+  [[nodiscard]] Result<FuseConnection> share() const {
+    auto device = duplicate(state_->connection.device.get());
+    if (!device) return fail(std::move(device).error());
+    std::lock_guard const lock(state_->mutex);
+    return FuseConnection{*std::move(device), state_->connection.opening};
+  }
+
+ private:
+  /// Room for the longest request, as libfuse computes it: 256 pages and a header.
+  static constexpr std::size_t request_size = 256 * 4096 + 4096;
+
+  [[nodiscard]] static Result<UniqueFd> duplicate(int fd) {
+    UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+    if (!copy) return fail_errno(errno, "dup");
+    return copy;
+  }
+
+  struct Destroy {
+    void operator()(fuse_session* session) const noexcept { ::fuse_session_destroy(session); }
+  };
+
+  struct State {
+    FuseConnection connection;
+    std::size_t threads = 1;
+    UniqueFd wakeup;
+    UniqueFd epoll;
+    std::unique_ptr<fuse_session, Destroy> session;
+    std::atomic<bool> dismissed = false;
+    std::mutex mutex;  // guards what follows, and connection.opening
+    std::condition_variable_any changed;
+    bool agreed = false;
+    bool ended = false;
+    std::optional<Error> error;
+
+    Result<void> open(fuse_lowlevel_ops const& operations, void* user) {
+      auto const fd = connection.device.get();
+      auto const flags = ::fcntl(fd, F_GETFL);
+      if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+        return fail_errno(errno, "/dev/fuse");
+      }
+      wakeup = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+      if (!wakeup) return fail_errno(errno, "eventfd");
+      epoll = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
+      if (!epoll) return fail_errno(errno, "epoll");
+      if (!watch(EPOLL_CTL_ADD, wakeup.get(), EPOLLIN) ||
+          !watch(EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLONESHOT)) {
+        return fail_errno(errno, "epoll");
+      }
+      return open_session(operations, user);
+    }
+
+    Result<void> open_session(fuse_lowlevel_ops const& operations, void* user) {
+      auto theirs = duplicate(connection.device.get());  // libfuse closes it
+      if (!theirs) return fail(theirs.error());
+      std::string name = "erofs_oci";
+      std::array<char*, 2> words{name.data(), nullptr};
+      fuse_args arguments{1, words.data(), 0};
+      session.reset(::fuse_session_new(&arguments, &operations, sizeof operations, user));
+      auto const path = "/dev/fd/" + std::to_string(theirs->get());
+      if (!session || ::fuse_session_mount(session.get(), path.c_str()) != 0) {
+        return fail(make_error_code(std::errc::not_enough_memory), "libfuse");
+      }
+      static_cast<void>(theirs->release());
+      return {};
+    }
+
+    bool watch(int operation, int fd, std::uint32_t events) const noexcept {
+      epoll_event event{};
+      event.events = events;
+      event.data.fd = fd;
+      return ::epoll_ctl(epoll.get(), operation, fd, &event) == 0;
+    }
+
+    /// One thread: reads requests while there are any, else waits for its turn.
+    ///
+    /// A request wakes one thread only: EPOLLONESHOT takes the descriptor out of the wait until its
+    /// thread has read, and then epoll looks by itself whether there is more to read.
+    void work() noexcept {
+      auto const buffer = std::unique_ptr<std::byte[]>(new (std::nothrow) std::byte[request_size]);
+      if (!buffer) {
+        finish(Error{make_error_code(std::errc::not_enough_memory), "a buffer for requests", {}});
+        return;
+      }
+      auto const fd = connection.device.get();
+      auto mine = false;
+      while (!dismissed.load()) {
+        auto const n = ::read(fd, buffer.get(), request_size);
+        auto const number = n < 0 ? errno : 0;
+        if (mine) static_cast<void>(watch(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLONESHOT));
+        mine = false;
+        if (n > 0) {
+          process({buffer.get(), static_cast<std::size_t>(n)});
+        } else if (number == EAGAIN) {
+          mine = wait();
+        } else if (number == ENODEV || n == 0) {
+          finish({});
+          return;
+        } else if (number != EINTR && number != ENOENT) {  // ENOENT: it was interrupted meanwhile
+          finish(Error{std::error_code(number, std::system_category()), "read a request", {}});
+          return;
+        }
+      }
+    }
+
+    /// Whether there is something to read, and this thread's to do so.
+    bool wait() const noexcept {
+      epoll_event event{};
+      return ::epoll_wait(epoll.get(), &event, 1, -1) == 1 && event.data.fd != wakeup.get();
+    }
+
+    void process(std::span<std::byte> request) noexcept {
+      fuse_in_header header{};
+      std::memcpy(&header, request.data(), std::min(request.size(), sizeof header));
+      fuse_buf buffer{};
+      buffer.size = request.size();
+      buffer.mem = request.data();
+      buffer.fd = -1;
+      ::fuse_session_process_buf(session.get(), &buffer);
+      if (header.opcode == FUSE_INIT) agree(request);
+    }
+
+    /// After the kernel's first request, which it sends alone: again only if versions differ.
+    void agree(std::span<std::byte const> opening) noexcept {
+      if (::fuse_session_exited(session.get()) != 0) {
+        finish(Error{make_error_code(Errc::protocol), "the kernel's version of FUSE", {}});
+        return;
+      }
+      std::lock_guard const lock(mutex);
+      connection.opening = to_bytes(opening);
+      agreed = true;
+      changed.notify_all();
+    }
+
+    /// Tells libfuse what the kernel told another server. The answer goes to a request that is
+    /// answered already, so that the kernel drops it.
+    void take_over() noexcept {
+      auto opening = connection.opening;
+      process(opening);
+      // @spec{Linux 6.9 include/uapi/linux/fuse.h: FUSE_NOTIFY_RESEND} Older kernels refuse it.
+      constexpr int resend = 7;
+      fuse_out_header const again{sizeof again, resend, 0};
+      [[maybe_unused]] auto const n = ::write(connection.device.get(), &again, sizeof again);
+    }
+
+    void finish(std::optional<Error> why) noexcept {
+      {
+        std::lock_guard const lock(mutex);
+        if (!ended) error = std::move(why);
+        ended = true;
+        changed.notify_all();
+      }
+      dismiss();
+    }
+
+    /// Ends the threads once each has answered what it has.
+    void dismiss() noexcept {
+      dismissed.store(true);
+      std::uint64_t const one = 1;
+      [[maybe_unused]] auto const n = ::write(wakeup.get(), &one, sizeof one);
+    }
+  };
+
+  explicit FuseSession(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace erofs_oci
