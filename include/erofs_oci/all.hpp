@@ -25,6 +25,7 @@
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/endian.hpp>
 #include <erofs_oci/core/fd.hpp>
+#include <erofs_oci/core/flat_buffer.hpp>
 #include <erofs_oci/core/function_ref.hpp>
 #include <erofs_oci/core/one_of.hpp>
 #include <erofs_oci/core/result.hpp>
@@ -38,6 +39,7 @@
 #include <erofs_oci/erofs/frame.hpp>
 #include <erofs_oci/erofs/fsck.hpp>
 #include <erofs_oci/erofs/inode.hpp>
+#include <erofs_oci/erofs/inode_reader.hpp>
 #include <erofs_oci/erofs/load.hpp>
 #include <erofs_oci/erofs/reader.hpp>
 #include <erofs_oci/erofs/tree.hpp>
@@ -47,6 +49,22 @@
 #include <erofs_oci/erofs/write_plan.hpp>
 #include <erofs_oci/erofs/writer.hpp>
 #include <erofs_oci/erofs/xattr.hpp>
+#include <erofs_oci/erofs/xattr_prefixes.hpp>
+#include <erofs_oci/fuse/api.hpp>
+#include <erofs_oci/fuse/attach_file.hpp>
+#include <erofs_oci/fuse/choose_mount.hpp>
+#include <erofs_oci/fuse/fuse_file.hpp>
+#include <erofs_oci/fuse/fuse_image.hpp>
+#include <erofs_oci/fuse/fuse_tree.hpp>
+#include <erofs_oci/fuse/host_support.hpp>
+#include <erofs_oci/fuse/kernel_version.hpp>
+#include <erofs_oci/fuse/loop_device.hpp>
+#include <erofs_oci/fuse/mount.hpp>
+#include <erofs_oci/fuse/privilege.hpp>
+#include <erofs_oci/fuse/reply.hpp>
+#include <erofs_oci/fuse/server.hpp>
+#include <erofs_oci/fuse/session.hpp>
+#include <erofs_oci/fuse/text_file.hpp>
 #include <erofs_oci/fwd.hpp>
 #include <erofs_oci/gzip/block_decoder.hpp>
 #include <erofs_oci/gzip/build_index.hpp>
@@ -61,11 +79,14 @@
 #include <erofs_oci/gzip/member.hpp>
 #include <erofs_oci/gzip/window.hpp>
 #include <erofs_oci/gzip/zinfo.hpp>
+#include <erofs_oci/gzip/ztoc.hpp>
 #include <erofs_oci/http/http.hpp>
 #include <erofs_oci/http/proxy.hpp>
 #include <erofs_oci/http/watchdog.hpp>
 #include <erofs_oci/image/index_store.hpp>
+#include <erofs_oci/image/layers.hpp>
 #include <erofs_oci/image/open.hpp>
+#include <erofs_oci/image/open_layers.hpp>
 #include <erofs_oci/image/placement.hpp>
 #include <erofs_oci/nbd/buffer_pool.hpp>
 #include <erofs_oci/nbd/connect.hpp>
@@ -96,6 +117,7 @@
 #include <erofs_oci/oci/reference.hpp>
 #include <erofs_oci/oci/registry.hpp>
 #include <erofs_oci/oci/session.hpp>
+#include <erofs_oci/oci/soci.hpp>
 #include <erofs_oci/recovery/heartbeat.hpp>
 #include <erofs_oci/recovery/journal.hpp>
 #include <erofs_oci/recovery/journal_directory.hpp>
@@ -131,6 +153,7 @@
 #include <erofs_oci/tarindex/node.hpp>
 #include <erofs_oci/tarindex/path.hpp>
 #include <erofs_oci/tarindex/place.hpp>
+#include <erofs_oci/tarindex/ztoc_layer.hpp>
 #include <erofs_oci/version.hpp>
 
 #ifdef EROFS_OCI_HAVE_ISAL

@@ -36,6 +36,9 @@ struct VerifiedChunk;
 class AnySource;
 class ErrcCategory;
 struct Error;
+class FlatBuffer;
+class FlatList;
+class FlatTable;
 class ManualClock;
 struct SteadyClock;
 class UniqueFd;
@@ -44,6 +47,29 @@ class Workers;
 // digest
 class Digest;
 class Hasher;
+
+// fuse
+struct AttachOptions;
+struct AttachedFile;
+struct FuseConnection;
+struct FuseFailure;
+template <RandomAccessSource Source>
+class FuseFile;
+struct FuseFileOptions;
+template <RandomAccessSource Source>
+class FuseImage;
+struct FuseImageOptions;
+struct FuseMountOptions;
+struct FuseServeOptions;
+class FuseSession;
+template <RandomAccessSource Source>
+class FuseTree;
+struct HostSupport;
+struct ImageNeeds;
+struct KernelVersion;
+class LoopDevice;
+struct MountChoice;
+struct MountVerdict;
 
 // gzip
 struct BlockStep;
@@ -65,6 +91,10 @@ struct OpenedIndex;
 struct ZinfoHeader;
 class ZlibBlockDecoder;
 class ZlibInflater;
+struct Ztoc;
+struct ZtocFile;
+struct ZtocRecord;
+struct ZtocSpans;
 
 // http
 struct HttplibOptions;
@@ -74,9 +104,13 @@ struct Proxy;
 
 // image
 struct DeviceImage;
+struct ImageLayer;
 struct ImageReadOptions;
+struct IndexOptions;
 class IndexStore;
+struct LayerProgress;
 struct LayerSources;
+struct MergedImage;
 struct Placement;
 struct StoredLayer;
 
@@ -112,6 +146,7 @@ struct Mirror;
 struct Platform;
 struct Reference;
 struct RegistryOptions;
+struct SociIndex;
 struct Token;
 
 // recovery

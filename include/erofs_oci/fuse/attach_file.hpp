@@ -40,11 +40,11 @@ struct AttachOptions {
 
 /// A mounted image file.
 struct AttachedFile {
-  std::string target;                ///< absolute, without symbolic links
-  Backing backing = Backing::file;   ///< file or loop
-  std::string device{};              ///< "/dev/loop3"; empty for a file
-  std::string reason{};              ///< why a loop device was taken; empty for a file
-  std::uint64_t file_system = 0;     ///< st_dev of what is mounted
+  std::string target;               ///< absolute, without symbolic links
+  Backing backing = Backing::file;  ///< file or loop
+  std::string device{};             ///< "/dev/loop3"; empty for a file
+  std::string reason{};             ///< why a loop device was taken; empty for a file
+  std::uint64_t file_system = 0;    ///< st_dev of what is mounted
 };
 
 namespace detail {
@@ -64,7 +64,8 @@ namespace detail {
     case EINVAL:
       return " (dmesg may say more: blocks of 512 bytes need Linux 6.4, and EROFS refuses options "
              "that it does not know)";
-    case ENOTBLK: return " (this kernel, or the file system of this file, has no file-backed EROFS)";
+    case ENOTBLK:
+      return " (this kernel, or the file system of this file, has no file-backed EROFS)";
     default: return "";
   }
 }
@@ -76,8 +77,8 @@ namespace detail {
     return {};
   }
   auto const number = errno;
-  return fail_errno(number, "mount " + source + " at " + target +
-                                std::string(explain_erofs_errno(number)));
+  return fail_errno(number,
+                    "mount " + source + " at " + target + std::string(explain_erofs_errno(number)));
 }
 
 [[nodiscard]] inline Result<AttachedFile> finish_attach(AttachedFile attached) {
@@ -95,13 +96,15 @@ namespace detail {
 
 /// Mounts the EROFS image in a file.
 ///
-/// `Backing::automatic` tries the file itself from Linux 6.12.2 on (two releases before it panic), and
-/// takes a loop device on older kernels and where mount(2) says ENOTBLK: on tmpfs, on overlayfs, or
-/// without the kernel's option. Any other error of the first way is final.
+/// `Backing::automatic` tries the file itself from Linux 6.12.2 on (two releases before it panic),
+/// and takes a loop device on older kernels and where mount(2) says ENOTBLK: on tmpfs, on
+/// overlayfs, or without the kernel's option. Any other error of the first way is final.
 /// @param file    the image; absolute in /proc/mounts
 /// @param target  an existing directory
-/// @error{Errc::unsupported, Backing::file on a kernel that cannot or must not\, or no loop devices}
-/// @error{an errno, as mount(2)\, open(2) and LOOP_CONFIGURE; the text says what it most likely means}
+/// @error{Errc::unsupported, Backing::file on a kernel that cannot or must not\, or no loop
+/// devices}
+/// @error{an errno, as mount(2)\, open(2) and LOOP_CONFIGURE; the text says what it most likely
+/// means}
 [[nodiscard]] inline Result<AttachedFile> attach_file(std::string const& file,
                                                       std::string const& target,
                                                       AttachOptions const& options = {}) {

@@ -74,12 +74,14 @@ struct MountChoice {
            verdict(*way).reason;
   }
 
-  /// One line for each way that was preferred and is not open: "not netlink: no nbd in this kernel".
+  /// One line for each way that was preferred and is not open: "not netlink: no nbd in this
+  /// kernel".
   [[nodiscard]] std::vector<std::string> passed_over() const {
     std::vector<std::string> lines;
     for (auto const& one : verdicts) {
       if (one.way == way) break;
-      if (!one.possible) lines.push_back("not " + std::string(name_of(one.way)) + ": " + one.reason);
+      if (!one.possible)
+        lines.push_back("not " + std::string(name_of(one.way)) + ": " + one.reason);
     }
     return lines;
   }

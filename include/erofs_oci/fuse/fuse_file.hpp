@@ -84,9 +84,7 @@ class FuseFile {
  private:
   static constexpr fuse_ino_t file_node = 2;
 
-  fuse::detail::Handlers handlers() {
-    return {operations(), this, is_remote(source_)};
-  }
+  fuse::detail::Handlers handlers() { return {operations(), this, is_remote(source_)}; }
 
   static fuse_lowlevel_ops const& operations() {
     static fuse_lowlevel_ops const table = [] {

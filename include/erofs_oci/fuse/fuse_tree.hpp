@@ -83,9 +83,9 @@ struct DirectoryPlace {
 /// Serves the files of an image as a read-only file system.
 ///
 /// It keeps no state about what the kernel knows: node numbers are computed from the image's, so
-/// that a server which takes a connection over goes on where the last one stopped. Inode numbers are
-/// the image's nids, as the kernel's EROFS shows them. The kernel caches everything for ever, names
-/// that do not exist included, and neither open(2) nor close(2) costs a request.
+/// that a server which takes a connection over goes on where the last one stopped. Inode numbers
+/// are the image's nids, as the kernel's EROFS shows them. The kernel caches everything for ever,
+/// names that do not exist included, and neither open(2) nor close(2) costs a request.
 ///
 /// FUSE passthrough (Linux 6.9), by which the kernel would read a cached file itself, is left out:
 /// it needs a newer libfuse than 3.14 and privileges, and files of a layer lie inside a tar.
@@ -330,14 +330,18 @@ class FuseTree {
 
   static void readdir(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset,
                       fuse_file_info*) noexcept {
-    list(request, node, size, offset, [](Listing& listing, erofs::DirEntry const& entry,
-                                         off_t next) { return listing.add(entry, next); });
+    list(request, node, size, offset,
+         [](Listing& listing, erofs::DirEntry const& entry, off_t next) {
+           return listing.add(entry, next);
+         });
   }
 
   static void readdirplus(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset,
                           fuse_file_info*) noexcept {
-    list(request, node, size, offset, [](Listing& listing, erofs::DirEntry const& entry,
-                                         off_t next) { return listing.add_plus(entry, next); });
+    list(request, node, size, offset,
+         [](Listing& listing, erofs::DirEntry const& entry, off_t next) {
+           return listing.add_plus(entry, next);
+         });
   }
 
   /// One reply's worth of a directory.
@@ -362,8 +366,8 @@ class FuseTree {
       parameters.attr.st_ino = entry.nid;
       parameters.attr.st_mode = type_bits(entry.type);
       // What does not fit need not be read, and asks for no room in the inode's own words.
-      auto const room = ::fuse_add_direntry_plus(request, nullptr, 0, text_of(entry.name), nullptr,
-                                                 next);
+      auto const room =
+          ::fuse_add_direntry_plus(request, nullptr, 0, text_of(entry.name), nullptr, next);
       if (room > out.size() - used) return false;
       if (!entry.is_dot()) {
         auto const inode = tree.reader_.inode(entry.nid);

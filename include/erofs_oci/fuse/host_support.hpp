@@ -44,9 +44,9 @@ struct HostSupport {
   Presence erofs = Presence::absent;
   Presence loop = Presence::absent;
   Presence fuse = Presence::absent;
-  bool fuse_device = false;   ///< this process may open /dev/fuse for reading and writing
-  bool fusermount = false;    ///< fusermount3 is in PATH
-  bool may_mount = false;     ///< CAP_SYS_ADMIN, in whatever user namespace
+  bool fuse_device = false;          ///< this process may open /dev/fuse for reading and writing
+  bool fusermount = false;           ///< fusermount3 is in PATH
+  bool may_mount = false;            ///< CAP_SYS_ADMIN, in whatever user namespace
   bool first_user_namespace = true;  ///< the one in which block devices can be mounted
 };
 

@@ -25,8 +25,8 @@ enum class LoopCache : std::uint8_t {
   direct,    ///< past it, if the file can be read that way: nothing is cached twice
 };
 
-/// An open loop device over a file. The kernel frees it with its last user: this object, or what was
-/// mounted from it meanwhile.
+/// An open loop device over a file. The kernel frees it with its last user: this object, or what
+/// was mounted from it meanwhile.
 class LoopDevice {
  public:
   /// Takes any free device.

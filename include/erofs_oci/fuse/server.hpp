@@ -23,7 +23,8 @@ namespace erofs_oci {
 
 /// What happens to a mount when its server is told to stop.
 enum class FuseStop : std::uint8_t {
-  unmount,  ///< it is unmounted; if in use, it vanishes from its directory and its users get ENOTCONN
+  unmount,  ///< it is unmounted; if in use, it vanishes from its directory and its users get
+            ///< ENOTCONN
   leave,    ///< it stays, for another server: see FuseSession::share()
 };
 
@@ -33,7 +34,8 @@ struct FuseServeOptions {
   /// Threads, so also reads of the source at once. 0: 2 + the number of processors, at least 16 for
   /// a remote source.
   std::size_t threads = 0;
-  /// How far the kernel reads ahead, in KiB; only root can set more than 128. 0: as the kernel does.
+  /// How far the kernel reads ahead, in KiB; only root can set more than 128. 0: as the kernel
+  /// does.
   std::uint32_t read_ahead_kib = 1024;
   FuseStop on_stop = FuseStop::unmount;
   OnFuseFailure on_failure{};
@@ -62,7 +64,8 @@ struct Handlers {
 };
 
 /// Serves a connection that somebody else made; it is left as it is.
-[[nodiscard]] inline Result<FuseEnd> serve(Handlers const& handlers, FuseServeOptions const& options,
+[[nodiscard]] inline Result<FuseEnd> serve(Handlers const& handlers,
+                                           FuseServeOptions const& options,
                                            FuseConnection connection, std::stop_token stop,
                                            FunctionRef<void(FuseSession&)> ready,
                                            FunctionRef<void()> on_stop) {
