@@ -15,6 +15,7 @@ endfunction()
 
 set(in_umbrella ${erofs_oci_components})
 list(REMOVE_ITEM in_umbrella testing)
+set(erofs_oci_below)
 foreach(name IN LISTS erofs_oci_components)
   install(
     TARGETS erofs_oci_${name}
@@ -28,6 +29,10 @@ foreach(name IN LISTS erofs_oci_components)
     NAMESPACE erofs_oci::
     DESTINATION ${erofs_oci_cmake_dir}
     COMPONENT erofs_oci-dev)
+
+  get_property(below TARGET erofs_oci_${name} PROPERTY erofs_oci_below)
+  list(JOIN below " " below)
+  string(APPEND erofs_oci_below "set(_erofs_oci_below_${name} ${below})\n")
 
   get_property(requires TARGET erofs_oci_${name} PROPERTY erofs_oci_requires)
   set(libs)

@@ -70,12 +70,17 @@ function(erofs_oci_component name)
   endif()
 
   set(requires ${arg_REQUIRES})
+  set(below)  # all components under this one, each behind those under it
   foreach(library IN LISTS arg_LINK)
     if(library MATCHES "^erofs_oci_(.+)$")
       list(APPEND requires erofs_oci-${CMAKE_MATCH_1})
+      get_property(further TARGET ${library} PROPERTY erofs_oci_below)
+      list(APPEND below ${further} ${CMAKE_MATCH_1})
     endif()
   endforeach()
+  list(REMOVE_DUPLICATES below)
   set_property(TARGET erofs_oci_${name} PROPERTY erofs_oci_requires ${requires})
+  set_property(TARGET erofs_oci_${name} PROPERTY erofs_oci_below ${below})
   set(erofs_oci_components ${erofs_oci_components} ${name} PARENT_SCOPE)
 endfunction()
 

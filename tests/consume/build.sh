@@ -35,6 +35,11 @@ case $kind in
   missing)
     configure "$here/missing" -DPARTS="gzip;nbd"
     cmake --build "$work"
+    # Each alone: its package file brings what it stands on.
+    for targets in "$prefix"/share/cmake/erofs_oci/erofs_oci-*-targets.cmake; do
+      part=$(basename "$targets" -targets.cmake)
+      configure "$here/missing" -DPARTS="${part#erofs_oci-}"
+    done
     refused "erofs_oci has no component carrots here" -DPARTS=carrots
     refused "component gzip of erofs_oci needs ZLIB, which is not found" -DPARTS="core;gzip" \
       -DCMAKE_DISABLE_FIND_PACKAGE_ZLIB=ON
