@@ -3,6 +3,7 @@
 /// ztoc_layer: the tree of one layer from the list of members in its ztoc, without its tar.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <chrono>

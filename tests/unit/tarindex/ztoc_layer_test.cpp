@@ -164,7 +164,8 @@ TEST_CASE("Records say what an archive's extended header says", "[tarindex][ztoc
                         {"uid", "0"}};
   });
   REQUIRE(layer.has_value());
-  auto const& row = rows_in(*layer, archive).at("/d/one");
+  auto const rows = rows_in(*layer, archive);
+  auto const& row = rows.at("/d/one");
   CHECK(row.mode == 0755);
   CHECK(row.mtime == -2);
   CHECK(row.nsec == 750'000'000);
