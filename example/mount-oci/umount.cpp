@@ -2,6 +2,8 @@
 // Ending a mount or a device, and waiting until nothing of it is left.
 #include <chrono>
 #include <functional>
+#include <string>
+#include <string_view>
 #include <thread>
 
 #include <fcntl.h>
@@ -41,7 +43,10 @@ bool wait_for(std::chrono::milliseconds longest, std::function<bool()> const& do
 class Device {
  public:
   explicit Device(std::uint32_t index) : index_(index) {
-    if (auto const pid = erofs_oci::nbd_attribute(index, "pid")) pid_ = *pid;
+    if (auto const pid = erofs_oci::nbd_attribute(index, "pid")) {
+      pid_ = *pid;
+      process_ = process_of(pid_);
+    }
   }
 
   /// Keeps others from setting the device up while we look at it.
@@ -69,9 +74,10 @@ class Device {
     fd_.reset();
     auto const gone = [this] { return !is_served() && (!is_connected() || is_in_use()); };
     if (!wait_for(patience, gone)) {
-      return fail(Errc::timed_out, erofs_oci::nbd_device_path(index_) +
-                                       (is_connected() ? " is still connected"
-                                                       : ": process " + pid_ + " has not ended"));
+      return fail(Errc::timed_out,
+                  erofs_oci::nbd_device_path(index_) +
+                      (is_connected() ? " is still connected"
+                                      : ": process " + process_ + " has not ended"));
     }
     return {};
   }
@@ -89,24 +95,35 @@ class Device {
   }
 
  private:
-  /// The kernel names a thread; it may run in another PID namespace, where it is none of ours.
-  [[nodiscard]] bool is_served() const {
-    if (pid_.empty()) return false;
-    struct stat status{};
-    return ::stat(("/proc/" + pid_).c_str(), &status) == 0 && is_ours();
+  /// The process of a thread, which is what the kernel names; the thread ends first.
+  static std::string process_of(std::string const& thread) {
+    constexpr std::string_view key = "\nTgid:\t";
+    auto const status = read_start("/proc/" + thread + "/status");
+    auto const at = status.find(key);
+    if (at == std::string::npos) return thread;
+    auto const number = status.substr(at + key.size());
+    return number.substr(0, number.find('\n'));
   }
 
-  /// Whether that process is one of this program: the number may be taken by another one by now.
-  [[nodiscard]] bool is_ours() const {
-    auto const fd = erofs_oci::open_read("/proc/" + pid_ + "/comm");
-    erofs_oci::Bytes buffer(64);
+  /// The start of a small file, or nothing.
+  static std::string read_start(std::string const& path) {
+    auto const fd = erofs_oci::open_read(path);
+    erofs_oci::Bytes buffer(4096);
     auto const n = fd ? erofs_oci::read_full(fd->get(), buffer) : Result<std::size_t>(0);
-    auto const name = erofs_oci::as_text(std::span(buffer).first(n.value_or(0)));
+    return std::string(erofs_oci::as_text(std::span(buffer).first(n.value_or(0))));
+  }
+
+  /// Whether the server still runs. It may run in another PID namespace, where its number is none
+  /// of ours, or another program may have the number by now: hence the name.
+  [[nodiscard]] bool is_served() const {
+    if (process_.empty()) return false;
+    auto const name = read_start("/proc/" + process_ + "/comm");
     return name.starts_with("mount-oci") || name.starts_with("mount.erofs");
   }
 
   std::uint32_t index_;
-  std::string pid_;
+  std::string pid_;      ///< as the kernel shows it: of a thread
+  std::string process_;  ///< the one that this thread belongs to
   UniqueFd fd_;
 };
 

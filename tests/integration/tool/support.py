@@ -4,15 +4,20 @@ import gzip
 import hashlib
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import unittest
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = os.path.join(os.path.dirname(os.path.dirname(HERE)), "data", "oci")
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(HERE))), "tools"))
+import make_layout  # noqa: E402
+
 TOOL = os.environ["MOUNT_OCI"]
 LAYERS = ["basic", "ckpt", "multi"]
 PASSWORD = "correct horse, battery \"staple\""
@@ -29,6 +34,22 @@ def read(file):
 
 def digest(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def two_platforms(directory, layers):
+    """Makes a layout whose one tag, v1, is an index: linux/amd64 has all layers, linux/arm64 the
+    first one. The index's digest."""
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+             "manifests": []}
+    for architecture, chosen in (("amd64", layers), ("arm64", layers[:1])):
+        manifest, _ = make_layout.make_layout(chosen, directory, platform=f"linux/{architecture}")
+        platform = {"os": "linux", "architecture": architecture}
+        index["manifests"].append(manifest | {"platform": platform})
+    layout = pathlib.Path(directory)
+    top = make_layout.put_json(layout, index)
+    entry = top | {"annotations": {make_layout.REF_NAME: "v1"}}
+    (layout / "index.json").write_text(json.dumps(index | {"manifests": [entry]}))
+    return top["digest"]
 
 
 def expected_image(name):
@@ -68,10 +89,7 @@ class ToolTest(unittest.TestCase):
     def setUpClass(cls):
         cls.layout = tempfile.mkdtemp()
         cls.addClassCleanup(shutil.rmtree, cls.layout)
-        cls.top = subprocess.run(
-            ["python3", os.path.join(HERE, "make_layout.py"), cls.layout, "v1"] +
-            [path(f"{name}.tar.gz") for name in LAYERS],
-            check=True, capture_output=True, text=True).stdout.strip()
+        cls.top = two_platforms(cls.layout, [path(f"{name}.tar.gz") for name in LAYERS])
 
     def setUp(self):
         self.dir = tempfile.mkdtemp()
