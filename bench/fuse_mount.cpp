@@ -21,6 +21,7 @@
 #include <erofs_oci/nbd/server.hpp>
 #include <erofs_oci/nbd/socket_listen.hpp>
 #include <erofs_oci/source/local.hpp>
+#include <erofs_oci/source/memory.hpp>
 
 namespace {
 
@@ -63,8 +64,8 @@ Result<void> mount_image(AnySource image, std::string const& where, FuseServeOpt
   if (std::getenv("LOOP_BUFFERED") != nullptr) all.attach.loop_cache = LoopCache::buffered;
   if (auto const* data = std::getenv("EROFS_DATA")) all.attach.data = data;
   FuseImage<AnySource> mount(std::move(image), std::move(all));
-  auto const end = mount.run(where, std::move(stop),
-                             [](AttachedFile const&, FuseSession&) { say_ready(); });
+  auto const end =
+      mount.run(where, std::move(stop), [](AttachedFile const&, FuseSession&) { say_ready(); });
   if (!end) return fail(end.error());
   return {};
 }
@@ -88,7 +89,9 @@ int main(int argc, char** argv) {
   if (!index || !tar) return usage();
   auto padded = Padded<Local>::to_block(*std::move(tar), 512);
   if (!padded) return usage();
-  auto image = AnySource(Concat(*std::move(index), *std::move(padded)));
+  Bytes metadata(static_cast<std::size_t>(index->size()));  // as a tool would keep it
+  if (!read_exact(*index, 0, metadata)) return usage();
+  auto image = AnySource(Concat(Memory(std::move(metadata)), *std::move(padded)));
   FuseServeOptions options;
   options.threads = argc > 5 ? static_cast<std::size_t>(std::atoi(argv[5])) : 0;
   options.on_failure = [](FuseFailure const& failure) {

@@ -3,19 +3,27 @@
 /// FuseImage: a source mounted by the kernel's EROFS, with FuseFile between the two.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <optional>
 #include <stop_token>
 #include <string>
 #include <utility>
 
+#include <fcntl.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <erofs_oci/core/arithmetic.hpp>
+#include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/function_ref.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/core/source.hpp>
+#include <erofs_oci/erofs/format.hpp>
 #include <erofs_oci/fuse/attach_file.hpp>
 #include <erofs_oci/fuse/fuse_file.hpp>
 #include <erofs_oci/fuse/mount.hpp>
@@ -28,6 +36,9 @@ struct FuseImageOptions {
   FuseFileOptions file{};
   AttachOptions attach{};
   std::string scratch = "/run";  ///< where a private directory is made for a moment
+  /// How much of the image's own blocks, which are its metadata, the kernel is told to read before
+  /// it asks block by block, in bytes at most.
+  std::uint64_t preload = 32 * 1024 * 1024;
 };
 
 namespace detail {
@@ -61,9 +72,9 @@ class PrivateDirectory {
 /// Mounts a source that is an EROFS image: FuseFile serves it as a file, and the kernel's EROFS is
 /// mounted from that file.
 ///
-/// Once that is done the file is nowhere: its mount is detached, and lives as long as EROFS holds it.
-/// So umount(8) of the target ends both, and the server; and when the server dies, umount(8) is all
-/// that is left to do. Needs privileges.
+/// Once that is done the file is nowhere: its mount is detached, and lives as long as EROFS holds
+/// it. So umount(8) of the target ends both, and the server; and when the server dies, umount(8) is
+/// all that is left to do. Needs privileges.
 ///
 /// @par Thread safety
 /// run() once.
@@ -98,8 +109,9 @@ class FuseImage {
       if (serve.read_ahead_kib != 0) {  // without, reading in sequence takes more requests
         static_cast<void>(set_fuse_read_ahead(directory->path(), serve.read_ahead_kib));
       }
-      auto done = attach_file(directory->path() + '/' + options_.file.name, target,
-                              options_.attach);
+      auto const path = directory->path() + '/' + options_.file.name;
+      auto done = attach_file(path, target, options_.attach);
+      if (done) preload(done->device.empty() ? path : done->device);
       hide();
       if (!done) {
         failed = std::move(done).error();
@@ -122,6 +134,23 @@ class FuseImage {
   [[nodiscard]] Source const& source() const noexcept { return file_.source(); }
 
  private:
+  /// Length of the part that holds no file data; 0 if that cannot be told.
+  [[nodiscard]] std::uint64_t metadata_size() const {
+    std::array<std::byte, erofs::Superblock::on_disk_size> raw{};
+    if (!read_exact(file_.source(), erofs::superblock_offset, raw)) return 0;
+    auto const superblock = erofs::Superblock::decode(raw);
+    if (superblock.magic != erofs::magic || superblock.block_bits > 16) return 0;
+    return checked_mul(superblock.blocks(), std::uint64_t{1} << superblock.block_bits).value_or(0);
+  }
+
+  /// Has the kernel read the metadata ahead, from what EROFS reads: it would ask for one page after
+  /// the other. A hint; whether it is taken shows in time only.
+  void preload(std::string const& path) const {
+    auto const size = std::min({metadata_size(), options_.preload, file_.source().size()});
+    auto const fd = size != 0 ? open_read(path) : Result<UniqueFd>();
+    if (fd) ::posix_fadvise(fd->get(), 0, static_cast<off_t>(size), POSIX_FADV_WILLNEED);
+  }
+
   static void unmount(AttachedFile const& attached) {
     if (detach_file(attached)) return;
     // In use, or gone already; either way there is nothing more that could be done.
