@@ -13,7 +13,7 @@
 ///   [32, 40)    u64  size of the decoded stream
 ///   [40, 48)    u64  span size that the builder was asked for
 ///   [48, 80)    SHA-256 of the blob
-///   [80, 112)   SHA-256 of the decoded stream (the diffID)
+///   [80, 112)   SHA-256 of the decoded stream (the diffID); zeros: not known
 ///   [112, 144)  SHA-256 of the tarindex made with it
 ///   [144, 152)  u64  size of that tarindex
 ///   [152, 160)  u64  number of spans, n, at least 1
@@ -75,7 +75,7 @@ struct LayerIndex {
   std::uint64_t decoded_size = 0;   ///< bytes
   std::uint64_t span_size = 0;      ///< bytes, as asked of the builder
   Digest blob;                      ///< SHA-256 of the blob
-  Digest diff_id;                   ///< SHA-256 of the decoded stream
+  Digest diff_id;                   ///< SHA-256 of the decoded stream; zero: not known
   Digest tarindex;                  ///< SHA-256 of the tarindex made with it
   std::uint64_t tarindex_size = 0;  ///< bytes
   Digest links;                     ///< SHA-256 of the file of links to other layers; zero: none

@@ -91,6 +91,11 @@ class IndexStore {
   /// The directory.
   [[nodiscard]] std::string const& root() const noexcept { return root_; }
 
+  /// Whether there is an entry for the blob with this digest. It may turn out to be damaged.
+  [[nodiscard]] bool holds_layer(Digest const& blob) const {
+    return ::access(layer_path(blob).c_str(), F_OK) == 0;
+  }
+
   /// The indexes of the blob with this digest, if they are there and whole.
   /// @error{an errno, as open(2)\, other than that there is no such entry}
   [[nodiscard]] Result<std::optional<StoredLayer>> find_layer(Digest const& blob) const {

@@ -252,6 +252,12 @@ class Hashed {
 
 }  // namespace detail
 
+/// Whether a layer is an EROFS image: by its media type, or if that says nothing, by its bytes.
+/// @error{as the blob says}
+[[nodiscard]] inline Result<bool> is_erofs_layer(ImageLayer const& layer) {
+  return detail::is_erofs(layer.blob, layer.descriptor.media_type);
+}
+
 /// Gets an index for each layer, several at a time. The first error ends it; those under way end
 /// early.
 /// @error{Errc::digest_mismatch, a blob is not what its digest names}

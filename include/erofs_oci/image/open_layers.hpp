@@ -53,7 +53,7 @@ namespace detail {
   hash.update(as_bytes(format));
   for (auto const& layer : layers) {
     auto const& index = layer.index.index;
-    hash.update(as_bytes(index.diff_id.hex() + " " + index.tarindex.hex() + " " +
+    hash.update(as_bytes(tarindex::data_name(index) + " " + index.tarindex.hex() + " " +
                          index.links.hex() + " " + std::to_string(index.decoded_size) + "\n"));
   }
   return hash.finish().hex();
@@ -141,6 +141,16 @@ namespace detail {
 
 }  // namespace detail
 
+/// The uncompressed tar of one layer, each span of the blob checked before it is decoded.
+/// @param index  the layer's, as index_layers() gives it
+/// @error{Errc::mismatch, the index is not for this layer}
+[[nodiscard]] inline Result<AnySource> open_contents(ImageLayer layer, StoredLayer const& index,
+                                                     ImageReadOptions const& options = {}) {
+  auto const pool =
+      std::make_shared<GzranPool>(options.cache_bytes, std::max(options.connections, 1U));
+  return detail::open_layer_data(std::move(layer.blob), index.index, pool, options);
+}
+
 /// Puts the bytes of a device together that Linux mounts as the whole image: the merged metadata,
 /// then the data of the layers that still show, from the bottom up. Whiteouts are applied and gone.
 /// Nothing of a layer is read before it is needed, and every byte is checked against the digest of
@@ -169,7 +179,7 @@ namespace detail {
     auto const tag = std::string(as_text(frame.slots()[slot].tag));
     std::size_t number = 0;  // the next layer with these contents: one may be there twice
     while (number < indexes.size() &&
-           (used[number] || indexes[number].index.index.diff_id.hex() != tag)) {
+           (used[number] || tarindex::data_name(indexes[number].index.index) != tag)) {
       ++number;
     }
     if (number == indexes.size() || frame.slot_first(slot) != next) {

@@ -45,11 +45,16 @@ struct BuiltLayer {
   std::uint64_t dropped_xattrs = 0;  ///< attributes that no image can hold, and that are left out
 };
 
+/// What a layer's data are called in a device table: its diffID, or the blob's digest where that is
+/// not known.
+[[nodiscard]] inline std::string data_name(LayerIndex const& index) {
+  return (index.diff_id != Digest() ? index.diff_id : index.blob).hex();
+}
+
 /// The blocks of a layer's tar: all of the stream, so that layers can simply follow each other.
 [[nodiscard]] inline erofs::Device device_of(LayerIndex const& index) {
   constexpr std::uint64_t block = 512;
-  return {index.decoded_size / block + (index.decoded_size % block != 0 ? 1 : 0),
-          index.diff_id.hex()};
+  return {index.decoded_size / block + (index.decoded_size % block != 0 ? 1 : 0), data_name(index)};
 }
 
 namespace detail {
