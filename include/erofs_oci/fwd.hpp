@@ -150,8 +150,8 @@ struct SociIndex;
 struct Token;
 
 // recovery
-struct CredentialOptions;
 struct CredentialSource;
+struct GivenCredentials;
 class Heartbeat;
 class Journal;
 class JournalDirectory;

@@ -89,7 +89,7 @@ struct CredentialSource {
 };
 
 /// All the ways by which a user can say who asks. `password` is a secret.
-struct CredentialOptions {
+struct GivenCredentials {
   std::string username{};
   std::string password{};
   std::string password_file{};  ///< absolute path
@@ -99,7 +99,7 @@ struct CredentialOptions {
 
 /// What of it may be written down. Whatever stands first in CredentialSource's order from the end
 /// wins: a password by hand, a helper, a file, a config.
-[[nodiscard]] inline CredentialSource credential_source(CredentialOptions const& options) {
+[[nodiscard]] inline CredentialSource credential_source(GivenCredentials const& options) {
   using Kind = CredentialSource::Kind;
   if (!options.password.empty()) return {Kind::given, {}, {}};
   if (!options.helper.empty()) return {Kind::helper, options.helper, {}};

@@ -211,7 +211,7 @@ TEST_CASE("No secret reaches a record", "[recovery][record][property]") {
     auto const secret =
         "s3cr3t-" +
         *rc::gen::nonEmpty(rc::gen::container<std::string>(rc::gen::inRange('0', char('z' + 1))));
-    CredentialOptions const options{
+    GivenCredentials const options{
         .username = *rc::gen::element<std::string>("", "me"),
         .password = *rc::gen::element<std::string>("", secret),
         .password_file = *rc::gen::element<std::string>("", "/run/secrets/registry"),
@@ -261,11 +261,11 @@ TEST_CASE("Fields that could carry a secret refuse one", "[recovery][record][err
 
 TEST_CASE("Credentials are recorded by the first place that was named", "[recovery][record]") {
   using Kind = CredentialSource::Kind;
-  CredentialOptions options{.username = "me",
-                            .password = "p",
-                            .password_file = "/f",
-                            .helper = "h",
-                            .docker_config = "/c"};
+  GivenCredentials options{.username = "me",
+                           .password = "p",
+                           .password_file = "/f",
+                           .helper = "h",
+                           .docker_config = "/c"};
 
   CHECK(credential_source(options) == CredentialSource{Kind::given, "", ""});
   options.password.clear();
