@@ -4,12 +4,10 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -20,7 +18,6 @@
 
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <erofs_oci/core/bytes.hpp>
@@ -33,52 +30,14 @@
 #include <erofs_oci/erofs/reader.hpp>
 #include <erofs_oci/erofs/walk.hpp>
 #include <erofs_oci/fuse/api.hpp>
+#include <erofs_oci/fuse/listing.hpp>
 #include <erofs_oci/fuse/mount.hpp>
+#include <erofs_oci/fuse/node.hpp>
 #include <erofs_oci/fuse/reply.hpp>
 #include <erofs_oci/fuse/server.hpp>
 #include <erofs_oci/fuse/session.hpp>
 
 namespace erofs_oci {
-
-namespace fuse::detail {
-
-/// What stat(2) says of an inode, as the kernel's EROFS says it.
-[[nodiscard]] inline struct stat stat_of(erofs::Inode const& inode) {
-  struct stat status{};
-  auto const& r = inode.record;
-  status.st_ino = inode.nid;
-  status.st_mode = r.mode;
-  status.st_nlink = r.links;
-  status.st_uid = r.uid;
-  status.st_gid = r.gid;
-  auto const device = inode.device();
-  status.st_rdev = makedev(device.major, device.minor);
-  status.st_size = static_cast<off_t>(r.size);
-  status.st_blksize = 4096;
-  status.st_blocks = static_cast<blkcnt_t>(r.size / 512 + (r.size % 512 != 0 ? 1 : 0));
-  status.st_mtim.tv_sec = inode.mtime.seconds;
-  status.st_mtim.tv_nsec = static_cast<long>(inode.mtime.nanoseconds);
-  status.st_ctim = status.st_atim = status.st_mtim;
-  return status;
-}
-
-/// A place in a directory as the offset of readdir(3): where to go on, and 0 for the beginning.
-/// Entries have fixed places in fixed blocks, so it means the same for ever.
-struct DirectoryPlace {
-  std::uint64_t block = 0;
-  std::uint64_t entry = 0;  ///< in the block; a block of 64 KiB has less than 2^13
-
-  [[nodiscard]] off_t offset() const noexcept {
-    return static_cast<off_t>((block << 16 | entry) + 1);
-  }
-  [[nodiscard]] static DirectoryPlace of(off_t offset) noexcept {
-    if (offset <= 0) return {};
-    auto const value = static_cast<std::uint64_t>(offset) - 1;
-    return {value >> 16, value & 0xffff};
-  }
-};
-
-}  // namespace fuse::detail
 
 /// Serves the files of an image as a read-only file system.
 ///
@@ -138,6 +97,7 @@ class FuseTree {
 
  private:
   using Inode = erofs::Inode;
+  using Listing = fuse::detail::Listing<Source>;
 
   fuse::detail::Handlers handlers() {
     return {operations(), this, is_remote(reader_.frame().image())};
@@ -168,24 +128,8 @@ class FuseTree {
     return *static_cast<FuseTree*>(::fuse_req_userdata(request));
   }
 
-  // FUSE's root is 1 and 0 means none, so every other node is the nid moved out of their way.
-  [[nodiscard]] fuse_ino_t node_of(std::uint64_t nid) const noexcept {
-    return nid == reader_.superblock().root() ? FUSE_ROOT_ID : nid + 2;
-  }
-  [[nodiscard]] std::uint64_t nid_of(fuse_ino_t node) const noexcept {
-    return node == FUSE_ROOT_ID ? reader_.superblock().root() : node - 2;
-  }
-
-  [[nodiscard]] fuse_entry_param entry_of(Inode const& inode) const {
-    fuse_entry_param entry{};
-    entry.ino = node_of(inode.nid);
-    entry.attr = fuse::detail::stat_of(inode);
-    entry.attr_timeout = entry.entry_timeout = fuse::detail::for_ever;
-    return entry;
-  }
-
-  void report(FuseFailure const& failure) const {
-    if (options_.on_failure) options_.on_failure(failure);
+  [[nodiscard]] fuse::detail::Nodes nodes() const noexcept {
+    return fuse::detail::Nodes(reader_.superblock().root());
   }
 
   static void reply_failure(fuse_req_t request, FuseFailure const& failure) {
@@ -198,7 +142,7 @@ class FuseTree {
                          F const& handler) noexcept {
     fuse::detail::handle(request, [&] {
       auto const& me = self(request);
-      auto const nid = me.nid_of(node);
+      auto const nid = me.nodes().nid_of(node);
       auto const inode = me.reader_.inode(nid);
       if (!inode) return reply_failure(request, {operation, nid, {}, 0, 0, inode.error()});
       handler(me, *inode);
@@ -220,7 +164,7 @@ class FuseTree {
     with_inode(request, "lookup", parent, [&](FuseTree const& me, Inode const& directory) {
       auto const name = std::string_view(raw_name);
       if (name == ".") {  // of a file handle, and also of what is no directory
-        auto const entry = me.entry_of(directory);
+        auto const entry = me.nodes().entry_of(directory);
         ::fuse_reply_entry(request, &entry);
         return;
       }
@@ -242,7 +186,7 @@ class FuseTree {
       if (*found) {
         auto const inode = me.reader_.inode((*found)->first);
         if (!inode) return failed(inode.error());
-        entry = me.entry_of(*inode);
+        entry = me.nodes().entry_of(*inode);
       }
       ::fuse_reply_entry(request, &entry);
     });
@@ -344,66 +288,6 @@ class FuseTree {
          });
   }
 
-  /// One reply's worth of a directory.
-  struct Listing {
-    FuseTree const& tree;
-    fuse_req_t request;
-    std::span<std::byte> out;
-    std::size_t used = 0;
-    std::array<char, erofs::max_name_length + 1> name{};
-
-    /// Whether there was room.
-    bool add(erofs::DirEntry const& entry, off_t next) {
-      struct stat status{};
-      status.st_ino = entry.nid;
-      status.st_mode = type_bits(entry.type);
-      return take(::fuse_add_direntry(request, free_text(), out.size() - used, text_of(entry.name),
-                                      &status, next));
-    }
-
-    bool add_plus(erofs::DirEntry const& entry, off_t next) {
-      fuse_entry_param parameters{};  // node 0: the kernel learns the name, and asks when needed
-      parameters.attr.st_ino = entry.nid;
-      parameters.attr.st_mode = type_bits(entry.type);
-      // What does not fit need not be read, and asks for no room in the inode's own words.
-      auto const room =
-          ::fuse_add_direntry_plus(request, nullptr, 0, text_of(entry.name), nullptr, next);
-      if (room > out.size() - used) return false;
-      if (!entry.is_dot()) {
-        auto const inode = tree.reader_.inode(entry.nid);
-        if (inode) {
-          parameters = tree.entry_of(*inode);
-        } else {  // the other names are good; who asks for this one will be told
-          tree.report({"readdirplus", entry.nid, entry.name, 0, 0, inode.error()});
-        }
-      }
-      return take(::fuse_add_direntry_plus(request, free_text(), out.size() - used,
-                                           text_of(entry.name), &parameters, next));
-    }
-
-   private:
-    char* free_text() noexcept { return reinterpret_cast<char*>(out.data()) + used; }
-
-    char const* text_of(std::string_view text) noexcept {
-      std::memcpy(name.data(), text.data(), text.size());
-      name[text.size()] = '\0';
-      return name.data();
-    }
-
-    bool take(std::size_t n) noexcept {
-      if (n > out.size() - used) return false;
-      used += n;
-      return true;
-    }
-
-    static mode_t type_bits(erofs::FileType type) noexcept {
-      constexpr std::array<mode_t, 8> bits{0,       S_IFREG, S_IFDIR,  S_IFCHR,
-                                           S_IFBLK, S_IFIFO, S_IFSOCK, S_IFLNK};
-      auto const i = static_cast<std::size_t>(type);
-      return i < bits.size() ? bits[i] : 0;
-    }
-  };
-
   template <class Add>
   static void list(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset,
                    Add const& add) noexcept {
@@ -412,7 +296,7 @@ class FuseTree {
         ::fuse_reply_err(request, ENOTDIR);
         return;
       }
-      Listing listing{me, request, fuse::detail::scratch(size)};
+      Listing listing(request, fuse::detail::scratch(size), me.reader_, me.options_.on_failure);
       auto place = fuse::detail::DirectoryPlace::of(offset);
       auto const first = place.block;
       // Writers may leave "." out and say so.
@@ -428,10 +312,11 @@ class FuseTree {
         return !full;
       };
       auto const ok = full ? Result<void>() : me.reader_.read_blocks(directory, visit, first);
-      if (!ok && listing.used == 0) {  // else the reader comes back for the rest, and is told then
+      if (!ok &&
+          listing.bytes().empty()) {  // else the reader comes back for the rest, and is told then
         return reply_failure(request, {"readdir", directory.nid, {}, 0, 0, ok.error()});
       }
-      fuse::detail::reply_bytes(request, listing.out.first(listing.used));
+      fuse::detail::reply_bytes(request, listing.bytes());
     });
   }
 
