@@ -58,8 +58,10 @@
 #include <erofs_oci/fuse/fuse_tree.hpp>
 #include <erofs_oci/fuse/host_support.hpp>
 #include <erofs_oci/fuse/kernel_version.hpp>
+#include <erofs_oci/fuse/listing.hpp>
 #include <erofs_oci/fuse/loop_device.hpp>
 #include <erofs_oci/fuse/mount.hpp>
+#include <erofs_oci/fuse/node.hpp>
 #include <erofs_oci/fuse/privilege.hpp>
 #include <erofs_oci/fuse/reply.hpp>
 #include <erofs_oci/fuse/server.hpp>
@@ -88,6 +90,7 @@
 #include <erofs_oci/image/open.hpp>
 #include <erofs_oci/image/open_layers.hpp>
 #include <erofs_oci/image/placement.hpp>
+#include <erofs_oci/image/soci_layer.hpp>
 #include <erofs_oci/nbd/buffer_pool.hpp>
 #include <erofs_oci/nbd/connect.hpp>
 #include <erofs_oci/nbd/device.hpp>

@@ -170,6 +170,7 @@ class FuseSession {
       std::array<char*, 2> words{name.data(), nullptr};
       fuse_args arguments{1, words.data(), 0};
       session.reset(::fuse_session_new(&arguments, &operations, sizeof operations, user));
+      ::fuse_opt_free_args(&arguments);
       auto const path = "/dev/fd/" + std::to_string(theirs->get());
       if (!session || ::fuse_session_mount(session.get(), path.c_str()) != 0) {
         return fail(make_error_code(std::errc::not_enough_memory), "libfuse");

@@ -66,11 +66,13 @@ class FakeKernel {
 
   /// The server's end; several servers can have it, one after the other.
   [[nodiscard]] FuseConnection connection(Bytes opening = {}) const {
+    std::lock_guard const lock(mutex_);
     return FuseConnection{UniqueFd(::dup(theirs_.get())), std::move(opening)};
   }
 
   /// Ends the connection, as unmounting does.
   void hang_up() {
+    std::lock_guard const lock(mutex_);
     theirs_.reset();
     ours_.reset();
   }
@@ -141,6 +143,7 @@ class FakeKernel {
   std::uint32_t caller = 0;  ///< user id of who asks
 
  private:
+  mutable std::mutex mutex_;  // so that it is seen that a server has its end before we close ours
   UniqueFd ours_;
   UniqueFd theirs_;
   std::uint64_t unique_ = 0;
