@@ -156,6 +156,9 @@ class Keeper {
 
   [[nodiscard]] Signals const& signals() const noexcept { return signals_; }
 
+  /// Closed at the other end once nobody waits for a mount any more.
+  [[nodiscard]] int link_fd() const noexcept { return link_.fd(); }
+
   /// Ends the device when nothing is mounted from it any more, where the kernel does not.
   void watch_mount() noexcept { watches_ = true; }
 
@@ -279,7 +282,7 @@ Result<void> serve_with(Connect connect, erofs_oci::DeviceImage image, Options c
 }
 
 Result<void> open_and_serve(Options const& options, Keeper& keeper, Life life, Log& log) {
-  auto image = open_or_exit(options.image, keeper.signals(), log);
+  auto image = open_or_exit(options.image, keeper.signals(), log, keeper.link_fd());
   if (!image) return fail(std::move(image).error());
   auto const attach = choose_attach(options.mount.attach);
   if (!attach) return fail(attach.error());

@@ -1,241 +1,93 @@
 // SPDX-License-Identifier: Apache-2.0
-// From options to a source: the one part that knows registries, layouts and files.
 #include "image.hpp"
 
-#include <algorithm>
-#include <filesystem>
-#include <limits>
 #include <optional>
-#include <string_view>
-#include <system_error>
 #include <utility>
 
-#include <erofs_oci/combinator/retry.hpp>
 #include <erofs_oci/core/any_source.hpp>
-#include <erofs_oci/http/http.hpp>
-#include <erofs_oci/oci/credentials.hpp>
-#include <erofs_oci/oci/layout.hpp>
-#include <erofs_oci/oci/manifest.hpp>
-#include <erofs_oci/oci/reference.hpp>
+#include <erofs_oci/image/open_layers.hpp>
 #include <erofs_oci/source/local.hpp>
+
+#include "indexing.hpp"
 
 namespace mount_oci {
 namespace {
 
 using erofs_oci::AnySource;
-using erofs_oci::Descriptor;
-using erofs_oci::Digest;
+using erofs_oci::DeviceImage;
 using erofs_oci::fail;
 using erofs_oci::LayerSources;
 using erofs_oci::Local;
-using erofs_oci::Manifest;
-using erofs_oci::Platform;
-using std::chrono::milliseconds;
 
-// ---------------------------------------------------------------- which layer
-
-Result<Platform> wanted_platform(ImageOptions const& options) {
-  if (options.platform.empty()) return Platform::host();
-  return Platform::parse(options.platform);
-}
-
-/// The layer that the options name, or the only one.
-Result<Descriptor> choose_layer(Manifest const& manifest, ImageOptions const& options) {
-  auto const& layers = manifest.layers;
-  auto const last = std::to_string(layers.empty() ? 0 : layers.size() - 1);
-  if (!options.blob.empty()) {
-    auto const digest = Digest::parse(options.blob);
-    if (!digest) return fail(digest.error());
-    auto const found = std::ranges::find(layers, *digest, &Descriptor::digest);
-    if (found != layers.end()) return *found;
-    return fail(Errc::not_found, "layer digest " + options.blob + " not found in image layers");
-  }
-  if (options.layer) {
-    if (*options.layer < layers.size()) return layers[*options.layer];
-    return fail(Errc::invalid_argument, "layer index " + std::to_string(*options.layer) +
-                                            " out of range (0.." + last + ")");
-  }
-  if (layers.size() == 1) return layers.front();
-  return fail(Errc::invalid_argument, "the image has " + std::to_string(layers.size()) +
-                                          " layers (0.." + last +
-                                          "): name one with oci.layer or oci.blob");
-}
-
-// ---------------------------------------------------------------- a registry
-
-/// Times that add up: an attempt that begins as late as retrying allows can still end, by its own
-/// limits, before the read's deadline.
-erofs_oci::HttpLimits limits_of(ImageOptions const& options) {
-  milliseconds const total = options.timeout;
-  erofs_oci::HttpLimits limits;
-  limits.total = total;
-  limits.connect = std::min(limits.connect, total / 4);
-  limits.idle = std::min(limits.idle, total / 3);
-  return limits;
-}
-
-erofs_oci::Backoff backoff_of(ImageOptions const& options, erofs_oci::HttpLimits const& limits) {
-  auto const most = limits.total - limits.connect - limits.idle;
-  erofs_oci::Backoff backoff;
-  backoff.attempts = std::numeric_limits<unsigned>::max();
-  backoff.total = options.retry ? std::min<milliseconds>(*options.retry, most) : most;
-  if (options.retry == std::chrono::seconds(0)) backoff.attempts = 1;
-  return backoff;
-}
-
-/// Who to log in as: as the options say, else as docker's and podman's files do.
-Result<erofs_oci::CredentialLookup> credentials_of(ImageOptions const& options) {
-  hide_memory();
-  erofs_oci::CredentialOptions where;
-  if (options.username.empty()) {
-    where.config_files = erofs_oci::default_config_files();
-    return erofs_oci::credential_lookup(std::move(where));
-  }
-  where.given = {options.username, options.password, {}, {}};
-  if (!options.password_file.empty()) {
-    auto password = erofs_oci::read_password_file(options.password_file);
-    if (!password) return fail(std::move(password).error(), "oci.password_file");
-    where.given->password = *std::move(password);
-  }
-  return erofs_oci::credential_lookup(std::move(where));
-}
-
-erofs_oci::Mirror mirror_of(std::string_view text, ImageOptions const& options) {
-  using Protocol = erofs_oci::RegistryProtocol;
-  constexpr std::string_view http = "http://";
-  constexpr std::string_view https = "https://";
-  if (text.starts_with(http)) return {std::string(text.substr(http.size())), Protocol::http};
-  if (text.starts_with(https)) return {std::string(text.substr(https.size())), Protocol::https};
-  return {std::string(text), options.insecure ? Protocol::http : Protocol::https};
-}
-
-/// A transport for the options' certificates. The file is read for each connection, so that it must
-/// be found after a change of the working directory, too.
-Result<erofs_oci::HttplibTransport> transport_of(ImageOptions const& options) {
-  erofs_oci::HttplibOptions http;
-  if (!options.ca.empty()) {
-    auto const readable = erofs_oci::open_read(options.ca);
-    if (!readable) return fail(readable.error(), "oci.ca");
-    http.ca_file = std::filesystem::absolute(options.ca).string();
-  }
-  auto proxies = erofs_oci::Proxies::from_environment();
-  if (!proxies) return fail(std::move(proxies).error(), "environment");
-  http.proxies = *std::move(proxies);
-  http.idle_connections = options.connections;
-  return erofs_oci::HttplibTransport(std::move(http));
-}
-
-Result<LayerSources> open_remote(ImageOptions const& options) {
-  auto reference = erofs_oci::Reference::parse(options.image);
-  if (!reference) return fail(std::move(reference).error());
-  auto const platform = wanted_platform(options);
-  if (!platform) return fail(platform.error());
-  auto credentials = credentials_of(options);
-  if (!credentials) return fail(std::move(credentials).error());
-  auto transport = transport_of(options);
-  if (!transport) return fail(std::move(transport).error());
-
-  erofs_oci::RegistryOptions settings;
-  if (options.insecure) settings.protocol = erofs_oci::RegistryProtocol::http;
-  for (auto const& mirror : options.mirrors) settings.mirrors.push_back(mirror_of(mirror, options));
-  settings.credentials = *std::move(credentials);
-  settings.limits = limits_of(options);
-  auto const registry =
-      erofs_oci::Registry::make(*std::move(reference), settings, *std::move(transport));
-  if (!registry) return fail(registry.error());
-
-  auto const image = registry->resolve(*platform);
-  if (!image) return fail(image.error());
-  auto const layer = choose_layer(image->manifest, options);
-  if (!layer) return fail(layer.error());
-  auto blob = erofs_oci::Retry(registry->blob(*layer), backoff_of(options, settings.limits));
-  return LayerSources{AnySource(std::move(blob)), {}, {}, layer->media_type};
-}
-
-// ---------------------------------------------------------------- an OCI image layout
-
-/// `DIR[:NAME]`; a directory whose name has a colon is taken as it is. NAME is a tag, or a digest
-/// behind an `@`.
-std::pair<std::string, std::string> split_layout(std::string_view text) {
-  std::error_code ignored;
-  if (std::filesystem::is_directory(text, ignored)) return {std::string(text), {}};
-  auto const at = text.rfind('@');
-  auto const cut = at != std::string_view::npos ? at : text.rfind(':');
-  if (cut == std::string_view::npos) return {std::string(text), {}};
-  return {std::string(text.substr(0, cut)), std::string(text.substr(cut + 1))};
-}
-
-Result<LayerSources> open_layout(std::string_view name, ImageOptions const& options) {
-  auto const platform = wanted_platform(options);
-  if (!platform) return fail(platform.error());
-  auto const [directory, wanted] = split_layout(name);
-  auto const layout = erofs_oci::Layout::open(directory);
-  if (!layout) return fail(layout.error());
-  auto const image = layout->resolve(wanted, *platform);
-  if (!image) return fail(image.error());
-  auto const layer = choose_layer(image->manifest, options);
-  if (!layer) return fail(layer.error());
-  auto blob = layout->blob(*layer);
-  if (!blob) return fail(std::move(blob).error());
-  return LayerSources{AnySource(*std::move(blob)), {}, {}, layer->media_type};
-}
-
-// ---------------------------------------------------------------- all together
-
-Result<AnySource> open_file(std::string const& path) {
+Result<std::optional<AnySource>> open_part(std::string const& path, char const* word) {
+  if (path.empty()) return std::optional<AnySource>();
   auto file = Local::open(path);
-  if (!file) return fail(std::move(file).error());
-  return AnySource(*std::move(file));
+  if (!file) return fail(std::move(file).error(), word);
+  return std::optional(AnySource(*std::move(file)));
 }
 
-Result<LayerSources> open_plain(std::string const& path, ImageOptions const& options) {
-  if (!options.blob.empty() || options.layer) {
-    return fail(Errc::invalid_argument, "a file is one layer: neither oci.blob nor oci.layer");
+/// One layer, with the index that the user gives.
+Result<DeviceImage> open_with_index(ImageOptions const& options, Log const& log) {
+  // The files first: they cost no request.
+  auto tarindex = open_part(options.tarindex, "oci.tarindex");
+  if (!tarindex) return fail(std::move(tarindex).error());
+  auto zinfo = open_part(options.zinfo, "oci.zinfo");
+  if (!zinfo) return fail(std::move(zinfo).error());
+  auto const found = find_image(options, log);
+  if (!found) return fail(found.error());
+  if (found->layers.size() != 1) {
+    return fail(Errc::invalid_argument,
+                options.image + ": the image has " + std::to_string(found->layers.size()) +
+                    " layers (0.." + std::to_string(found->layers.size() - 1) +
+                    "), and an index is of one: name it with oci.layer or oci.blob");
   }
-  auto blob = open_file(path);
-  if (!blob) return fail(std::move(blob).error());
-  return LayerSources{*std::move(blob), {}, {}, {}};
-}
-
-Result<LayerSources> open_layer(ImageOptions const& options) {
-  auto const image = std::string_view(options.image);
-  constexpr std::string_view layout = "oci:";
-  constexpr std::string_view file = "file:";
-  if (image.starts_with(layout)) return open_layout(image.substr(layout.size()), options);
-  if (image.starts_with(file)) return open_plain(options.image.substr(file.size()), options);
-  if (image.starts_with("/") || image.starts_with("./") || image.starts_with("../")) {
-    return open_plain(options.image, options);
-  }
-  return open_remote(options);
+  auto const& layer = found->layers.front();
+  auto image = erofs_oci::open_image(
+      {AnySource(layer.blob), *std::move(tarindex), *std::move(zinfo), layer.descriptor.media_type},
+      read_options(options));
+  if (!image) return fail(std::move(image).error(), options.image);
+  return image;
 }
 
 }  // namespace
 
-Result<erofs_oci::DeviceImage> open_source(ImageOptions const& options, Log const& log) {
-  // The files first: they cost no request.
-  std::optional<AnySource> tarindex;
-  std::optional<AnySource> zinfo;
-  if (!options.tarindex.empty()) {
-    auto file = open_file(options.tarindex);
-    if (!file) return fail(std::move(file).error(), "oci.tarindex");
-    tarindex = *std::move(file);
+Result<bool> is_native(FoundImage const& found) {
+  if (found.layers.size() != 1) return false;
+  auto const& layer = found.layers.front();
+  auto native = erofs_oci::is_erofs_layer(layer.layer());
+  if (!native) return fail(std::move(native).error(), found.name);
+  return native;
+}
+
+Result<DeviceImage> open_source(ImageOptions const& options, Log const& log,
+                                ExitOnSignal const* guard) {
+  if (has_own_index(options)) return open_with_index(options, log);
+  auto found = find_image(options, log);
+  if (!found) return fail(found.error());
+  auto const native = is_native(*found);
+  if (!native) return fail(native.error());
+  if (*native) {
+    auto const& layer = found->layers.front();
+    auto image = erofs_oci::open_image({AnySource(layer.blob), {}, {}, layer.descriptor.media_type},
+                                       read_options(options));
+    if (!image) return fail(std::move(image).error(), options.image);
+    return image;
   }
-  if (!options.zinfo.empty()) {
-    auto file = open_file(options.zinfo);
-    if (!file) return fail(std::move(file).error(), "oci.zinfo");
-    zinfo = *std::move(file);
-  }
-  auto layer = open_layer(options);
-  if (!layer) return fail(std::move(layer).error(), options.image);
-  log.say(Level::info, "blob " + erofs_oci::describe(layer->blob) + ", " +
-                           std::to_string(layer->blob.size()) + " bytes");
-  layer->tarindex = std::move(tarindex);
-  layer->zinfo = std::move(zinfo);
-  auto image = erofs_oci::open_image(*std::move(layer), {.cache_bytes = options.cache,
-                                                         .deadline = options.timeout,
-                                                         .connections = options.connections});
-  if (!image) return fail(std::move(image).error(), options.image);
-  return image;
+  auto indexed = index_image(*found, options, log, guard);
+  if (!indexed) return fail(std::move(indexed).error(), options.image);
+  auto merged = erofs_oci::open_layers(found->image_layers(), indexed->indexes,
+                                       read_options(options), indexed->options(log));
+  if (!merged) return fail(std::move(merged).error(), options.image);
+  return std::move(merged->device);
+}
+
+Result<ImageReader> open_reader(ImageOptions const& options, Log const& log,
+                                ExitOnSignal const* guard) {
+  auto image = open_source(options, log, guard);
+  if (!image) return fail(std::move(image).error());
+  auto reader = ImageReader::open(std::move(image->source));
+  if (!reader) return fail(std::move(reader).error(), options.image);
+  return reader;
 }
 
 }  // namespace mount_oci

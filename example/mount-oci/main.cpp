@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // mount-oci: wires the command line to the commands and their results to an exit status.
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <string_view>
+#include <system_error>
 
 #include "commands.hpp"
+#include "reading.hpp"
 
 #ifndef MOUNT_OCI_VERSION
 #define MOUNT_OCI_VERSION "unknown"
@@ -16,12 +20,13 @@ namespace {
 constexpr int usage_status = 1;
 constexpr int system_status = 2;
 constexpr int mount_status = 32;
+constexpr int broken_pipe_status = 128 + SIGPIPE;
 
 void print(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
-Result<void> run(Options const& options, Log& log) {
+Result<void> run_service(Options const& options, Log& log) {
   switch (options.command) {
     case Command::mount: return run_mount(options, log);
     case Command::umount: return run_umount(options.umount, log);
@@ -29,14 +34,41 @@ Result<void> run(Options const& options, Log& log) {
     case Command::registry: return run_registry(options.registry, log);
     case Command::help: print(manual(options.topic)); return {};
     case Command::version: print("mount-oci (erofs_oci) " MOUNT_OCI_VERSION "\n"); return {};
+    default: return {};
   }
-  return {};
+}
+
+/// Whether the command reads an image and ends.
+bool reads(Command command) {
+  switch (command) {
+    case Command::index:
+    case Command::ls:
+    case Command::cat:
+    case Command::stat:
+    case Command::find:
+    case Command::extract:
+    case Command::fsck:
+    case Command::image: return true;
+    default: return false;
+  }
+}
+
+Result<int> run(Options const& options, Log& log) {
+  if (reads(options.command)) return run_reading(options, log);
+  auto const done = run_service(options, log);
+  if (!done) return tl::unexpected(done.error());
+  return 0;
 }
 
 int run_and_report(Options const& options) {
   Log log(options.verbosity);
   auto const done = run(options, log);
-  if (done) return 0;
+  if (done) return *done;
+  // The reader of a pipe has gone: as if the signal had come that was ignored.
+  auto const& error = done.error();
+  if (error.code == std::errc::broken_pipe && error.context.starts_with("standard output")) {
+    return broken_pipe_status;
+  }
   log.say(Level::error, done.error().message());
   auto const mounts = options.command == Command::mount || options.command == Command::umount;
   return exit_status(done.error(), mounts ? mount_status : system_status);

@@ -1,26 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 // The manual pages.
-#include "options.hpp"
+#include "manual.hpp"
 
 namespace mount_oci {
 namespace {
 
 constexpr std::string_view overview =
-    R"(mount-oci - mount unmodified OCI layers without downloading them
+    R"(mount-oci - mount unmodified OCI images without downloading them
 
 SYNOPSIS
   mount-oci [mount] [-t erofs.nbd] [-o LIST]... IMAGE MOUNTPOINT
   mount-oci umount TARGET
   mount-oci serve [-o LIST]... (--socket PATH | --listen HOST:PORT) IMAGE
   mount-oci registry [OPTION]... DIR
+  mount-oci COMMAND [-o LIST]... IMAGE [PATH]...
   mount-oci COMMAND --help
   mount-oci --help | --version
 
 COMMANDS
-  mount     mount a layer of an image; done when no command is named
+  mount     mount an image, or a layer of it; done when no command is named
   umount    unmount it and end the program that serves it
   serve     serve the same bytes to NBD clients (nbdcopy, qemu, nbd-client)
   registry  be a read-only registry over an OCI image layout, for tests and benches
+
+  index     make the indexes that the other commands need, ahead of time or as files
+  ls, cat, stat, find
+            look into an image without mounting it
+  extract   unpack it, to a directory or as a tar
+  fsck      check it
+  image     show its layers
 
 Installed under the name mount.erofs.nbd or mount.erofs, the program is the helper that
 `mount -t erofs.nbd` runs.
@@ -38,16 +46,21 @@ EXIT STATUS
   32 the image could not be opened, attached or mounted, or not be unmounted
 )";
 
-constexpr std::string_view mount_page = R"(mount-oci mount - mount a layer of an OCI image
+constexpr std::string_view mount_page = R"(mount-oci mount - mount an OCI image, or a layer of one
 
 SYNOPSIS
   mount-oci [mount] [OPTION]... IMAGE MOUNTPOINT
   mount.erofs.nbd IMAGE MOUNTPOINT [-sfnv] [-N NAMESPACE] [-o LIST] [-t TYPE]
 
 DESCRIPTION
-  Serves the layer on a network block device of this machine and mounts that as EROFS. Bytes are
+  Serves the image on a network block device of this machine and mounts that as EROFS. Bytes are
   fetched from the registry when they are read. Returns when files can be read; a daemon stays
-  behind and ends with umount(8). Needs root, the nbd module, and Linux 6.4 or newer for oci.tarindex.
+  behind and ends with umount(8). Needs root, the nbd module, and Linux 6.4 or newer unless the layer
+  is an EROFS image.
+
+  A layer that the index store does not know is read once to make its index, all such layers side by
+  side, with a progress bar on a terminal; after that, and for the next mount, only what is used is
+  fetched.
 
 IMAGE
   [REGISTRY/]REPOSITORY[:TAG][@DIGEST]  in a registry; Docker Hub if none is named
@@ -55,10 +68,13 @@ IMAGE
   file:PATH, /PATH, ./PATH              a blob by itself
 
 WHICH BYTES ARE MOUNTED
+  All layers as one file system, or with oci.layer or oci.blob that one. A layer may be a tar, gzipped
+  or not, or by itself an EROFS image. Layers in zstd are refused. With an index of one's own, one
+  layer:
+
   oci.tarindex and oci.zinfo   the tarindex, then the decompressed tar.gz
   oci.tarindex                 the tarindex, then the blob, which is a plain tar
   oci.zinfo                    the decompressed blob, which is a gzipped EROFS image
-  neither                      the blob, which is an EROFS image
 
 OPTIONS
   -o, --options LIST    words separated by commas; repeatable, see below
@@ -77,12 +93,13 @@ WORDS OF -o
   a comma or a backslash from meaning anything.
 
   oci.blob=[sha256:]HEX        the layer with this digest
-  oci.layer=N                  the layer with this number, from 0; needed, or oci.blob, if the image
-                               has several
+  oci.layer=N                  the layer with this number, from 0
   oci.platform=OS/ARCH[/VARIANT]
                                which image of a multi-platform image; default: this machine's
   oci.tarindex=PATH            EROFS image of the metadata, as `mkfs.erofs --tar=i` makes it
   oci.zinfo=PATH               gzip checkpoints, as `mkfs.erofs --gzinfo=PATH` makes them
+  oci.store=DIR|none           where indexes are kept; default: /var/lib/erofs_oci for root, else
+                               $XDG_CACHE_HOME/erofs_oci or ~/.cache/erofs_oci
   oci.username=NAME            log in to the registry
   oci.password_file=PATH       with the first line of this file as password
   oci.password=TEXT            with this password; it is taken out of the process list at once, but
@@ -106,7 +123,8 @@ WORDS OF -o
 
   Without oci.username, credentials are looked up where docker and podman keep them.
 
-EXAMPLE
+EXAMPLES
+  mount-oci registry.example.com/app:1.2 /mnt
   mount-oci -t erofs.nbd -o oci.blob=sha256:12...,oci.platform=linux/amd64,\
 oci.tarindex=layer.erofs,oci.zinfo=layer.zinfo registry.example.com/app:1.2 /mnt
 
@@ -128,7 +146,7 @@ EXIT STATUS
   0 done, 1 wrong command line, 32 busy or failed
 )";
 
-constexpr std::string_view serve_page = R"(mount-oci serve - serve a layer to NBD clients
+constexpr std::string_view serve_page = R"(mount-oci serve - serve an image to NBD clients
 
 SYNOPSIS
   mount-oci serve [-o LIST]... (--socket PATH | --listen HOST:PORT) IMAGE
@@ -143,7 +161,7 @@ OPTIONS
   --listen HOST:PORT    a TCP port; 0 takes a free one
 
 EXAMPLE
-  mount-oci serve --socket /tmp/s -o oci.layer=0,oci.tarindex=l.erofs,oci.zinfo=l.zinfo oci:image &
+  mount-oci serve --socket /tmp/s oci:image &
   nbdcopy 'nbd+unix:///?socket=/tmp/s' disk.img
 
 EXIT STATUS
@@ -202,10 +220,10 @@ std::string_view manual(Command topic) {
     case Command::umount: return umount_page;
     case Command::serve: return serve_page;
     case Command::registry: return registry_page;
-    case Command::help:
-    case Command::version: break;
+    default: break;
   }
-  return overview;
+  auto const page = reading_manual(topic);
+  return page.empty() ? overview : page;
 }
 
 }  // namespace mount_oci

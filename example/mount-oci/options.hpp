@@ -15,7 +15,22 @@
 namespace mount_oci {
 
 /// What to do.
-enum class Command { mount, umount, serve, registry, help, version };
+enum class Command {
+  mount,
+  umount,
+  serve,
+  registry,
+  index,
+  ls,
+  cat,
+  stat,
+  find,
+  extract,
+  fsck,
+  image,
+  help,
+  version,
+};
 
 /// By which kernel interface a device is set up.
 enum class Attach {
@@ -35,6 +50,7 @@ struct ImageOptions {
   std::string password_file;         ///< a file whose first line is the password
   std::string tarindex;              ///< path of the EROFS image of the layer's metadata, or empty
   std::string zinfo;                 ///< path of the gzip checkpoint index, or empty
+  std::string store;                 ///< directory of indexes, `none`, or empty for the usual one
   std::string ca;                    ///< path of a PEM bundle of more trusted authorities, or empty
   std::vector<std::string> mirrors;  ///< registries to ask when the image's own fails
   bool insecure = false;             ///< plain http
@@ -102,6 +118,22 @@ struct RegistryOptions {
   std::string count;        ///< file that gets the counters at the end, or empty
 };
 
+/// The commands that read an image without mounting it.
+struct ReadOptions {
+  std::vector<std::string> paths;  ///< in the image; empty: all of it
+  bool json = false;               ///< for programs: JSON
+  bool long_form = false;          ///< `ls`: with modes, owners, sizes, times
+  bool recursive = false;          ///< `ls`: directories below, too
+  std::string name;                ///< `find`: pattern that the last component matches, or empty
+  char type = 0;                   ///< `find`: one of fdlcbps, or 0 for all
+  bool print0 = false;             ///< `find`: a NUL behind each path
+  std::string directory;           ///< `extract`: where to
+  bool tar = false;                ///< `extract`: a tar on standard output
+  bool data = false;               ///< `fsck`: read every byte
+  std::string output;   ///< `index`: a directory for files that other tools read, or empty
+  bool verify = false;  ///< `index`: compare with the layer
+};
+
 /// The whole command line.
 struct Options {
   Command command = Command::mount;
@@ -113,6 +145,7 @@ struct Options {
   UmountOptions umount;
   ServeOptions serve;
   RegistryOptions registry;
+  ReadOptions read;
 };
 
 /// Why a command line means nothing.

@@ -70,18 +70,33 @@ bool Signals::wait_or(int other) const noexcept {
   return wait() != 0;
 }
 
-Result<ExitOnSignal> ExitOnSignal::make(Signals const& signals) {
+Result<ExitOnSignal> ExitOnSignal::make(Signals const& signals, int peer) {
   auto over = erofs_oci::nbd::Wakeup::open();
   if (!over) return fail(std::move(over).error());
-  ExitOnSignal guard(std::make_unique<erofs_oci::nbd::Wakeup const>(*std::move(over)));
-  guard.thread_ = std::jthread([&signals, fd = guard.over_->fd()] {
-    if (signals.wait_or(fd)) std::_Exit(128 + SIGTERM);
-  });
+  ExitOnSignal guard(std::make_unique<State>(*std::move(over)));
+  guard.thread_ =
+      std::jthread([state = guard.state_.get(), &signals, peer] { watch(*state, signals, peer); });
   return guard;
 }
 
+void ExitOnSignal::watch(State& state, Signals const& signals, int peer) {
+  constexpr int patience = 3000;  // milliseconds
+  for (;;) {
+    std::array<pollfd, 3> fds{
+        {{state.over.fd(), POLLIN, 0}, {signals.fd(), POLLIN, 0}, {peer, 0, 0}}};
+    auto const stopping = state.stop.stop_requested();
+    auto const n = ::poll(fds.data(), fds.size(), stopping ? patience : -1);
+    if (n < 0 && errno == EINTR) continue;
+    if (fds[0].revents != 0) return;
+    auto const number = fds[1].revents != 0 ? signals.wait() : SIGTERM;
+    if (stopping || !state.pauses) std::_Exit(128 + number);
+    state.stop.request_stop();
+    peer = -1;  // it is not heard of twice
+  }
+}
+
 ExitOnSignal::~ExitOnSignal() {
-  if (over_) over_->notify();
+  if (state_) state_->over.notify();
   if (thread_.joinable()) thread_.join();  // before the eventfd is closed
 }
 

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -37,6 +38,11 @@ class Log {
   /// Writes one line.
   void say(Level level, std::string_view text) const noexcept;
 
+  /// Whether say() would write it.
+  [[nodiscard]] bool says(Level level) const noexcept {
+    return static_cast<int>(level) <= verbosity_;
+  }
+
   /// Writes to syslog(3) from here on.
   void detach() noexcept;
 
@@ -66,23 +72,49 @@ class Signals {
   UniqueFd fd_;
 };
 
-/// While it lives, a signal ends the process at once: for the time in which there is nothing to
-/// clean up yet, but a peer to wait for.
+/// While it lives, a signal ends the process: at once, or, while a Pause lives, by a request to
+/// stop that the work under way can follow.
 class ExitOnSignal {
  public:
+  /// Work that ends by itself once stop_token() says so. A second signal, or 3 seconds more, ends
+  /// the process all the same.
+  class Pause {
+   public:
+    explicit Pause(ExitOnSignal const& guard) noexcept : guard_(guard) {
+      guard_.state_->pauses = true;
+    }
+    Pause(Pause const&) = delete;
+    Pause& operator=(Pause const&) = delete;
+    ~Pause() { guard_.state_->pauses = false; }
+
+   private:
+    ExitOnSignal const& guard_;
+  };
+
   /// Borrows `signals`.
+  /// @param peer  a descriptor whose other end's closing counts as a signal, or -1
   /// @error{an errno, as eventfd(2)}
-  [[nodiscard]] static Result<ExitOnSignal> make(Signals const& signals);
+  [[nodiscard]] static Result<ExitOnSignal> make(Signals const& signals, int peer = -1);
 
   ExitOnSignal(ExitOnSignal&&) = default;
   ExitOnSignal& operator=(ExitOnSignal&&) = delete;
   ~ExitOnSignal();
 
- private:
-  explicit ExitOnSignal(std::unique_ptr<erofs_oci::nbd::Wakeup const> over) noexcept
-      : over_(std::move(over)) {}
+  /// Asked to stop by a signal that came during a Pause.
+  [[nodiscard]] std::stop_token stop_token() const noexcept { return state_->stop.get_token(); }
 
-  std::unique_ptr<erofs_oci::nbd::Wakeup const> over_;  // null once moved from
+ private:
+  struct State {
+    explicit State(erofs_oci::nbd::Wakeup wakeup) : over(std::move(wakeup)) {}
+    erofs_oci::nbd::Wakeup over;
+    std::atomic<bool> pauses{false};
+    std::stop_source stop;
+  };
+
+  explicit ExitOnSignal(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+  static void watch(State& state, Signals const& signals, int peer);
+
+  std::unique_ptr<State> state_;  // null once moved from
   std::jthread thread_;
 };
 

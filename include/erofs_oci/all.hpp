@@ -149,6 +149,7 @@
 #include <erofs_oci/tar/reader.hpp>
 #include <erofs_oci/tar/sparse.hpp>
 #include <erofs_oci/tar/whiteout.hpp>
+#include <erofs_oci/tar/writer.hpp>
 #include <erofs_oci/tarindex/build.hpp>
 #include <erofs_oci/tarindex/layer.hpp>
 #include <erofs_oci/tarindex/links_file.hpp>

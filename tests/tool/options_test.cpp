@@ -114,6 +114,31 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
     CHECK(registry.token_ttl == std::chrono::seconds(5));
     CHECK(registry.redirect_ttl == std::chrono::seconds(7));
   }
+  SECTION("the commands that read an image") {
+    auto const [word, command] =
+        GENERATE(table<char const*, Command>({{"index", Command::index},
+                                              {"ls", Command::ls},
+                                              {"cat", Command::cat},
+                                              {"stat", Command::stat},
+                                              {"find", Command::find},
+                                              {"extract", Command::extract},
+                                              {"fsck", Command::fsck},
+                                              {"image", Command::image}}));
+    auto words = Arguments{word, "-o", "oci.store=/s,oci.layer=1", "-v", "--json", "reg/name:tag"};
+    if (command == Command::cat) words.emplace_back("/etc/passwd");
+    if (command == Command::extract) words.insert(words.end(), {"-C", "dir"});
+    auto const options = parse(words);
+    REQUIRE(options.has_value());
+    CHECK(options->command == command);
+    CHECK(options->image.image == "reg/name:tag");
+    CHECK(options->image.store == "/s");
+    CHECK(options->image.layer == 1u);
+    CHECK(options->read.json);
+    CHECK(options->verbosity == 3);
+    CHECK(parse({word, "--help"})->topic == command);
+    CHECK(error_of({word, "-o", "dax", "i"}) == "-o dax: this command does not mount anything");
+    CHECK(error_of({word, "--wrong", "i"}) == "unexpected argument: --wrong");
+  }
   SECTION("help and version") {
     CHECK(parse({"--help"})->command == Command::help);
     CHECK(parse({"--help"})->topic == Command::help);
@@ -124,7 +149,36 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
   }
 }
 
+TEST_CASE("Commands that read an image have options of their own", "[tool][options]") {
+  auto const read = [](Arguments const& words) { return parse(words)->read; };
+  CHECK(read({"ls", "-lR", "i", "/a", "/b"}).long_form);
+  CHECK(read({"ls", "-lR", "i", "/a", "/b"}).recursive);
+  CHECK(read({"ls", "i", "/a", "/b"}).paths == Arguments{"/a", "/b"});
+  CHECK(read({"find", "-name", "*.so", "-type", "f", "i"}).name == "*.so");
+  CHECK(read({"find", "i", "/lib", "-type", "f"}).type == 'f');
+  CHECK(read({"find", "i", "-print0"}).print0);
+  CHECK(read({"extract", "--tar", "i"}).tar);
+  CHECK(read({"extract", "-C", "d", "i", "etc"}).directory == "d");
+  CHECK(read({"fsck", "--data", "i"}).data);
+  CHECK(read({"index", "--verify", "--output", "d", "i"}).output == "d");
+  CHECK(error_of({"cat", "i"}) == "missing argument: PATH");
+  CHECK(error_of({"ls"}) == "missing argument: IMAGE");
+  CHECK(error_of({"fsck", "i", "/p"}) == "unexpected argument: /p");
+  CHECK(error_of({"extract", "i"}) == "extract: one of -C DIR and --tar is needed");
+  CHECK(error_of({"extract", "--tar", "-C", "d", "i"}) ==
+        "extract: one of -C DIR and --tar is needed");
+  CHECK(error_of({"extract", "--tar", "--json", "i"}) ==
+        "extract: --tar and --json both want standard output");
+  CHECK(error_of({"find", "-type", "x", "i"}) == "find: -type x: not one of f d l c b p s");
+  CHECK(error_of({"find", "-print0", "--json", "i"}) ==
+        "find: -print0 and --json cannot be set together");
+}
+
 TEST_CASE("Every command has a manual page that names its options", "[tool][options]") {
+  CHECK(manual(Command::index).find("--verify") != std::string_view::npos);
+  CHECK(manual(Command::extract).find("--tar") != std::string_view::npos);
+  CHECK(manual(Command::fsck).find("--data") != std::string_view::npos);
+  CHECK(manual(Command::mount).find("oci.store=") != std::string_view::npos);
   CHECK(manual(Command::help).find("EXIT STATUS") != std::string_view::npos);
   CHECK(manual(Command::mount).find("oci.zinfo=") != std::string_view::npos);
   CHECK(manual(Command::umount).find("TARGET") != std::string_view::npos);
@@ -237,7 +291,7 @@ TEST_CASE("What means nothing is refused by name", "[tool][options][error]") {
 
 TEST_CASE("Missing, wrong and superfluous arguments are named", "[tool][options][error]") {
   CHECK(error_of({}) == "missing argument: IMAGE");
-  CHECK(error_of({"image"}) == "missing argument: MOUNTPOINT");
+  CHECK(error_of({"an/image"}) == "missing argument: MOUNTPOINT");
   CHECK(error_of({"image", "/mnt", "more"}) == "unexpected argument: more");
   CHECK(error_of({"image", "/mnt", "--wrong"}) == "unexpected argument: --wrong");
   CHECK(error_of({"umount"}) == "missing argument: TARGET");
@@ -255,7 +309,7 @@ TEST_CASE("Missing, wrong and superfluous arguments are named", "[tool][options]
         "serve: one of --socket PATH and --listen HOST:PORT is needed");
   CHECK(error_of({"serve", "--socket", "a"}) == "missing argument: IMAGE");
   CHECK(error_of({"serve", "--socket", "a", "-o", "dax", "i"}) ==
-        "-o dax: serve does not mount anything");
+        "-o dax: this command does not mount anything");
   CHECK(error_of({"registry"}) == "missing argument: DIR");
   CHECK(error_of({"registry", "--username", "u", "d"}) ==
         "registry: --username and --password-file belong together");

@@ -129,11 +129,17 @@ class Walker {
   Result<void> run() {
     auto const root = reader_.root();
     if (!root) return tl::unexpected(root.error());
-    if (show({path_, 0, FileType::directory, root->nid, &*root, nullptr}) && entered_) {
-      enter(*root);
+    run_from(*root, "/");
+    return {};
+  }
+
+  void run_from(Inode const& start, std::string path) {
+    path_ = std::move(path);
+    if (show({path_, 0, file_type(start.mode()), start.nid, &start, nullptr}) && entered_ &&
+        start.is_directory()) {
+      enter(start);
     }
     while (!stack_.empty() && !stopped_) step();
-    return {};
   }
 
  private:
@@ -176,7 +182,7 @@ class Walker {
 
   void enter(Inode const& directory) {
     Level level;
-    level.path_size = stack_.empty() ? 0 : path_.size();
+    level.path_size = path_ == "/" ? 0 : path_.size();
     auto const listed = list(directory, level);
     if (!listed) {
       show({path_, stack_.size(), FileType::directory, directory.nid, &directory, &listed.error()});
@@ -232,6 +238,14 @@ template <RandomAccessSource S>
 [[nodiscard]] Result<void> walk(Reader<S> const& reader, FunctionRef<Step(Visit const&)> visit,
                                 WalkOptions options = {}) {
   return detail::Walker<S>(reader, visit, options).run();
+}
+
+/// The same from any inode on, as find() gives it.
+/// @param path  what to call it: "/", or without a slash at the end
+template <RandomAccessSource S>
+void walk_from(Reader<S> const& reader, Inode const& start, std::string path,
+               FunctionRef<Step(Visit const&)> visit, WalkOptions options = {}) {
+  detail::Walker<S>(reader, visit, options).run_from(start, std::move(path));
 }
 
 }  // namespace erofs_oci::erofs

@@ -269,7 +269,9 @@ class ServeTest(ToolTest):
                 print(self.serve_refused(image, words)[1])
 
     def test_help_and_version(self):
-        for command in ([], ["mount"], ["umount"], ["serve"], ["registry"]):
+        for command in ([], *[[word] for word in (
+                "mount", "umount", "serve", "registry", "index", "ls", "cat", "stat", "find", "extract",
+                "fsck", "image")]):
             done = subprocess.run([TOOL, *command, "--help"], capture_output=True, text=True)
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertIn("SYNOPSIS", done.stdout)

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// A file of an image as text and as JSON.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include <erofs_oci/erofs/walk.hpp>
+#include <erofs_oci/oci/json.hpp>
+
+#include "image.hpp"
+#include "output.hpp"
+
+namespace mount_oci {
+
+/// What the inode says: path, type, mode, owner, size, times, links, target, device.
+/// @error{as Reader::read_link(), as it says}
+[[nodiscard]] Result<erofs_oci::json::Value> entry_json(ImageReader const& reader,
+                                                        std::string_view path,
+                                                        erofs_oci::erofs::Inode const& inode);
+
+/// The attributes and where the data lie, added to entry_json()'s object.
+[[nodiscard]] Result<void> add_details(ImageReader const& reader,
+                                       erofs_oci::erofs::Inode const& inode,
+                                       erofs_oci::json::Value& object);
+
+/// " -> TARGET" of a symbolic link, else nothing.
+[[nodiscard]] Result<std::string> link_text(ImageReader const& reader,
+                                            erofs_oci::erofs::Inode const& inode,
+                                            Output const& output);
+
+/// Where the path leads that a user gave. Links on the way are followed.
+[[nodiscard]] Result<erofs_oci::erofs::Inode> find_path(ImageReader const& reader,
+                                                        std::string const& path,
+                                                        erofs_oci::erofs::Follow last);
+
+/// A path from the image's root: with a slash in front and none behind.
+[[nodiscard]] std::string absolute(std::string_view path);
+
+}  // namespace mount_oci

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "extract_plan.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <string_view>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+
+#include <erofs_oci/erofs/walk.hpp>
+#include <erofs_oci/tarindex/path.hpp>
+
+#include "entry.hpp"
+
+namespace mount_oci {
+namespace {
+
+using erofs_oci::fail;
+using erofs_oci::erofs::Follow;
+using erofs_oci::erofs::Inode;
+using erofs_oci::erofs::Run;
+using erofs_oci::erofs::Step;
+using erofs_oci::erofs::Visit;
+
+/// Whether `path` is `top` or below it.
+bool is_within(std::string_view path, std::string_view top) {
+  if (top == "/") return true;
+  return path.starts_with(top) && (path.size() == top.size() || path[top.size()] == '/');
+}
+
+class Planner {
+ public:
+  Planner(ImageReader const& reader, std::vector<std::string> wanted)
+      : reader_(reader), wanted_(std::move(wanted)) {}
+
+  [[nodiscard]] Result<ExtractPlan> plan() {
+    Result<void> ok;
+    auto const walked = walk(reader_, [&](Visit const& at) {
+      if (!is_wanted(at.path)) return Step::skip;
+      ok = take(at);
+      return ok ? Step::enter : Step::stop;
+    });
+    if (!walked) return fail(walked.error());
+    if (!ok) return fail(ok.error());
+    sort_files();
+    return std::move(plan_);
+  }
+
+ private:
+  struct Place {
+    std::uint32_t device;
+    std::uint64_t offset;
+    std::size_t file;
+  };
+
+  [[nodiscard]] bool is_wanted(std::string const& path) const {
+    return std::ranges::any_of(wanted_, [&](std::string const& wanted) {
+      return is_within(path, wanted) || is_within(wanted, path);
+    });
+  }
+
+  Result<void> take(Visit const& at) {
+    if (at.error != nullptr) return fail(*at.error, at.path);
+    auto const& inode = *at.inode;
+    plan_.files.push_back({at.path, inode, {}});
+    if (inode.is_directory()) return {};
+    auto const [first, is_new] = names_.try_emplace(inode.nid, at.path);
+    if (!is_new) plan_.files.back().link_to = first->second;
+    return is_new && inode.is_regular() ? find_place(inode, at.path) : Result<void>();
+  }
+
+  Result<void> find_place(Inode const& inode, std::string const& path) {
+    Place place{0, 0, plan_.files.size() - 1};
+    auto const ok = reader_.runs(inode, 0, inode.size(), [&](Run const& run) -> Result<bool> {
+      if (run.place) {
+        place.device = run.place->device;
+        place.offset = run.place->offset;
+      }
+      return !run.place;
+    });
+    if (!ok) return fail(ok.error(), path);
+    places_.push_back(place);
+    return {};
+  }
+
+  void sort_files() {
+    std::ranges::sort(places_, {},
+                      [](Place const& p) { return std::tuple(p.device, p.offset, p.file); });
+    for (auto const& place : places_) plan_.by_place.push_back(place.file);
+  }
+
+  ImageReader const& reader_;
+  std::vector<std::string> wanted_;
+  ExtractPlan plan_;
+  std::vector<Place> places_;                             // of regular files
+  std::unordered_map<std::uint64_t, std::string> names_;  // first path of an inode
+};
+
+}  // namespace
+
+Result<ExtractPlan> plan_extraction(ImageReader const& reader,
+                                    std::vector<std::string> const& paths) {
+  std::vector<std::string> wanted;
+  for (auto const& path : paths) {
+    auto const found = erofs_oci::erofs::find(reader, path, Follow::none);
+    if (!found) return fail(found.error());
+    std::string clean;  // as walk() spells it
+    for (auto const part : erofs_oci::tarindex::split(path)) {
+      if (part == "..") return fail(Errc::invalid_argument, path + ": a path with ..");
+      clean += "/" + std::string(part);
+    }
+    wanted.push_back(clean.empty() ? "/" : std::move(clean));
+  }
+  if (wanted.empty()) wanted.emplace_back("/");
+  return Planner(reader, std::move(wanted)).plan();
+}
+
+}  // namespace mount_oci

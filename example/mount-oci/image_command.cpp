@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// image: what there is, without reading layers.
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "indexing.hpp"
+#include "progress.hpp"
+#include "reading.hpp"
+
+namespace mount_oci {
+namespace {
+
+using erofs_oci::fail;
+using erofs_oci::json::Value;
+
+Value layer_json(FoundLayer const& layer, bool indexed) {
+  Value object{{"number", layer.number}, {"size", layer.blob.size()}, {"indexed", indexed}};
+  auto const& at = layer.descriptor;
+  if (at.digest != erofs_oci::Digest()) object["digest"] = at.digest.to_string();
+  if (!at.media_type.empty()) object["media_type"] = at.media_type;
+  return object;
+}
+
+Value image_json(FoundImage const& found, Value layers) {
+  Value object{{"image", found.name}, {"layers", std::move(layers)}};
+  if (found.digest) object["digest"] = found.digest->to_string();
+  if (found.platform) object["platform"] = found.platform->to_string();
+  if (found.config_at) object["config"] = found.config_at->digest.to_string();
+  return object;
+}
+
+std::string image_text(Value const& image, Output const& output) {
+  auto text = "Image:    " + output.shown(image.at("image").get<std::string>()) + "\n";
+  for (auto const& [key, title] :
+       {std::pair{"digest", "Digest:   "}, std::pair{"platform", "Platform: "},
+        std::pair{"config", "Config:   "}}) {
+    if (image.contains(key)) text += title + output.shown(image.at(key).get<std::string>()) + "\n";
+  }
+  std::uint64_t total = 0;
+  for (auto const& layer : image.at("layers")) {
+    auto const size = layer.at("size").get<std::uint64_t>();
+    total += size;
+    text += "Layer " + std::to_string(layer.at("number").get<std::size_t>()) + ":  " +
+            layer.value("digest", std::string("-")) + "  " + size_text(size) + "  " +
+            output.shown(layer.value("media_type", std::string("-"))) + "  " +
+            (layer.at("indexed").get<bool>() ? "indexed" : "not indexed") + "\n";
+  }
+  return text + "Size:     " + size_text(total) + "\n";
+}
+
+}  // namespace
+
+Result<Status> run_image(Reading const& reading) {
+  auto const& options = reading.options.image;
+  auto const found = find_image(options, reading.log);
+  if (!found) return fail(found.error());
+  auto const store = open_store(options, reading.log);
+  if (!store) return fail(store.error());
+  auto layers = Value::array();
+  for (auto const& layer : found->layers) {
+    auto const& digest = layer.descriptor.digest;
+    auto const named = digest != erofs_oci::Digest();
+    layers.push_back(layer_json(layer, named && *store && (*store)->holds_layer(digest)));
+  }
+  auto const image = image_json(*found, std::move(layers));
+  auto const ok = reading.options.read.json ? reading.output.put_json(image)
+                                            : reading.output.put(image_text(image, reading.output));
+  if (!ok) return fail(ok.error());
+  return 0;
+}
+
+}  // namespace mount_oci

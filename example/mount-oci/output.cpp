@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "output.hpp"
+
+#include <array>
+#include <cstdio>
+#include <ctime>
+
+#include <unistd.h>
+
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/erofs/directory.hpp>
+
+namespace mount_oci {
+
+using erofs_oci::fail;
+using erofs_oci::erofs::FileType;
+
+Output::Output() : terminal_(::isatty(STDOUT_FILENO) == 1) {}
+
+Result<void> Output::put(std::string_view text) {
+  constexpr std::size_t most = 64 * 1024;
+  buffer_ += text;
+  return buffer_.size() < most ? Result<void>() : flush();
+}
+
+Result<void> Output::put_json(erofs_oci::json::Value const& value) {
+  return put(erofs_oci::json::dump(value) + "\n");
+}
+
+Result<void> Output::flush() {
+  auto const ok = erofs_oci::write_full(STDOUT_FILENO, erofs_oci::as_bytes(buffer_));
+  buffer_.clear();
+  if (!ok) return fail(ok.error(), "standard output");
+  return {};
+}
+
+std::string Output::shown(std::string_view name) const {
+  if (!terminal_) return std::string(name);
+  std::string text;
+  for (auto const c : name) {
+    auto const byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte != 0x7f && c != '\\') {
+      text += c;
+      continue;
+    }
+    text += '\\';
+    for (auto const shift : {6, 3, 0}) text += static_cast<char>('0' + (byte >> shift & 7));
+  }
+  return text;
+}
+
+std::string mode_text(std::uint16_t mode) {
+  std::string text = "?---------";
+  constexpr std::array letters{'?', '-', 'd', 'c', 'b', 'p', 's', 'l'};
+  text[0] = letters[static_cast<std::size_t>(erofs_oci::erofs::file_type(mode))];
+  constexpr std::string_view rwx = "rwxrwxrwx";
+  for (unsigned i = 0; i < rwx.size(); ++i) {
+    if ((mode >> (8 - i) & 1) != 0) text[1 + i] = rwx[i];
+  }
+  auto const special = [&](unsigned bit, std::size_t at, char with, char without) {
+    if ((mode & bit) != 0) text[at] = text[at] == 'x' ? with : without;
+  };
+  special(04000, 3, 's', 'S');
+  special(02000, 6, 's', 'S');
+  special(01000, 9, 't', 'T');
+  return text;
+}
+
+std::string time_text(erofs_oci::erofs::Time const& time, bool full) {
+  auto const seconds = static_cast<std::time_t>(time.seconds);
+  std::tm parts{};
+  if (::gmtime_r(&seconds, &parts) == nullptr) return "@" + std::to_string(time.seconds);
+  std::array<char, 64> text{};
+  auto const n = std::strftime(text.data(), text.size(),
+                               full ? "%Y-%m-%d %H:%M:%S" : "%Y-%m-%d %H:%M", &parts);
+  std::string result(text.data(), n);
+  if (!full) return result;
+  std::snprintf(text.data(), text.size(), ".%09u +0000", time.nanoseconds);
+  return result + text.data();
+}
+
+std::string_view type_text(std::uint16_t mode) {
+  switch (erofs_oci::erofs::file_type(mode)) {
+    case FileType::regular: return "regular file";
+    case FileType::directory: return "directory";
+    case FileType::char_device: return "character device";
+    case FileType::block_device: return "block device";
+    case FileType::fifo: return "fifo";
+    case FileType::socket: return "socket";
+    case FileType::symlink: return "symbolic link";
+    case FileType::unknown: break;
+  }
+  return "unknown";
+}
+
+char type_letter(std::uint16_t mode) {
+  constexpr std::array letters{'?', 'f', 'd', 'c', 'b', 'p', 's', 'l'};
+  return letters[static_cast<std::size_t>(erofs_oci::erofs::file_type(mode))];
+}
+
+void put_name(erofs_oci::json::Value& object, std::string const& key, std::string_view name) {
+  erofs_oci::json::Value const text(name);
+  object[key] = text;
+  auto const dumped = erofs_oci::json::dump(text);
+  // What was replaced does not come back the same.
+  if (erofs_oci::json::Value::parse(dumped).get<std::string>() != name) {
+    object[key] = erofs_oci::json::Value::parse(dumped);
+    object[key + "_hex"] = erofs_oci::hex(erofs_oci::as_bytes(name));
+  }
+}
+
+}  // namespace mount_oci

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// The commands that read an image without mounting it.
+#pragma once
+
+#include <algorithm>
+#include <string>
+
+#include "image.hpp"
+#include "options.hpp"
+#include "output.hpp"
+#include "process.hpp"
+
+namespace mount_oci {
+
+/// What such a command is given.
+struct Reading {
+  Options const& options;
+  Log& log;
+  ExitOnSignal const& guard;
+  Output& output;
+
+  /// The image's files.
+  [[nodiscard]] Result<ImageReader> open() const { return open_reader(options.image, log, &guard); }
+
+  /// Tells of a failure that does not end the command.
+  void complain(Error const& error) const { log.say(Level::error, error.message()); }
+};
+
+/// An exit status: 0, or 1 if something was not found or is not as it should be.
+using Status = int;
+
+/// Whether an error is about the path that was asked for, not about the image.
+[[nodiscard]] bool is_about_path(Error const& error);
+
+/// @name One a command; each writes to `output` and may leave the end of it in the buffer.
+/// @{
+
+[[nodiscard]] Result<Status> run_index(Reading const& reading);
+[[nodiscard]] Result<Status> run_ls(Reading const& reading);
+[[nodiscard]] Result<Status> run_cat(Reading const& reading);
+[[nodiscard]] Result<Status> run_stat(Reading const& reading);
+[[nodiscard]] Result<Status> run_find(Reading const& reading);
+[[nodiscard]] Result<Status> run_extract(Reading const& reading);
+[[nodiscard]] Result<Status> run_fsck(Reading const& reading);
+[[nodiscard]] Result<Status> run_image(Reading const& reading);
+/// @}
+
+/// Does something for each path that was given, or for "/"; one that leads nowhere is told and does
+/// not keep the others from their turn.
+/// @param one  `(std::string const& path) -> Result<Status>`
+template <class Do>
+[[nodiscard]] Result<Status> for_each_path(Reading const& reading, Do const& one) {
+  auto paths = reading.options.read.paths;
+  if (paths.empty()) paths.emplace_back("/");
+  Status status = 0;
+  for (auto const& path : paths) {
+    auto const done = one(path);
+    if (!done && !is_about_path(done.error())) return erofs_oci::fail(done.error());
+    if (!done) reading.complain(done.error());
+    status = std::max(status, done.value_or(1));
+  }
+  return status;
+}
+
+/// Runs the command that `options` names; a signal ends it.
+[[nodiscard]] Result<Status> run_reading(Options const& options, Log& log);
+
+}  // namespace mount_oci

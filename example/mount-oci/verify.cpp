@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "verify.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <erofs_oci/combinator/ref.hpp>
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/erofs/load.hpp>
+#include <erofs_oci/erofs/reader.hpp>
+#include <erofs_oci/gzip/decoder.hpp>
+#include <erofs_oci/tar/decoder.hpp>
+#include <erofs_oci/tarindex/layer.hpp>
+
+namespace mount_oci {
+namespace {
+
+namespace erofs = erofs_oci::erofs;
+using erofs_oci::AnySource;
+using erofs_oci::Bytes;
+using erofs_oci::fail;
+
+// ---------------------------------------------------------------- trees
+
+/// Extents that continue each other are one.
+std::vector<erofs::Extent> joined(erofs::Regular const& file) {
+  std::vector<erofs::Extent> result;
+  for (auto const& extent : file.extents) {
+    if (!result.empty()) {
+      auto& last = result.back();
+      if (last.device == extent.device && last.file_offset + last.length == extent.file_offset &&
+          last.device_offset + last.length == extent.device_offset) {
+        last.length += extent.length;
+        continue;
+      }
+    }
+    result.push_back(extent);
+  }
+  return result;
+}
+
+/// The attributes that the image can hold, by name.
+std::vector<erofs::Xattr> stored(std::vector<erofs::Xattr> xattrs) {
+  std::erase_if(xattrs, [](auto const& xattr) { return !erofs::split_name(xattr.name); });
+  std::ranges::sort(xattrs, {}, &erofs::Xattr::name);
+  return xattrs;
+}
+
+/// Walks two trees side by side.
+class TreeComparer {
+ public:
+  TreeComparer(erofs::Tree const& image, erofs::Tree const& tar) : image_(image), tar_(tar) {}
+
+  /// What differs first, or nothing.
+  [[nodiscard]] std::optional<std::string> run() {
+    std::vector<Pair> todo{{"", erofs::root_id, erofs::root_id}};
+    while (!todo.empty()) {
+      auto const pair = std::move(todo.back());
+      todo.pop_back();
+      auto const [known, is_new] = partners_.try_emplace(pair.image, pair.tar);
+      if (known->second != pair.tar) return pair.path + ": other hard links";
+      if (!is_new) continue;
+      if (auto what = compare(pair); !what.empty()) {
+        return (pair.path.empty() ? "/" : pair.path) + ": " + what;
+      }
+      if (!queue_children(pair, todo)) return pair.path + ": other names in this directory";
+    }
+    return std::nullopt;
+  }
+
+ private:
+  struct Pair {
+    std::string path;
+    erofs::NodeId image;
+    erofs::NodeId tar;
+  };
+
+  std::string compare(Pair const& pair) const {
+    auto const& a = image_[pair.image];
+    auto const& b = tar_[pair.tar];
+    if (a.kind != b.kind) return "another type";
+    if (a.permissions != b.permissions) return "another mode";
+    if (a.uid != b.uid || a.gid != b.gid) return "another owner";
+    if (a.mtime != b.mtime) return "another time";
+    if (stored(a.xattrs) != stored(b.xattrs)) return "other attributes";
+    if (auto const* const file = a.regular()) {
+      if (file->size != b.regular()->size) return "another size";
+      if (joined(*file) != joined(*b.regular())) return "content from another place";
+    } else if (a.directory() == nullptr && a.content != b.content) {
+      return "another target or device number";
+    }
+    if (auto const* const directory = a.directory()) {
+      if (directory->opaque != b.directory()->opaque) return "another opaque mark";
+    }
+    return {};
+  }
+
+  bool queue_children(Pair const& pair, std::vector<Pair>& todo) const {
+    auto const* const a = image_[pair.image].directory();
+    auto const* const b = tar_[pair.tar].directory();
+    if (a == nullptr) return true;
+    if (!std::ranges::equal(a->children, b->children, {}, &erofs::Children::value_type::first,
+                            &erofs::Children::value_type::first)) {
+      return false;
+    }
+    for (auto i = a->children.begin(), j = b->children.begin(); i != a->children.end(); ++i, ++j) {
+      todo.push_back({pair.path + "/" + i->first, i->second, j->second});
+    }
+    return true;
+  }
+
+  erofs::Tree const& image_;
+  erofs::Tree const& tar_;
+  std::unordered_map<erofs::NodeId, erofs::NodeId> partners_;
+};
+
+// ---------------------------------------------------------------- bytes
+
+/// Takes the decoded stream: builds the tree again and compares the bytes.
+class StreamComparer {
+ public:
+  explicit StreamComparer(AnySource const& contents) : contents_(contents) {}
+
+  Result<void> push(std::span<std::byte const> bytes) {
+    if (auto ok = tar_.push(bytes, apply_); !ok) return ok;
+    while (!bytes.empty() && !difference_) {
+      auto const part = bytes.first(std::min(bytes.size(), buffer_.size()));
+      auto const out = std::span(buffer_).first(part.size());
+      auto const n = contents_.read_at(offset_, out);
+      if (!n) return fail(n.error());
+      if (*n < part.size() || !std::ranges::equal(part, out)) {
+        difference_ = "other bytes in the tar from offset " + std::to_string(offset_) + " on";
+      }
+      offset_ += part.size();
+      bytes = bytes.subspan(part.size());
+    }
+    return {};
+  }
+
+  Result<erofs::Tree> finish() {
+    if (auto const ok = tar_.finish(apply_); !ok) return fail(ok.error());
+    if (!difference_ && offset_ != contents_.size()) {
+      difference_ = "the tar has " + std::to_string(offset_) + " bytes, by the index " +
+                    std::to_string(contents_.size());
+    }
+    return std::move(builder_).finish().tree;
+  }
+
+  [[nodiscard]] std::optional<std::string> const& difference() const noexcept {
+    return difference_;
+  }
+
+ private:
+  struct Apply {
+    erofs_oci::tarindex::LayerBuilder* builder;
+    Result<void> operator()(erofs_oci::tar::Entry&& entry) const {
+      return builder->apply(std::move(entry));
+    }
+  };
+
+  AnySource const& contents_;
+  erofs_oci::tarindex::LayerBuilder builder_;
+  Apply apply_{&builder_};
+  erofs_oci::tar::Decoder tar_;
+  std::uint64_t offset_ = 0;
+  Bytes buffer_ = Bytes(256 * 1024);
+  std::optional<std::string> difference_;
+};
+
+/// Hands decoded bytes on; a blob that is no gzip is its own contents.
+class Unpacker {
+ public:
+  explicit Unpacker(StreamComparer& comparer) : comparer_(comparer) {}
+
+  Result<void> push(std::span<std::byte const> bytes) {
+    if (start_.size() < magic.size()) {
+      auto const n = std::min(bytes.size(), magic.size() - start_.size());
+      start_.insert(start_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n));
+      bytes = bytes.subspan(n);
+      if (start_.size() < magic.size()) return {};
+      packed_ = std::ranges::equal(start_, magic);
+      if (auto ok = decode(start_); !ok) return ok;
+    }
+    return decode(bytes);
+  }
+
+  Result<void> finish() const {
+    if (packed_ && !decoder_.may_end()) return fail(Errc::truncated, "gzip");
+    return {};
+  }
+
+ private:
+  static constexpr std::array magic{std::byte{0x1f}, std::byte{0x8b}};
+
+  Result<void> decode(std::span<std::byte const> bytes) {
+    if (!packed_) return comparer_.push(bytes);
+    for (;;) {
+      auto const step = decoder_.decode(bytes, out_);
+      if (!step) return fail(step.error());
+      bytes = bytes.subspan(step->consumed);
+      if (step->produced == 0 && bytes.empty()) return {};
+      if (auto ok = comparer_.push(std::span(out_).first(step->produced)); !ok) return ok;
+    }
+  }
+
+  StreamComparer& comparer_;
+  Bytes start_;
+  bool packed_ = false;
+  erofs_oci::GzipDecoder<> decoder_;
+  Bytes out_ = Bytes(256 * 1024);
+};
+
+}  // namespace
+
+Result<std::optional<std::string>> find_difference(AnySource const& blob,
+                                                   IndexToVerify const& index,
+                                                   std::stop_token const& stop) {
+  StreamComparer comparer(index.contents);
+  Unpacker unpacker(comparer);
+  Result<void> inside;
+  auto const ok = blob.stream(0, blob.size(), [&](std::span<std::byte const> piece) {
+    inside = stop.stop_requested() ? fail(Errc::stopping, "verify") : unpacker.push(piece);
+    return inside.has_value() && !comparer.difference();
+  });
+  if (!inside) return fail(inside.error());
+  if (!ok) return fail(ok.error());
+  if (comparer.difference()) return comparer.difference();
+  if (auto const ended = unpacker.finish(); !ended) return fail(ended.error());
+  auto const tar = comparer.finish();
+  if (!tar) return fail(tar.error());
+  if (comparer.difference()) return comparer.difference();
+
+  using erofs_oci::Ref;
+  auto const reader = erofs::Reader<Ref<AnySource>>::open(Ref(index.tarindex));
+  if (!reader) return fail(reader.error(), "tarindex");
+  auto const image = erofs::load_tree(*reader, erofs::Marks::trusted);
+  if (!image) return fail(image.error(), "tarindex");
+  return TreeComparer(*image, *tar).run();
+}
+
+}  // namespace mount_oci

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""mount-oci ls, cat, stat, find and image: an image looked into without mounting it."""
+import base64
+import json
+import os
+import stat
+import subprocess
+import unittest
+
+import images
+from support import TOOL, ToolTest, digest, read
+
+
+class ImageTest(ToolTest):
+    """The three layers, in a layout and at a registry, with a store of its own."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.layers = images.three_layers()
+        cls.image_layout = images.layout_of(os.path.join(cls.layout, "three"), cls.layers)
+
+    def setUp(self):
+        super().setUp()
+        self.store = os.path.join(self.dir, "store")
+        self.image = f"oci:{self.image_layout}:v1"
+
+    def run_tool(self, command, *arguments, words="", status=0, image=None, **more):
+        """Its standard output as bytes; the rest is looked at here."""
+        words = f"oci.insecure=1,oci.platform=linux/amd64,oci.store={self.store}" + words
+        done = subprocess.run([TOOL, command, "-o", words, *self.split(command, arguments, image)],
+                              capture_output=True, timeout=60, **more)
+        self.said = done.stderr.decode()
+        self.assertEqual(done.returncode, status, self.said)
+        if status == 0:
+            self.assertEqual(self.said, "")
+        return done.stdout
+
+    def split(self, command, arguments, image):
+        """The options first, then the image, then its paths."""
+        options, paths, rest = [], [], list(arguments)
+        while rest:
+            word = rest.pop(0)
+            (paths if word.startswith("/") else options).append(word)
+            if word in ("-C", "--output"):
+                options.append(rest.pop(0))
+        return options + [image or self.image] + paths
+
+    def json_lines(self, *arguments, **more):
+        return [json.loads(line) for line in self.run_tool(*arguments, **more).splitlines()]
+
+    def three_at_registry(self, *options):
+        layout, self.layout = self.layout, self.image_layout
+        try:
+            return self.registry(*options)
+        finally:
+            self.layout = layout
+
+
+class FilesTest(ImageTest):
+    def test_ls(self):
+        self.assertEqual(self.run_tool("ls", "/lib").decode(), "so\nso.1.2\n")
+        self.assertEqual(self.run_tool("ls").decode().splitlines(), sorted(
+            ["abs", "attr", "bin", "d" * 200, "data", "etc", "gone", "gr\u00fcn", "lib",
+             "name with blanks", "null", "old", "pipe", "sticky"],
+            key=lambda name: name.encode()))
+        listed = self.run_tool("ls", "-l", "/etc").decode().splitlines()
+        self.assertRegex(listed[0], r"^lrwxrwxrwx 1 0 0 +6 2020-09-13 12:26 link -> passwd$")
+        self.assertRegex(listed[1], r"^-rw-r--r-- 1 0 0 +22 2020-09-13 12:26 passwd$")
+        self.assertEqual(self.run_tool("ls", "-l", "/null").decode(),
+                         "crw-rw-rw- 1 0 0 1, 3 2020-09-13 12:26 /null\n")
+        self.assertEqual(self.run_tool("ls", "-R", "/data").decode(),
+                         "/data:\nempty\nlarge\nlarge2\nsecond\n")
+        self.assertIn("\n/old:\nnew\n", self.run_tool("ls", "-R").decode())
+
+    def test_ls_json(self):
+        found = {entry["path"]: entry for entry in self.json_lines("ls", "-R", "--json")}
+        secret = found["/etc/secret"]
+        self.assertEqual((secret["type"], secret["target"]), ("l", "../../outside"))
+        self.assertEqual(found["/lib/so"]["links"], 2)
+        self.assertEqual(found["/lib/so"]["inode"], found["/lib/so.1.2"]["inode"])
+        self.assertEqual((found["/lib"]["uid"], found["/lib"]["gid"]), (5, 6))
+        self.assertEqual((found["/null"]["major"], found["/null"]["minor"]), (1, 3))
+        self.assertEqual(found["/sticky"]["mode"], "1777")
+
+    def test_names_that_are_no_text_are_kept(self):
+        layer = images.Layer().file("bad\udcff\n", b"x")
+        layout = images.layout_of(os.path.join(self.dir, "odd"), [layer])
+        entry, = self.json_lines("ls", "--json", image=f"oci:{layout}:v1")
+        self.assertEqual(bytes.fromhex(entry["path_hex"]), b"/bad\xff\n")
+        self.assertEqual(self.run_tool("find", "-print0", image=f"oci:{layout}:v1"),
+                         b"/\0/bad\xff\n\0")
+
+    def test_cat(self):
+        self.assertEqual(self.run_tool("cat", "/etc/passwd", "/etc/link", "/abs"),
+                         3 * b"root:x:0:0\nuser:x:1:1\n")
+        self.assertTrue(self.run_tool("cat", "/data/large") == images.noise(5_000_000, b"large"))
+        self.assertEqual(self.run_tool("cat", "/data/empty"), b"")
+        entry, = self.json_lines("cat", "--json", "/lib/so")
+        self.assertEqual(base64.b64decode(entry["content_base64"]), images.noise(200_000, b"so"))
+
+    def test_cat_to_a_pipe_that_closes(self):
+        self.run_tool("index")
+        done = subprocess.run(
+            f"{TOOL} cat -o oci.platform=linux/amd64,oci.store={self.store} {self.image}"
+            " /data/large /data/large | head -c 10 >/dev/null; exit ${PIPESTATUS[0]}",
+            shell=True, executable="/bin/bash", capture_output=True, timeout=60)
+        self.assertEqual((done.returncode, done.stderr), (141, b""))
+
+    def test_stat(self):
+        text = self.run_tool("stat", "/etc/link", "/data/second").decode()
+        self.assertIn("File: /etc/link -> passwd\n", text)
+        self.assertIn("Size: 5000000\n", text)
+        self.assertIn("Links: 2\n", text)
+        self.assertIn("Modify: 2020-09-13 12:26:40.000000000 +0000\n", text)
+        entry, = self.json_lines("stat", "--json", "/attr")
+        self.assertEqual({x["name"]: base64.b64decode(x["value_base64"]) for x in entry["xattrs"]},
+                         {"user.colour": b"blue"})
+        place, = entry["data"]
+        tar = self.layers[0].bytes()
+        self.assertEqual(place["layer"], digest(tar)[7:])
+        self.assertEqual(tar[place["offset"]:place["offset"] + place["length"]], b"3")
+
+    def test_find(self):
+        self.assertEqual(self.run_tool("find", "-name", "so*").decode(), "/lib/so\n/lib/so.1.2\n")
+        self.assertEqual(self.run_tool("find", "-type", "p").decode(), "/pipe\n")
+        self.assertEqual(self.run_tool("find", "/gone").decode(), "/gone\n/gone/c\n")
+        found = [e["path"] for e in self.json_lines("find", "--json", "-type", "d")]
+        self.assertEqual(found, ["/", "/data", "/etc", "/gone", "/lib", "/old", "/sticky"])
+
+    def test_paths_that_lead_nowhere(self):
+        for command, path, text in [
+                ("cat", "/no", "/no: No such file"), ("cat", "/etc", "/etc: Is a directory"),
+                ("cat", "/pipe", "/pipe: a fifo"), ("ls", "/removed", "/removed: No such file"),
+                ("stat", "/etc/passwd/x", "Not a directory"), ("find", "/gone/a", "No such file"),
+                ("ls", "/etc/passwd/", "/etc/passwd/: Not a directory"),
+                ("cat", "/etc/secret", "/etc/secret: No such file")]:
+            with self.subTest(command=command, path=path):
+                self.run_tool(command, path, status=1)
+                self.assertIn(text, self.said)
+                self.assertEqual(self.said.count("\n"), 1)
+        self.assertEqual(self.run_tool("cat", "/no", "/etc/passwd", status=1),
+                         b"root:x:0:0\nuser:x:1:1\n")
+
+    def test_image(self):
+        before = json.loads(self.run_tool("image", "--json"))
+        self.assertEqual([layer["indexed"] for layer in before["layers"]], [False] * 3)
+        self.run_tool("index", words=",oci.layer=1")
+        after = json.loads(self.run_tool("image", "--json"))
+        self.assertEqual([layer["indexed"] for layer in after["layers"]], [False, True, False])
+        blobs = [read(os.path.join(os.path.dirname(self.image_layout), f"layer{i}"))
+                 for i in range(3)]
+        self.assertEqual([(layer["digest"], layer["size"]) for layer in after["layers"]],
+                         [(digest(blob), len(blob)) for blob in blobs])
+        text = self.run_tool("image").decode()
+        self.assertIn(f"Layer 1:  {digest(blobs[1])}", text)
+        self.assertEqual(text.count("not indexed"), 2)
+
+    def test_plain_files(self):
+        tar = self.layers[0].save(os.path.join(self.dir, "plain.tar"), packed=False)
+        packed = self.layers[0].save(os.path.join(self.dir, "packed"))
+        for image in (tar, packed, "file:" + packed):
+            with self.subTest(image):
+                self.assertEqual(self.run_tool("cat", "/gone/a", image=image), b"a")
+
+    def test_a_layer_of_an_image(self):
+        self.assertEqual(self.run_tool("cat", "/etc/passwd", words=",oci.layer=0"),
+                         b"root:x:0:0\n")
+        self.run_tool("ls", "/data", words=",oci.layer=1", status=1)
+
+    def test_zstd_is_named(self):
+        blob = os.path.join(self.dir, "zstd")
+        with open(blob, "wb") as file:
+            file.write(b"\x28\xb5\x2f\xfd" + bytes(2000))
+        self.run_tool("ls", image=blob, status=2)
+        self.assertIn("zstd", self.said)
+        self.assertIn(digest(read(blob)), self.said)
+
+    def test_few_requests_once_indexed(self):
+        host = self.three_at_registry()
+        image = f"{host}/app:v1"
+        self.run_tool("index", image=image)
+        first = self.stats(host)
+        self.assertEqual(first["blob_requests"], 3)
+        self.assertEqual(self.run_tool("cat", "/etc/passwd", image=image),
+                         b"root:x:0:0\nuser:x:1:1\n")
+        self.assertTrue(self.run_tool("cat", "/lib/so", image=image) ==
+                        images.noise(200_000, b"so"))
+        self.run_tool("ls", "-R", image=image)
+        then = self.stats(host)
+        self.assertLessEqual(then["blob_requests"] - first["blob_requests"], 3)
+        self.assertLess(then["bytes"] - first["bytes"], first["bytes"] / 4)
+
+    def test_sixty_four_layers(self):
+        layers = []
+        for i in range(64):
+            layer = images.Layer().dir("./").dir("d").file(f"d/{i}", b"%d" % i).file("last", b"%d" % i)
+            if i >= 3 and i % 4 == 0:
+                layer.whiteout(f"d/{i - 2}")
+            layers.append(layer)
+        layout = images.layout_of(os.path.join(self.dir, "many"), layers)
+        image = f"oci:{layout}:v1"
+        listed = self.run_tool("ls", "/d", image=image).decode().split()
+        kept = [str(i) for i in range(64) if not (i % 4 == 2 and i + 2 < 64)]
+        self.assertEqual(sorted(listed), sorted(kept))
+        self.assertEqual(self.run_tool("cat", "/last", "/d/3", image=image), b"633")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images made for a test, what an independent unpacker makes of them, and trees compared."""
+import collections
+import gzip
+import hashlib
+import io
+import os
+import stat
+import subprocess
+import tarfile
+
+from support import make_layout
+
+TIME = 1_600_000_000
+
+
+class Layer:
+    """A layer's tar, member by member."""
+
+    def __init__(self):
+        self.buffer = io.BytesIO()
+        self.tar = tarfile.open(fileobj=self.buffer, mode="w", format=tarfile.PAX_FORMAT)
+
+    def add(self, name, kind=tarfile.REGTYPE, data=None, xattrs=None, **fields):
+        member = tarfile.TarInfo(name)
+        member.type = kind
+        usual = {tarfile.DIRTYPE: 0o755, tarfile.SYMTYPE: 0o777}.get(kind, 0o644)
+        member.mode = fields.pop("mode", usual)
+        member.mtime = fields.pop("mtime", TIME)
+        member.linkname = fields.pop("to", "")
+        member.uid, member.gid = fields.pop("owner", (0, 0))
+        member.devmajor, member.devminor = fields.pop("device", (0, 0))
+        for key, value in (xattrs or {}).items():
+            member.pax_headers["SCHILY.xattr." + key] = value
+        assert not fields, fields
+        if data is not None:
+            member.size = len(data)
+        self.tar.addfile(member, io.BytesIO(data) if data is not None else None)
+        return self
+
+    def dir(self, name, **fields):
+        return self.add(name, tarfile.DIRTYPE, **fields)
+
+    def file(self, name, data=b"", **fields):
+        return self.add(name, data=data, **fields)
+
+    def symlink(self, name, to, **fields):
+        return self.add(name, tarfile.SYMTYPE, to=to, **fields)
+
+    def link(self, name, to):
+        return self.add(name, tarfile.LNKTYPE, to=to)
+
+    def whiteout(self, name):
+        folder, _, last = name.rpartition("/")
+        return self.file(f"{folder}/.wh.{last}" if folder else f".wh.{last}")
+
+    def opaque(self, folder):
+        return self.file(f"{folder}/.wh..wh..opq")
+
+    def bytes(self):
+        if not self.tar.closed:
+            self.tar.close()
+        return self.buffer.getvalue()
+
+    def save(self, path, packed=True):
+        data = self.bytes()
+        with open(path, "wb") as file:
+            file.write(gzip.compress(data, 6, mtime=0) if packed else data)
+        return path
+
+
+def noise(size, seed=b"x"):
+    """Bytes that do not compress, always the same."""
+    out = io.BytesIO()
+    block = seed
+    while out.tell() < size:
+        block = hashlib.sha512(block).digest()
+        out.write(block)
+    return out.getvalue()[:size]
+
+
+def three_layers():
+    """All kinds of files, changed and removed by two layers more."""
+    bottom = Layer()
+    bottom.dir("./").dir("bin").dir("etc").dir("data").dir("gone").dir("old").dir("old/sub")
+    bottom.file("bin/tool", noise(3000), mode=0o4755).file("etc/passwd", b"root:x:0:0\n")
+    bottom.file("etc/secret", b"s" * 1000, mode=0o600, owner=(7, 70000))
+    bottom.symlink("etc/link", "passwd").symlink("abs", "/etc/passwd")
+    bottom.file("data/large", noise(5_000_000, b"large")).file("data/empty")
+    bottom.link("data/second", "data/large").file("gone/a", b"a").file("gone/b", b"b")
+    bottom.file("old/x", b"x").file("old/sub/y", b"y").file("removed", b"r")
+    bottom.file("name with blanks", b"1").file("gr\u00fcn", b"2")
+    bottom.file("attr", b"3", xattrs={"user.colour": "blue"})
+    bottom.dir("sticky", mode=0o1777).add("pipe", tarfile.FIFOTYPE, mode=0o640)
+    bottom.add("null", tarfile.CHRTYPE, mode=0o666, device=(1, 3))
+    bottom.file("d" * 200, b"long name")
+
+    middle = Layer()
+    middle.dir("etc", mode=0o750, mtime=TIME + 5).file("etc/passwd", b"root:x:0:0\nuser:x:1:1\n")
+    middle.whiteout("removed").whiteout("gone")
+    middle.dir("old", mtime=TIME + 6).opaque("old").file("old/new", b"n")
+    middle.dir("lib", owner=(5, 6)).file("lib/so", noise(200_000, b"so"), mode=0o755)
+    middle.link("lib/so.1", "lib/so").link("lib/so.1.2", "lib/so")
+
+    top = Layer()
+    top.dir("gone", mtime=TIME + 7).file("gone/c", b"c", mode=0o444)
+    top.dir("lib", owner=(5, 6)).whiteout("lib/so.1").file("bin", b"a file in place of a directory")
+    top.dir("etc", mode=0o755, mtime=TIME + 8).symlink("etc/secret", "../../outside")
+    top.file("data/large2", noise(700_000, b"large2"))
+    top.dir("data", mtime=TIME + 9)
+    return [bottom, middle, top]
+
+
+def layout_of(directory, layers, tag="v1", packed=True):
+    """An image layout of these layers; its directory."""
+    os.makedirs(directory, exist_ok=True)
+    paths = [layer.save(os.path.join(directory, f"layer{i}"), packed)
+             for i, layer in enumerate(layers)]
+    layout = os.path.join(directory, "layout")
+    make_layout.make_layout(paths, layout, tag=tag)
+    return layout
+
+
+def unpacked(layout, bundle, tag="v1"):
+    """What umoci makes of an image."""
+    subprocess.run(["umoci", "unpack", "--image", f"{layout}:{tag}", bundle], check=True,
+                   capture_output=True, timeout=60)
+    return os.path.join(bundle, "rootfs")
+
+
+def tree(root, times=True):
+    """Everything that there is to say of a directory tree, by path."""
+    found = {}
+    names = collections.defaultdict(list)
+    for folder, folders, files in os.walk(root):
+        for name in [""] * (folder == root) + folders + files:
+            path = os.path.join(folder, name) if name else folder
+            relative = os.path.relpath(path, root)
+            status = os.lstat(path)
+            item = {"mode": oct(status.st_mode), "owner": (status.st_uid, status.st_gid)}
+            if times:
+                item["mtime"] = status.st_mtime_ns
+            if stat.S_ISREG(status.st_mode):
+                with open(path, "rb") as file:
+                    item["sha256"] = hashlib.sha256(file.read()).hexdigest()
+                item["size"] = status.st_size
+            if stat.S_ISLNK(status.st_mode):
+                item["target"] = os.readlink(path)
+            if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+                item["device"] = status.st_rdev
+            item["xattrs"] = {key: os.getxattr(path, key, follow_symlinks=False)
+                              for key in os.listxattr(path, follow_symlinks=False)}
+            found[relative] = item
+            if not stat.S_ISDIR(status.st_mode):
+                names[status.st_ino].append(relative)
+    for same in names.values():
+        for name in same:
+            found[name]["names"] = sorted(same)
+    return found
+
+
+def differences(a, b):
+    """What differs between two trees, in lines."""
+    lines = [f"only one has {name}" for name in sorted(a.keys() ^ b.keys())]
+    for name in sorted(a.keys() & b.keys()):
+        for key in a[name].keys() | b[name].keys():
+            if a[name].get(key) != b[name].get(key):
+                lines.append(f"{name}: {key}: {a[name].get(key)} != {b[name].get(key)}")
+    return lines

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""mount-oci index and fsck: indexes made, read back, checked, and never half there."""
+import json
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+import images
+from files_test import ImageTest
+from support import TOOL, digest, path, read
+
+
+def files_below(directory):
+    return sorted(os.path.relpath(os.path.join(folder, name), directory)
+                  for folder, _, names in os.walk(directory) for name in names)
+
+
+class IndexTest(ImageTest):
+    def test_into_the_store(self):
+        told = self.json_lines("index", "--json", "--verify")
+        self.assertEqual([layer["verified"] for layer in told], [True] * 3)
+        self.assertEqual([layer["diff_id"] for layer in told],
+                         [digest(layer.bytes()) for layer in self.layers])
+        entries = sorted(os.listdir(os.path.join(self.store, "layers")))
+        self.assertEqual(entries, sorted(layer["digest"].replace(":", "-") for layer in told))
+        self.assertEqual(os.listdir(os.path.join(self.store, "tmp")), [])
+
+    def test_files_that_other_tools_read(self):
+        out = os.path.join(self.dir, "out")
+        told = self.json_lines("index", "--json", "--verify", "--output", out)
+        self.assertEqual([layer["verified"] for layer in told], [True] * 3)
+        name = told[0]["digest"][7:]
+        self.assertEqual([f for f in files_below(out) if f.startswith(name)],
+                         [f"{name}.erofs", f"{name}.index", f"{name}.zinfo"])
+        self.assertFalse([f for f in files_below(out) if f.endswith(".part")])
+        # The index is the store's, byte by byte, and the other two make a layer readable.
+        kept = os.path.join(self.store, "layers", "sha256-" + name, "index")
+        self.assertTrue(read(kept) == read(os.path.join(out, name + ".index")))
+        words = (f",oci.layer=0,oci.tarindex={out}/{name}.erofs,oci.zinfo={out}/{name}.zinfo")
+        self.assertTrue(self.run_tool("cat", "/data/second", words=words) ==
+                        images.noise(5_000_000, b"large"))
+
+    def test_the_zinfo_is_what_mkfs_makes(self):
+        out = os.path.join(self.dir, "out")
+        for name in ("basic", "ckpt"):
+            with self.subTest(name):
+                self.run_tool("index", "--output", out, "--verify", image=path(name + ".tar.gz"))
+                ours = read(os.path.join(out, name + ".tar.gz.zinfo"))
+                theirs = read(path(f"gz-{name}.zinfo"))
+                self.assertEqual(len(ours), len(theirs))
+                for at in range(12, len(ours), 17 + 32768):
+                    self.assertEqual(ours[at:at + 17], theirs[at:at + 17])  # in, out, bits
+
+    def test_verify_finds_an_index_of_something_else(self):
+        self.run_tool("index", words=",oci.layer=0")
+        folder = os.path.join(self.store, "layers")
+        entry, = os.listdir(folder)
+        other = images.Layer().file("a", b"1").save(os.path.join(self.dir, "other"))
+        self.run_tool("index", image=other)
+        second, = set(os.listdir(folder)) - {entry}
+        # A whole entry, under a name that it does not belong to, is not taken.
+        subprocess.run(["rm", "-rf", os.path.join(folder, entry)], check=True)
+        subprocess.run(["cp", "-r", os.path.join(folder, second), os.path.join(folder, entry)],
+                       check=True)
+        told, = self.json_lines("index", "--json", "--verify", words=",oci.layer=0")
+        self.assertTrue(told["verified"])
+        self.assertEqual(told["diff_id"], digest(self.layers[0].bytes()))
+
+    def test_a_damaged_index_is_made_again(self):
+        self.run_tool("index")
+        folder = os.path.join(self.store, "layers")
+        entry = os.path.join(folder, sorted(os.listdir(folder))[0])
+        good = read(os.path.join(entry, "tarindex"))
+        with open(os.path.join(entry, "tarindex"), "r+b") as file:
+            file.seek(len(good) // 2)
+            file.write(bytes([good[len(good) // 2] ^ 1]))
+        self.run_tool("index", "--verify")
+        self.assertTrue(read(os.path.join(entry, "tarindex")) == good)
+
+    def test_a_signal_ends_it_and_nothing_half_made_stays(self):
+        for number, status in ((signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGKILL, -9)):
+            with self.subTest(number):
+                host = self.three_at_registry("--bandwidth", "300K")
+                image = f"{host}/app:v1"
+                words = f"oci.insecure=1,oci.platform=linux/amd64,oci.store={self.store}"
+                tool = subprocess.Popen([TOOL, "index", "-o", words, image], stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE)
+                time.sleep(1.5)
+                tool.send_signal(number)
+                start = time.monotonic()
+                tool.communicate(timeout=20)
+                self.assertLess(time.monotonic() - start, 5)
+                self.assertEqual(tool.returncode, status)
+                self.assertEqual(os.listdir(os.path.join(self.store, "tmp")), [])
+                self.server.kill()
+        told = self.json_lines("index", "--json", "--verify")
+        self.assertEqual([layer["verified"] for layer in told], [True] * 3)
+
+    def test_two_at_a_time(self):
+        words = f"oci.platform=linux/amd64,oci.store={self.store}"
+        tools = [subprocess.Popen([TOOL, "index", "-o", words, self.image], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE) for _ in range(4)]
+        for tool in tools:
+            self.assertEqual(tool.communicate(timeout=60)[1], b"")
+            self.assertEqual(tool.returncode, 0)
+        self.assertEqual(len(os.listdir(os.path.join(self.store, "layers"))), 3)
+        self.assertEqual(os.listdir(os.path.join(self.store, "tmp")), [])
+
+    def test_a_full_disk(self):
+        if os.geteuid() != 0:
+            self.skipTest("needs root to mount a small file system")
+        os.mkdir(self.store)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "none", self.store],
+                          capture_output=True).returncode != 0:
+            self.skipTest("no tmpfs can be mounted here")
+        self.addCleanup(subprocess.run, ["umount", self.store])
+        # What is asked for is there all the same; the store has whole entries or none.
+        self.assertEqual(self.run_with_warnings("cat", "/etc/passwd"), b"root:x:0:0\nuser:x:1:1\n")
+        self.assertIn("No space left on device", self.said)
+        self.assertEqual(os.listdir(os.path.join(self.store, "tmp")), [])
+        for entry in os.listdir(os.path.join(self.store, "layers")):
+            self.assertIn("index", os.listdir(os.path.join(self.store, "layers", entry)))
+
+    def run_with_warnings(self, command, *arguments):
+        words = f"oci.platform=linux/amd64,oci.store={self.store}"
+        done = subprocess.run([TOOL, command, "-o", words, self.image, *arguments],
+                              capture_output=True, timeout=60)
+        self.said = done.stderr.decode()
+        self.assertEqual(done.returncode, 0, self.said)
+        return done.stdout
+
+    def test_no_store(self):
+        self.store = "none"
+        self.assertEqual(self.run_tool("cat", "/gone/c"), b"c")
+        self.assertFalse(os.path.exists("none"))
+
+    def test_a_second_mount_reads_no_layer_again(self):
+        host = self.three_at_registry()
+        words = f"oci.insecure=1,oci.platform=linux/amd64,oci.store={self.store}"
+        for most in (3, 0):
+            before = self.stats(host)["blob_requests"]
+            server = self.serve(f"{host}/app:v1", words)
+            self.assertLessEqual(self.stats(host)["blob_requests"] - before, most)
+            self.assertEqual(server.end(), (0, ""))
+
+    def test_a_layer_that_is_not_what_its_digest_says(self):
+        host = self.three_at_registry("--fault", "corrupt")
+        self.run_tool("index", image=f"{host}/app:v1", status=2)
+        self.assertRegex(self.said, "layer [0-2] .*(CRC|digest mismatch|corrupt)")
+        self.run_tool("index")
+        self.run_tool("cat", "/data/large", image=f"{host}/app:v1", words=",oci.timeout=3", status=2)
+        self.assertIn("digest mismatch", self.said)
+
+    # ---- fsck
+
+    def test_fsck(self):
+        self.assertIn("sound", self.run_tool("fsck").decode())
+        report = json.loads(self.run_tool("fsck", "--data", "--json"))
+        self.assertEqual((report["count"], report["findings"]), (0, []))
+        self.assertEqual(report["data_bytes"], sum(len(layer.bytes()) for layer in self.layers))
+
+    def test_fsck_finds_what_changed(self):
+        self.run_tool("index")
+        host = self.three_at_registry("--fault", "corrupt")
+        report = json.loads(self.run_tool("fsck", "--data", "--json", image=f"{host}/app:v1",
+                                          words=",oci.timeout=3", status=1))
+        self.assertEqual(report["count"], 4)  # the configuration is one of them
+        for finding in report["findings"]:
+            self.assertIn("digest mismatch", finding["text"])
+
+    def test_fsck_of_a_file_that_is_no_image(self):
+        blob = os.path.join(self.dir, "junk")
+        with open(blob, "wb") as file:
+            file.write(b"junk" * 1000)
+        self.run_tool("fsck", image=blob, status=2)
+        self.assertIn("tar", self.said)
+
+
+if __name__ == "__main__":
+    unittest.main()
