@@ -4,6 +4,9 @@
 // usage: bench-fuse_mount tree|file|loop|only-file DIR IMAGE TAR [THREADS]
 //        bench-fuse_mount nbd SOCKET IMAGE TAR [THREADS]
 //
+// In the environment, to try what is not the default: FUSE_FILE_DIRECT, LOOP_BUFFERED (set to
+// anything), EROFS_DATA (mount options for EROFS).
+//
 // Prints "ready" when it can be read, and ends when it is unmounted, or on SIGTERM.
 #include <csignal>
 #include <cstdlib>
