@@ -129,14 +129,16 @@ Result<std::optional<std::string>> verify_layer(FoundLayer const& layer, StoredL
 
 erofs_oci::json::Value layer_json(FoundLayer const& layer, StoredLayer const& stored) {
   auto const& index = stored.index.index;
-  return {{"number", layer.number},
-          {"digest", layer.descriptor.digest.to_string()},
-          {"size", index.blob_size},
-          {"diff_id", index.diff_id.to_string()},
-          {"decoded_size", index.decoded_size},
-          {"encoding", index.encoding == BlobEncoding::gzip ? "gzip" : "plain"},
-          {"spans", index.spans.size()},
-          {"tarindex_size", index.tarindex_size}};
+  erofs_oci::json::Value object{
+      {"number", layer.number},
+      {"digest", layer.descriptor.digest.to_string()},
+      {"size", index.blob_size},
+      {"decoded_size", index.decoded_size},
+      {"encoding", index.encoding == BlobEncoding::gzip ? "gzip" : "plain"},
+      {"spans", index.spans.size()},
+      {"tarindex_size", index.tarindex_size}};
+  if (index.diff_id != erofs_oci::Digest()) object["diff_id"] = index.diff_id.to_string();
+  return object;
 }
 
 std::string layer_text(erofs_oci::json::Value const& layer) {

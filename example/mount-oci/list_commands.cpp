@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // ls and find.
 #include <algorithm>
+#include <cstdint>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -51,22 +53,38 @@ class Lister {
       if (!ok) return fail(ok.error());
       return status_;
     }
-    return list_directory(name, *inode, titled || read_.recursive);
+    seen_.clear();
+    return list_directory(name, *inode, titled || read_.recursive, 0);
   }
 
  private:
-  Result<Status> list_directory(std::string const& path, Inode const& start, bool titled) {
-    Result<void> ok;
+  static constexpr std::size_t max_depth = 4096;
+
+  /// Tells of a directory that a damaged image puts in two places, or too deep.
+  bool may_enter(std::string const& path, Inode const& directory, std::size_t depth) {
+    if (seen_.insert(directory.nid).second && depth < max_depth) return true;
+    reading_.complain({Errc::corrupt, path + ": a directory in itself, in two, or too deep", {}});
+    status_ = 1;
+    return false;
+  }
+
+  std::vector<Line> children_of(std::string const& path, Inode const& directory) {
     std::vector<Line> lines;
-    std::vector<std::string> deeper;
-    walk_from(reader_, start, path, [&](Visit const& at) {
+    walk_from(reader_, directory, path, [&](Visit const& at) {
       if (at.error != nullptr) complain(at);
       if (at.depth == 0) return Step::enter;
       if (at.inode == nullptr) return Step::skip;
-      auto name = at.path.substr(at.path.rfind('/') + 1);
-      lines.push_back({at.path, std::move(name), *at.inode});
+      lines.push_back({at.path, at.path.substr(at.path.rfind('/') + 1), *at.inode});
       return Step::skip;
     });
+    return lines;
+  }
+
+  Result<Status> list_directory(std::string const& path, Inode const& directory, bool titled,
+                                std::size_t depth) {
+    if (!may_enter(path, directory, depth)) return status_;
+    auto const lines = children_of(path, directory);
+    Result<void> ok;
     if (titled && !read_.json) {
       ok = output_.put((first_ ? "" : "\n") + output_.shown(path) + ":\n");
     }
@@ -74,10 +92,9 @@ class Lister {
     if (ok) ok = print(lines);
     for (auto const& line : lines) {
       if (!ok || !read_.recursive) break;
-      if (line.inode.is_directory()) {
-        auto const below = list_directory(line.path, line.inode, true);
-        if (!below) ok = fail(below.error());
-      }
+      if (!line.inode.is_directory()) continue;
+      auto const below = list_directory(line.path, line.inode, true, depth + 1);
+      if (!below) ok = fail(below.error());
     }
     if (!ok) return fail(ok.error());
     return status_;
@@ -136,6 +153,7 @@ class Lister {
   ImageReader const& reader_;
   Status status_ = 0;
   bool first_ = true;
+  std::unordered_set<std::uint64_t> seen_;  // directories listed
 };
 
 // ---------------------------------------------------------------- find

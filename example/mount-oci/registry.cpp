@@ -512,10 +512,10 @@ class Registry {
       piece[static_cast<std::size_t>(body.flip - body.next)] ^= std::byte{0x20};
     }
     auto const text = erofs_oci::as_text(piece);
+    counters_.bytes += piece.size();  // before anybody can have them and ask for the count
     if (!sink.write(text.data(), text.size())) return false;
     body.next += piece.size();
     body.left -= piece.size();
-    counters_.bytes += piece.size();
     return true;
   }
 

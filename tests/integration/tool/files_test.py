@@ -3,12 +3,11 @@
 import base64
 import json
 import os
-import stat
 import subprocess
 import unittest
 
 import images
-from support import TOOL, ToolTest, digest, read
+from support import TOOL, ToolTest, digest, make_layout, read
 
 
 class ImageTest(ToolTest):
@@ -167,6 +166,29 @@ class FilesTest(ImageTest):
         self.assertEqual(self.run_tool("cat", "/etc/passwd", words=",oci.layer=0"),
                          b"root:x:0:0\n")
         self.run_tool("ls", "/data", words=",oci.layer=1", status=1)
+
+    def test_layers_that_are_not_packed(self):
+        layout = images.layout_of(os.path.join(self.dir, "flat"), self.layers, packed=False)
+        self.assertEqual(self.run_tool("cat", "/etc/passwd", "/gone/c", image=f"oci:{layout}:v1"),
+                         b"root:x:0:0\nuser:x:1:1\nc")
+
+    def test_an_erofs_image_is_read_as_it_is(self):
+        self.need("mkfs.erofs")
+        source, blob = os.path.join(self.dir, "source"), os.path.join(self.dir, "blob")
+        os.mkdir(source)
+        for name, size in (("small", 10), ("large", 100_000)):
+            with open(os.path.join(source, name), "wb") as file:
+                file.write(images.noise(size))
+        subprocess.run(["mkfs.erofs", blob, source], check=True, capture_output=True)
+        layout = os.path.join(self.dir, "native")
+        make_layout.make_layout([blob], layout, tag="v1", media_type="application/x.erofs")
+        for image in (blob, f"oci:{layout}:v1"):
+            with self.subTest(image):
+                self.assertTrue(self.run_tool("cat", "/small", "/large", image=image) ==
+                                images.noise(10) + images.noise(100_000))
+                self.assertIn("sound", self.run_tool("fsck", "--data", image=image).decode())
+                self.run_tool("index", image=image, status=2)
+                self.assertIn("needs no index", self.said)
 
     def test_zstd_is_named(self):
         blob = os.path.join(self.dir, "zstd")

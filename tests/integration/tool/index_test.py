@@ -2,6 +2,7 @@
 """mount-oci index and fsck: indexes made, read back, checked, and never half there."""
 import json
 import os
+import pty
 import signal
 import subprocess
 import time
@@ -152,6 +153,43 @@ class IndexTest(ImageTest):
         self.run_tool("index")
         self.run_tool("cat", "/data/large", image=f"{host}/app:v1", words=",oci.timeout=3", status=2)
         self.assertIn("digest mismatch", self.said)
+
+    # ---- what is told meanwhile
+
+    def index_slowly(self, *options, **streams):
+        host = self.three_at_registry("--bandwidth", "3M")
+        words = f"oci.insecure=1,oci.platform=linux/amd64,oci.store={self.store}"
+        return subprocess.Popen([TOOL, "index", *options, "-o", words, f"{host}/app:v1"],
+                                stdout=subprocess.DEVNULL, **streams)
+
+    def test_a_terminal_gets_one_line_that_goes_away(self):
+        ours, theirs = pty.openpty()
+        start = time.monotonic()
+        tool = self.index_slowly(stderr=theirs)
+        os.close(theirs)
+        said = b""
+        try:
+            while piece := os.read(ours, 4096):
+                said += piece
+        except OSError:
+            pass  # the terminal's other end is closed
+        self.assertEqual(tool.wait(20), 0)
+        took = time.monotonic() - start
+        self.assertNotIn(b"\n", said)
+        self.assertIn(b"of 3 layers, ", said)
+        self.assertIn(b"MB/s", said)
+        self.assertTrue(said.endswith(b"\r\x1b[K"), said[-50:])
+        self.assertGreater(said.count(b"indexing"), 5)
+        self.assertLessEqual(said.count(b"indexing"), 10 * took + 4)
+
+    def test_elsewhere_there_are_messages_if_asked_for(self):
+        tool = self.index_slowly("-v", stderr=subprocess.PIPE)
+        said = tool.communicate(timeout=20)[1].decode()
+        self.assertEqual(tool.returncode, 0)
+        self.assertRegex(said, r"layer 0 is read, 5\.[0-9] MB; indexing: [1-3] of 3 layers")
+        self.assertNotIn("\r", said)
+        tool = self.index_slowly(stderr=subprocess.PIPE)
+        self.assertEqual(tool.communicate(timeout=20)[1], b"")
 
     # ---- fsck
 
