@@ -190,6 +190,26 @@ class FilesTest(ImageTest):
                 self.run_tool("index", image=image, status=2)
                 self.assertIn("needs no index", self.said)
 
+    def test_a_directory_in_itself_ends_the_listing(self):
+        blob = images.Layer().dir("outer").dir("outer/inner").file("outer/x", b"x").save(
+            os.path.join(self.dir, "blob"), packed=False)
+        self.run_tool("index", "--output", self.dir, image=blob)
+        nids = {e["path"]: e["inode"].to_bytes(8, "little") for e in self.json_lines(
+            "ls", "-R", "--json", image=blob, words=f",oci.tarindex={self.dir}/blob.erofs")}
+        damaged = bytearray(read(os.path.join(self.dir, "blob.erofs")).replace(
+            nids["/outer/inner"], nids["/outer"]))
+        damaged[1032] &= 0xFE  # no checksum
+        with open(os.path.join(self.dir, "damaged"), "wb") as file:
+            file.write(damaged)
+        words = f",oci.tarindex={self.dir}/damaged"
+        self.run_tool("ls", "-R", image=blob, words=words, status=1)
+        self.assertIn("/outer/inner: a directory in itself", self.said)
+        self.run_tool("find", image=blob, words=words, status=1)
+        self.run_tool("fsck", image=blob, words=words, status=1)
+        out = os.path.join(self.dir, "out")
+        self.run_tool("extract", "-C", out, image=blob, words=words, status=2)
+        self.assertIn("/outer/inner", self.said)
+
     def test_zstd_is_named(self):
         blob = os.path.join(self.dir, "zstd")
         with open(blob, "wb") as file:
