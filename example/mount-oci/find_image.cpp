@@ -4,17 +4,22 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <memory>
+#include <mutex>
 #include <numeric>
 #include <string_view>
 #include <system_error>
 #include <utility>
 
 #include <erofs_oci/combinator/retry.hpp>
+#include <erofs_oci/gzip/ztoc.hpp>
 #include <erofs_oci/http/http.hpp>
+#include <erofs_oci/image/soci_layer.hpp>
 #include <erofs_oci/oci/credentials.hpp>
 #include <erofs_oci/oci/layout.hpp>
 #include <erofs_oci/oci/manifest.hpp>
 #include <erofs_oci/oci/reference.hpp>
+#include <erofs_oci/oci/soci.hpp>
 #include <erofs_oci/source/local.hpp>
 
 namespace mount_oci {
@@ -147,6 +152,45 @@ Result<erofs_oci::HttplibTransport> transport_of(ImageOptions const& options) {
   return erofs_oci::HttplibTransport(std::move(http));
 }
 
+/// Looks for the image's SOCI index when a layer is first asked for, once.
+class SociLookups {
+ public:
+  SociLookups(erofs_oci::Registry registry, erofs_oci::Image image, bool referrers)
+      : registry_(std::move(registry)), image_(std::move(image)), referrers_(referrers) {}
+
+  Result<std::optional<SociLayer>> operator()(Descriptor const& layer) {
+    std::call_once(once_, [this] { index_ = erofs_oci::find_soci_index(registry_, image_); });
+    if (!index_) return fail(index_.error());
+    if (!*index_) return std::optional<SociLayer>();
+    bool const bound = (*index_)->binding == erofs_oci::SociBinding::by_digest;
+    auto const* const ztoc = bound || referrers_ ? (*index_)->ztoc_of(layer.digest) : nullptr;
+    if (ztoc == nullptr) return std::optional<SociLayer>();
+    auto const bytes = erofs_oci::fetch_ztoc(registry_, *ztoc);
+    if (!bytes) return fail(bytes.error());
+    auto const parsed = erofs_oci::parse_ztoc(*bytes);
+    if (!parsed) return fail(parsed.error());
+    auto built = erofs_oci::soci_layer(*parsed, layer);
+    if (!built) return fail(std::move(built).error());
+    return std::optional(SociLayer{*std::move(built), bound});
+  }
+
+ private:
+  erofs_oci::Registry registry_;
+  erofs_oci::Image image_;
+  bool referrers_;
+  std::once_flag once_;
+  Result<std::optional<erofs_oci::SociIndex>> index_;
+};
+
+SociLookup soci_lookup(erofs_oci::Registry const& registry, erofs_oci::Image const& image,
+                       SociUse use) {
+  if (use == SociUse::none) return {};
+  bool const by_tag = !registry.reference().digest.has_value();
+  auto const lookups =
+      std::make_shared<SociLookups>(registry, image, use == SociUse::trusted && by_tag);
+  return [lookups](Descriptor const& layer) { return (*lookups)(layer); };
+}
+
 Result<FoundImage> find_remote(ImageOptions const& options) {
   auto reference = erofs_oci::Reference::parse(options.image);
   if (!reference) return fail(std::move(reference).error());
@@ -169,9 +213,11 @@ Result<FoundImage> find_remote(ImageOptions const& options) {
   auto const image = registry->resolve(*platform);
   if (!image) return fail(image.error());
   auto const backoff = backoff_of(options, settings.limits);
-  return found_image(*image, options, [&](Descriptor const& at) -> Result<AnySource> {
+  auto found = found_image(*image, options, [&](Descriptor const& at) -> Result<AnySource> {
     return AnySource(erofs_oci::Retry(registry->blob(at), backoff));
   });
+  if (found) found->soci = soci_lookup(*registry, *image, options.soci);
+  return found;
 }
 
 // ---------------------------------------------------------------- an OCI image layout

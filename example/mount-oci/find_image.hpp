@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/image/layers.hpp>
 #include <erofs_oci/oci/descriptor.hpp>
+#include <erofs_oci/tarindex/build.hpp>
 
 #include "options.hpp"
 #include "process.hpp"
@@ -31,6 +33,16 @@ struct FoundLayer {
   }
 };
 
+/// A layer's indexes from the registry's SOCI index.
+struct SociLayer {
+  erofs_oci::tarindex::BuiltLayer built;
+  bool bound = false;  ///< the image names the index by its digest
+};
+
+/// Looks a layer up there; empty if it has none.
+using SociLookup =
+    std::function<Result<std::optional<SociLayer>>(erofs_oci::Descriptor const& layer)>;
+
 /// What the options name.
 struct FoundImage {
   std::string name;                                ///< as the user gave it
@@ -39,6 +51,7 @@ struct FoundImage {
   std::optional<erofs_oci::Descriptor> config_at;  ///< of the image's configuration
   std::optional<erofs_oci::Shared<erofs_oci::AnySource>> config;
   std::size_t layer_count = 1;     ///< of the whole image
+  SociLookup soci;                 ///< empty: no SOCI index can be had
   std::vector<FoundLayer> layers;  ///< those that were asked for, from the bottom up
 
   /// As the library wants them; they share the blobs.

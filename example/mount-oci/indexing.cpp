@@ -30,6 +30,28 @@ Result<void> find_digests(FoundImage& found) {
   return {};
 }
 
+/// The layer's indexes from a SOCI index. One that is missing or of no use is no error: the layer
+/// is read instead. Kept is only what the image itself vouches for.
+Result<std::optional<erofs_oci::StoredLayer>> from_soci(SociLookup const& soci,
+                                                        erofs_oci::Descriptor const& layer,
+                                                        IndexStore const* store, Log const& log) {
+  auto found = soci(layer);
+  auto const name = "layer " + layer.digest.to_string();
+  if (!found) {
+    log.say(Level::info, name + ": no SOCI index: " + found.error().message());
+    return std::optional<erofs_oci::StoredLayer>();
+  }
+  if (!*found) return std::optional<erofs_oci::StoredLayer>();
+  log.say(Level::info, name + ": indexed by SOCI");
+  if (store != nullptr && (**found).bound) {
+    auto const kept = store->put_layer(layer.digest, (**found).built);
+    if (!kept) log.say(Level::warning, kept.error().message() + "; the index is used, not kept");
+  }
+  auto opened = erofs_oci::opened_layer((**std::move(found)).built);
+  if (!opened) return fail(std::move(opened).error());
+  return std::optional(*std::move(opened));
+}
+
 }  // namespace
 
 erofs_oci::IndexOptions IndexedImage::options(Log const& log) const {
@@ -70,6 +92,11 @@ Result<IndexedImage> index_image(FoundImage& found, ImageOptions const& options,
   index.parallel = options.connections;
   index.progress = [&](auto const& layer) { progress.update(layer); };
   index.warn = [&](std::string const& text) { progress.warn(text); };
+  if (found.soci) {
+    index.elsewhere = [&](erofs_oci::ImageLayer const& layer) {
+      return from_soci(found.soci, layer.descriptor, result.store.get(), log);
+    };
+  }
   std::optional<ExitOnSignal::Pause> pause;
   if (guard != nullptr) {
     pause.emplace(*guard);

@@ -100,6 +100,9 @@ WORDS OF -o
   oci.zinfo=PATH               gzip checkpoints, as `mkfs.erofs --gzinfo=PATH` makes them
   oci.store=DIR|none           where indexes are kept; default: /var/lib/erofs_oci for root, else
                                $XDG_CACHE_HOME/erofs_oci or ~/.cache/erofs_oci
+  oci.soci=trusted|bound|none  which SOCI indexes of the registry are taken in place of reading a layer
+                               that has no index yet: those that the image's manifest names (bound),
+                               and, for an image asked for by tag, those that refer to it (trusted)
   oci.username=NAME            log in to the registry
   oci.password_file=PATH       with the first line of this file as password
   oci.password=TEXT            with this password; it is taken out of the process list at once, but

@@ -157,6 +157,19 @@ Checked set_retry(ImageOptions& image, Word const& word) {
   return {};
 }
 
+Checked set_soci(ImageOptions& image, Word const& word) {
+  if (word.value == "none") {
+    image.soci = SociUse::none;
+  } else if (word.value == "bound") {
+    image.soci = SociUse::bound;
+  } else if (word.value == "trusted") {
+    image.soci = SociUse::trusted;
+  } else {
+    return usage("-o oci.soci=" + word.value + ": none of none, bound, trusted");
+  }
+  return {};
+}
+
 Checked set_connections(ImageOptions& image, Word const& word) {
   auto const number = parse_number<unsigned>(word.value);
   if (!number || *number < 1 || *number > 64) {
@@ -194,6 +207,7 @@ constexpr std::array image_words{
               [](auto& i, auto& w) { return set_size(i.cache, w, 1u << 20, 1ull << 40); }},
     ImageWord{"oci.readahead",
               [](auto& i, auto& w) { return set_size(i.readahead, w, 0, 1u << 30); }},
+    ImageWord{"oci.soci", set_soci},
     ImageWord{"oci.store", [](auto& i, auto& w) { return set_text(i.store, w); }},
     ImageWord{"oci.retry", set_retry},
     ImageWord{"oci.timeout", set_timeout},

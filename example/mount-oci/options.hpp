@@ -39,6 +39,14 @@ enum class Attach {
   ioctl,
 };
 
+/// Which SOCI indexes of a registry are taken in place of reading a layer.
+enum class SociUse {
+  none,     ///< no index
+  bound,    ///< one that the image's manifest names by its digest
+  trusted,  ///< also one that refers to the image, if that was asked for by a tag: who could push
+            ///< a false index there could as well move the tag
+};
+
 /// Which image to open and how to reach it. Paths are as the user gave them.
 struct ImageOptions {
   std::string image;                   ///< reference, `oci:DIR[:TAG]`, `file:PATH` or a path
@@ -50,6 +58,7 @@ struct ImageOptions {
   std::string password_file;         ///< a file whose first line is the password
   std::string tarindex;              ///< path of the EROFS image of the layer's metadata, or empty
   std::string zinfo;                 ///< path of the gzip checkpoint index, or empty
+  SociUse soci = SociUse::trusted;   ///< which SOCI indexes are taken
   std::string store;                 ///< directory of indexes, `none`, or empty for the usual one
   std::string ca;                    ///< path of a PEM bundle of more trusted authorities, or empty
   std::vector<std::string> mirrors;  ///< registries to ask when the image's own fails

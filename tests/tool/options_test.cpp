@@ -124,7 +124,7 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
                                               {"extract", Command::extract},
                                               {"fsck", Command::fsck},
                                               {"image", Command::image}}));
-    auto words = Arguments{word, "-o", "oci.store=/s,oci.layer=1", "-v", "--json", "reg/name:tag"};
+    auto words = Arguments{word, "-o", "oci.store=/s,oci.layer=1,oci.soci=bound", "-v", "--json", "reg/name:tag"};
     if (command == Command::cat) words.emplace_back("/etc/passwd");
     if (command == Command::extract) words.insert(words.end(), {"-C", "dir"});
     auto const options = parse(words);
@@ -132,6 +132,7 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
     CHECK(options->command == command);
     CHECK(options->image.image == "reg/name:tag");
     CHECK(options->image.store == "/s");
+    CHECK(options->image.soci == SociUse::bound);
     CHECK(options->image.layer == 1u);
     CHECK(options->read.json);
     CHECK(options->verbosity == 3);

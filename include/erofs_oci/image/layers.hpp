@@ -73,10 +73,8 @@ struct IndexOptions {
   return "layer " + std::to_string(number) + " (" + descriptor.digest.to_string() + ")";
 }
 
-namespace detail {
-
 /// What was built, as if it came from the store.
-[[nodiscard]] inline Result<StoredLayer> opened(tarindex::BuiltLayer built) {
+[[nodiscard]] inline Result<StoredLayer> opened_layer(tarindex::BuiltLayer built) {
   Bytes file;
   auto const ok = write_index_file<Sha256>(built.index, [&](std::span<std::byte const> piece) {
     file.insert(file.end(), piece.begin(), piece.end());
@@ -88,6 +86,8 @@ namespace detail {
   return StoredLayer{*std::move(index), AnySource(Memory(std::move(built.tarindex))),
                      std::move(built.layer.dangling)};
 }
+
+namespace detail {
 
 /// Whether the blob is an EROFS image.
 [[nodiscard]] inline Result<bool> is_erofs(AnySource const& blob, std::string const& media_type) {
@@ -247,7 +247,7 @@ class Hashed {
     if (!kept && options.warn)
       options.warn(kept.error().message() + "; the index is used, not kept");
   }
-  return opened(*std::move(built));
+  return opened_layer(*std::move(built));
 }
 
 }  // namespace detail

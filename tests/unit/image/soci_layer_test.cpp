@@ -50,7 +50,7 @@ std::map<std::string, std::string> files_of(AnySource const& device) {
 Result<MergedImage> open_one(Bytes const& blob, Result<tarindex::BuiltLayer> built) {
   if (!built) return fail(built.error());
   std::vector<StoredLayer> indexes;
-  auto opened = detail::opened(*std::move(built));
+  auto opened = opened_layer(*std::move(built));
   if (!opened) return fail(opened.error());
   indexes.push_back(*std::move(opened));
   std::vector<ImageLayer> layers;

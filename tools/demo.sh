@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# The demonstration that `./run` gives: an image of three layers, made from this machine's files, in a
+# registry on this machine; mounted by what the machine has, read, compared with what it should be, and
+# unmounted.
+set -euo pipefail
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tool=$top/build/bin/mount-oci
+dir=$(mktemp -d)
+mounted='' device=''
+pids=()
+
+clean_up() {
+  trap - EXIT INT TERM
+  if [ -n "$mounted" ]; then umount "$dir/mnt" || true; fi
+  if [ -n "$device" ]; then losetup -d "$device" || true; fi
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  wait || true
+  rm -rf "$dir"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+count() { grep -o "\"$2\": *[0-9]*" <<<"$1" | grep -o '[0-9]*$'; }
+stats() { exec 3<>"/dev/tcp/$host/$port"; printf 'GET /_stats HTTP/1.0\r\n\r\n' >&3; cat <&3; exec 3>&-; }
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+[ -t 1 ] || say() { printf '\n== %s\n' "$*"; }
+
+say "An image of three layers, made from /usr of this machine"
+"$top/tools/demo_image.sh" "$dir"
+du -sh "$dir/layout" | awk '{print $1 " in the registry, compressed"}'
+du -sh "$dir/root" | awk '{print $1 " unpacked"}'
+
+mkfifo "$dir/registry.out"
+"$tool" registry "$dir/layout" >"$dir/registry.out" &
+pids+=($!)
+read -r url <"$dir/registry.out"
+address=${url#http://} host=${address%:*} port=${address##*:}
+image=$address/demo:latest
+options=oci.insecure,oci.store=$dir/store
+
+say "mount-oci index $image: each layer is read once"
+start=$(date +%s%N)
+"$tool" index -o "$options" "$image"
+echo "indexed in $((($(date +%s%N) - start) / 1000000)) ms; indexes take $(du -sh "$dir/store" | cut -f 1)"
+
+before=$(stats)
+say "mount-oci cat: one file, without a mount"
+"$tool" cat -o "$options" "$image" /srv/hello.txt
+after=$(stats)
+echo "$(($(count "$after" range_requests) - $(count "$before" range_requests))) requests for data," \
+  "$(($(count "$after" bytes) - $(count "$before" bytes))) bytes in all"
+
+before=$after
+mkdir "$dir/mnt"
+if [ "$(id -u)" = 0 ] && [ -e /sys/module/nbd ]; then
+  say "mount-oci $image DIR: the kernel's EROFS over NBD"
+  "$tool" mount -o "$options" "$image" "$dir/mnt"
+  mounted=yes
+else
+  say "mount-oci serve: no NBD in this kernel, so the device is read over a socket"
+  mkfifo "$dir/serve.out"
+  "$tool" serve --socket "$dir/socket" -o "$options" "$image" >"$dir/serve.out" &
+  pids+=($!)
+  read -r uri <"$dir/serve.out"
+  nbdcopy "$uri" "$dir/device"
+  if [ "$(id -u)" = 0 ] && grep -qw erofs /proc/filesystems && device=$(losetup -f --show -r "$dir/device") &&
+    mount -t erofs -o ro "$device" "$dir/mnt"; then
+    mounted=yes
+  fi
+fi
+
+if [ -n "$mounted" ]; then
+  ls "$dir/mnt"
+  diff -r --no-dereference "$dir/root" "$dir/mnt"
+else
+  say "No EROFS that we may mount here: the same tree, extracted"
+  "$tool" extract -o "$options" -C "$dir/mnt" "$image"
+  diff -r --no-dereference "$dir/root" "$dir/mnt"
+fi
+after=$(stats)
+echo "$(find "$dir/mnt" -type f | wc -l) files compared with what the layers unpack to: all equal"
+echo "$(($(count "$after" range_requests) - $(count "$before" range_requests))) requests for data," \
+  "$(($(count "$after" bytes) - $(count "$before" bytes))) bytes"
+if [ -n "$mounted" ] && [ -z "$device" ]; then
+  "$tool" umount "$dir/mnt"
+  mounted=
+fi
+say "Done; nothing stays behind. To go on: ./run --help"
