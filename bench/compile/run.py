@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What each header costs to compile: seconds and memory of a translation unit with nothing else.
+"""What each header costs to compile: processor seconds and memory of a unit with nothing else in it.
 
 usage: bench/compile/run.py [--limit SECONDS] [--compiler CXX] [HEADER...]
 
 Prints a table, dearest first. The last column is the time beyond the dearest heavy dependency that
-the header brings in, rightly by the table in doc/design.md. With --limit, a header over it fails.
-Run alone: two compilers at a time make each look slow.
+the header brings in, rightly by the table in doc/design.md. With --limit, a header over it fails; one of image/, where
+the whole stack is put together and instantiated, over twice that.
+Processor time and not the clock's, so that what else runs on the machine counts little.
 """
 import argparse
 import os
@@ -14,7 +15,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = ["cpp-httplib", "libnl-genl-3.0", "libisal", "zlib", "openssl"]
@@ -36,13 +36,13 @@ def compile_once(compiler, flags, header, folder):
     depends = os.path.join(folder, "unit.d")
     command = [compiler, "-std=c++20", "-O1", "-c", source, "-o", os.path.join(folder, "unit.o"),
                "-MD", "-MF", depends, *flags]
-    start = time.monotonic()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = status
     if status != 0:
         sys.exit(f"{header} does not compile")
-    return time.monotonic() - start, usage.ru_maxrss / 1024, pathlib.Path(depends).read_text().split()
+    seconds = usage.ru_utime + usage.ru_stime  # the driver's, and of the compiler that it waited for
+    return seconds, usage.ru_maxrss / 1024, pathlib.Path(depends).read_text().split()
 
 
 def main():
@@ -73,7 +73,8 @@ def main():
     for seconds, megabytes, beyond, header in rows:
         print(f"{seconds:8.2f} {megabytes:6.0f} {beyond:8.2f}  {header}")
     if arguments.limit:
-        over = [header for _, _, beyond, header in rows if beyond > arguments.limit]
+        over = [header for _, _, beyond, header in rows
+                if beyond > arguments.limit * (2 if "/image/" in header else 1)]
         if over:
             sys.exit(f"over {arguments.limit} s beyond what they may include: {', '.join(over)}")
 
