@@ -4,9 +4,9 @@
 usage: bench/compile/run.py [--limit SECONDS] [--compiler CXX] [HEADER...]
 
 Prints a table, dearest first. The last column is the time beyond the dearest heavy dependency that
-the header brings in, rightly by the table in doc/design.md. With --limit, a header over it fails; one of image/, where
-the whole stack is put together and instantiated, over twice that.
-Processor time and not the clock's, so that what else runs on the machine counts little.
+the header brings in, rightly by the table in doc/design.md. With --limit, a header over it fails; one of image/, where the whole
+stack is put together and instantiated, over twice that. Processor time and not the clock's, so that
+what else runs on the machine counts little.
 """
 import argparse
 import os

@@ -124,7 +124,8 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
                                               {"extract", Command::extract},
                                               {"fsck", Command::fsck},
                                               {"image", Command::image}}));
-    auto words = Arguments{word, "-o", "oci.store=/s,oci.layer=1,oci.soci=bound", "-v", "--json", "reg/name:tag"};
+    auto words = Arguments{word, "-o",     "oci.store=/s,oci.layer=1,oci.soci=bound",
+                           "-v", "--json", "reg/name:tag"};
     if (command == Command::cat) words.emplace_back("/etc/passwd");
     if (command == Command::extract) words.insert(words.end(), {"-C", "dir"});
     auto const options = parse(words);
