@@ -120,6 +120,34 @@ def sequence(args, registry, directory):
     return ok
 
 
+def indexing(args, registry, directory):
+    times = {"index": [], "gzip": [], "igzip": []}
+    for turn in range(args.repeat):
+        times["gzip"].append(seconds(["gzip", "-dc", args.layer]))
+        times["igzip"].append(seconds(["igzip", "-dc", args.layer]))
+        store = f"{directory}/store{turn}"
+        times["index"].append(seconds([args.bin / "mount-oci", "index", "-o", f"oci.store={store}",
+                                       f"oci:{directory}/layout:latest"]))
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    size = sum(path.stat().st_size for path in pathlib.Path(store).glob("layers/*/index"))
+    blob = os.path.getsize(args.layer)
+    print(f"index of the layer, tarindex, digests and checks in one pass: {middle['index']:.3f} s, "
+          f"{middle['index'] / middle['gzip']:.2f} x gzip -dc, "
+          f"{middle['index'] / middle['igzip']:.2f} x igzip -dc; windows and table {size} bytes, "
+          f"{100 * size / blob:.2f} % of the blob (zinfo: "
+          f"{100 * os.path.getsize(args.zinfo) / blob:.2f} %)")
+    image = f"{registry.host}/bench:latest"
+    options = f"oci.insecure,oci.store={store}"
+    find = [args.bin / "mount-oci", "find", "-o", options, image, "/usr", "-type", "f"]
+    name = subprocess.run(find, check=True, capture_output=True, text=True).stdout.split("\n")[0]
+    registry.reset()
+    subprocess.run([args.bin / "mount-oci", "cat", "-o", options, image, name], check=True,
+                   stdout=subprocess.DEVNULL)
+    requests = registry.stats()["range_requests"]
+    print(f"cat of one file of the remote image: {requests} requests for data")
+    return requests <= 3
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--layer", type=pathlib.Path, default=FIXTURE / "layer.tar.gz")
@@ -141,7 +169,8 @@ def main():
         digest = inspect_layer(layout, args.layer)
         with server([args.bin / "mount-oci", "registry", layout], "http") as address:
             registry = Registry(address)
-            good = [random_reads(args, registry, digest), sequence(args, registry, directory)]
+            good = [random_reads(args, registry, digest), sequence(args, registry, directory),
+                    indexing(args, registry, directory)]
     return 0 if all(good) else 1
 
 
