@@ -59,6 +59,7 @@ TEST_CASE("Reference::parse refuses everything else", "[oci][reference][error]")
       "@",
       "Nginx",
       "nginx:",
+      "a_a.latest/a",  // the dot makes it a registry, and no host has an underscore
       "nginx:-x",
       "nginx:" + std::string(129, 'a'),
       "nginx:a:b",
@@ -140,10 +141,13 @@ TEST_CASE("References survive printing", "[oci][reference][property]") {
   rc::prop("for all references made from good parts, parse(to_string(r)) == r", [] {
     auto const registry = pick<std::string>({"", "docker.io/", "localhost/", "localhost:1/",
                                              "a.b-c.example:65535/", "10.0.0.1/", "[::]:80/"});
+    // Without a registry, a dot before the first slash would make one of the repository's own
+    // words.
+    std::vector<std::string> separators{"/", "_", "__", "-", "---"};
+    if (!registry.empty()) separators.push_back(".");
     auto repository = pick<std::string>({"a", "library/x", "0"});
     for (auto i = *rc::gen::inRange(0, 5); i > 0; --i) {
-      repository += pick<std::string>({"/", ".", "_", "__", "-", "---"}) +
-                    pick<std::string>({"a", "9z", "sha256", "latest"});
+      repository += pick(separators) + pick<std::string>({"a", "9z", "sha256", "latest"});
     }
     auto const end = pick<std::string>(
         {"", ":t", ":_.-", "@" + digest, ":x@" + digest, "@sha512:" + hex64 + hex64});
