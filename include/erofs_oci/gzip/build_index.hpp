@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -62,8 +61,7 @@ class GzipScanner {
   /// @error{Errc::truncated, the stream ends inside a member}
   [[nodiscard]] Result<void> finish() {
     tell_compressed(staged_begin_ + staged_.size());
-    bool const between = phase_ == Phase::header && members_ > 0 && header_.taken() < 3;
-    if (phase_ != Phase::trailing && !between) {
+    if (!framing_.may_end()) {
       return fail(Errc::truncated, "blob offset " + std::to_string(staged_begin_ + staged_.size()) +
                                        ": the gzip stream ends inside a member");
     }
@@ -74,7 +72,7 @@ class GzipScanner {
   [[nodiscard]] std::uint64_t decoded_size() const noexcept { return out_; }
 
  private:
-  enum class Phase { header, block, trailer, trailing };
+  using Phase = MemberFraming::Phase;
 
   static constexpr std::size_t out_size = 1 << 20;  // bytes decoded in one call, at most
   static constexpr std::size_t keep = 16;           // used bytes that a block's end may give back
@@ -84,11 +82,11 @@ class GzipScanner {
   Result<void> run() {
     for (;;) {
       auto const in = std::span(std::as_const(staged_)).subspan(used_);
-      if (phase_ == Phase::trailing) {
+      if (framing_.phase() == Phase::trailing) {
         used_ = staged_.size();
         return {};
       }
-      if (phase_ == Phase::block) {
+      if (framing_.phase() == Phase::data) {
         auto const more = decode(in);
         if (!more) return fail(more.error());
         if (!*more) return {};
@@ -108,8 +106,7 @@ class GzipScanner {
     if (!step) return fail(step.error());
     used_ += step->consumed;
     auto const bytes = out.first(step->produced);
-    crc_ = D::crc32(crc_, bytes);
-    member_size_ += bytes.size();
+    framing_.decoded(bytes, D::crc32);
     out_ += bytes.size();
     if (!bytes.empty()) {
       if (auto const ok = events_.decoded(bytes); !ok) return fail(ok.error());
@@ -122,15 +119,15 @@ class GzipScanner {
     used_ -= step->unread_bits / 8;
     auto const bits = step->unread_bits % 8;
     if (step->final) {
-      phase_ = Phase::trailer;
-      trailer_size_ = 0;
+      framing_.end_data();
       return true;
     }
-    return start_block(bits);
+    if (auto const ok = start_block(bits); !ok) return fail(ok.error());
+    return true;
   }
 
   // Begins the block at position() less `bits` bits.
-  Result<bool> start_block(unsigned bits) {
+  Result<void> start_block(unsigned bits) {
     auto const window = this->window();
     if (!last_ || out_ - *last_ > span_size_) {
       last_ = out_;
@@ -138,44 +135,16 @@ class GzipScanner {
       events_.checkpoint({position(), out_, static_cast<std::uint8_t>(bits)}, window);
     }
     auto const first = bits > 0 ? staged_[used_ - 1] : std::byte{0};
-    auto const known = std::min<std::uint64_t>(member_size_, gzip_window_size);
-    auto const ok = decoder_.start(bits, first, window.last(static_cast<std::size_t>(known)));
-    if (!ok) return fail(ok.error());
-    return true;
+    auto const known = std::min<std::uint64_t>(framing_.size(), gzip_window_size);
+    return decoder_.start(bits, first, window.last(static_cast<std::size_t>(known)));
   }
 
   // A byte that is no deflate data.
   Result<void> frame(std::byte byte) {
-    if (phase_ == Phase::trailer) {
-      trailer_[trailer_size_++] = byte;
-      return trailer_size_ == trailer_.size() ? end_member() : Result<void>{};
-    }
-    auto const state = header_.push(byte);
-    if (!state) return fail(state.error());
-    if (*state == MemberHeaderParser::State::not_a_header) {
-      if (members_ == 0) return fail(Errc::corrupt, "not a gzip stream");
-      phase_ = Phase::trailing;
-    }
-    if (*state == MemberHeaderParser::State::done) {
-      phase_ = Phase::block;
-      crc_ = 0;
-      member_size_ = 0;
-      ++members_;
-      std::fill_n(history_.begin(), gzip_window_size, std::byte{0});
-      if (auto const ok = start_block(0); !ok) return fail(ok.error());
-    }
-    return {};
-  }
-
-  Result<void> end_member() {
-    phase_ = Phase::header;
-    header_ = {};
-    auto const trailer = MemberTrailer::decode(trailer_);
-    if (trailer.crc != crc_) return fail(Errc::corrupt, "the CRC of a gzip member is wrong");
-    if (trailer.size != static_cast<std::uint32_t>(member_size_)) {
-      return fail(Errc::corrupt, "the length of a gzip member is wrong");
-    }
-    return {};
+    if (auto const ok = framing_.push(byte); !ok) return ok;
+    if (framing_.phase() != Phase::data) return {};
+    std::fill_n(history_.begin(), gzip_window_size, std::byte{0});
+    return start_block(0);
   }
 
   [[nodiscard]] std::span<std::byte const, gzip_window_size> window() const {
@@ -203,8 +172,7 @@ class GzipScanner {
   std::uint64_t const span_size_;
   GzipScanEvents events_;
   D decoder_;
-  MemberHeaderParser header_;
-  Phase phase_ = Phase::header;
+  MemberFraming framing_;
 
   Bytes staged_;                    // compressed bytes from staged_begin_ on
   std::uint64_t staged_begin_ = 0;  // offset in the blob
@@ -214,11 +182,6 @@ class GzipScanner {
   Bytes history_;                      // the window, then room for what is decoded next
   std::uint64_t out_ = 0;              // decoded bytes
   std::optional<std::uint64_t> last_;  // decoded offset of the last checkpoint
-  std::uint64_t members_ = 0;
-  std::uint64_t member_size_ = 0;
-  std::uint32_t crc_ = 0;
-  std::array<std::byte, MemberTrailer::on_disk_size> trailer_{};
-  std::size_t trailer_size_ = 0;
 };
 
 }  // namespace erofs_oci

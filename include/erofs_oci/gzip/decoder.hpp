@@ -3,11 +3,8 @@
 /// GzipDecoder: the decoded bytes of a run of gzip members, entered at a start or a checkpoint.
 #pragma once
 
-#include <array>
 #include <cstddef>
-#include <cstdint>
 #include <span>
-#include <string>
 
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/gzip/checkpoint.hpp>
@@ -48,9 +45,7 @@ class GzipDecoder {
   /// @param window  of the checkpoint
   [[nodiscard]] Result<void> enter(unsigned bits, std::byte first,
                                    std::span<std::byte const, gzip_window_size> window) {
-    phase_ = Phase::deflate;
-    crc_known_ = false;
-    members_ = 1;
+    framing_ = MemberFraming::inside_member();
     return inflater_.start(bits, first, window);
   }
 
@@ -60,14 +55,14 @@ class GzipDecoder {
   [[nodiscard]] Result<Step> decode(std::span<std::byte const> in, std::span<std::byte> out) {
     Step step;
     for (;;) {
-      if (phase_ == Phase::end) {
-        step.consumed = in.size();  // trailing data
+      if (framing_.phase() == Phase::trailing) {
+        step.consumed = in.size();
         return step;
       }
-      if (phase_ == Phase::deflate) {
+      if (framing_.phase() == Phase::data) {
         auto const ok = inflate(in.subspan(step.consumed), out.subspan(step.produced), step);
         if (!ok) return fail(ok.error());
-        if (phase_ == Phase::deflate) return step;
+        if (framing_.phase() == Phase::data) return step;
       } else if (step.consumed == in.size()) {
         return step;
       } else if (auto const ok = frame(in[step.consumed++]); !ok) {
@@ -77,17 +72,13 @@ class GzipDecoder {
   }
 
   /// Whether trailing data was met: nothing more will come.
-  [[nodiscard]] bool ended() const noexcept { return phase_ == Phase::end; }
+  [[nodiscard]] bool ended() const noexcept { return framing_.phase() == Phase::trailing; }
 
   /// Whether the input may end here: behind a member, or in trailing data.
-  [[nodiscard]] bool may_end() const noexcept {
-    constexpr std::uint64_t magic_size = 3;  // fewer bytes than that are no member yet
-    return phase_ == Phase::end ||
-           (phase_ == Phase::header && members_ > 0 && header_.taken() < magic_size);
-  }
+  [[nodiscard]] bool may_end() const noexcept { return framing_.may_end(); }
 
  private:
-  enum class Phase { header, deflate, trailer, end };
+  using Phase = MemberFraming::Phase;
 
   Result<void> inflate(std::span<std::byte const> in, std::span<std::byte> out, Step& step) {
     if (out.empty()) return {};
@@ -95,11 +86,9 @@ class GzipDecoder {
     if (!done) return fail(done.error());
     step.consumed += done->consumed;
     step.produced += done->produced;
-    if (crc_known_) crc_ = I::crc32(crc_, out.first(done->produced));
-    member_size_ += done->produced;
+    framing_.decoded(out.first(done->produced), I::crc32);
     if (!done->end) return {};
-    phase_ = Phase::trailer;
-    trailer_size_ = 0;
+    framing_.end_data();
     for (auto const byte : std::span(done->unread).first(done->unread_size)) {
       if (auto const ok = frame(byte); !ok) return ok;
     }
@@ -108,50 +97,13 @@ class GzipDecoder {
 
   // A byte that is no deflate data.
   Result<void> frame(std::byte byte) {
-    if (phase_ == Phase::end) return {};
-    if (phase_ == Phase::deflate) return fail(Errc::corrupt, "gzip: member within read-ahead");
-    if (phase_ == Phase::trailer) {
-      trailer_[trailer_size_++] = byte;
-      return trailer_size_ == trailer_.size() ? end_member() : Result<void>{};
-    }
-    auto const state = header_.push(byte);
-    if (!state) return fail(state.error());
-    if (*state == MemberHeaderParser::State::not_a_header) {
-      if (members_ == 0) return fail(Errc::corrupt, "gzip: not a gzip stream");
-      phase_ = Phase::end;
-    }
-    if (*state == MemberHeaderParser::State::done) {
-      phase_ = Phase::deflate;
-      crc_known_ = true;
-      crc_ = 0;
-      member_size_ = 0;
-      ++members_;
-      return inflater_.start(0, std::byte{0}, {});
-    }
-    return {};
-  }
-
-  Result<void> end_member() {
-    phase_ = Phase::header;
-    header_ = {};
-    if (!crc_known_) return {};
-    auto const trailer = MemberTrailer::decode(trailer_);
-    if (trailer.crc != crc_) return fail(Errc::corrupt, "gzip: CRC of a member is wrong");
-    if (trailer.size != static_cast<std::uint32_t>(member_size_)) {
-      return fail(Errc::corrupt, "gzip: length of a member is wrong");
-    }
-    return {};
+    if (auto const ok = framing_.push(byte); !ok) return ok;
+    if (framing_.phase() != Phase::data) return {};
+    return inflater_.start(0, std::byte{0}, {});
   }
 
   I inflater_;
-  MemberHeaderParser header_;
-  std::array<std::byte, MemberTrailer::on_disk_size> trailer_{};
-  std::size_t trailer_size_ = 0;
-  std::uint64_t member_size_ = 0;
-  std::uint64_t members_ = 0;
-  std::uint32_t crc_ = 0;
-  bool crc_known_ = false;
-  Phase phase_ = Phase::header;
+  MemberFraming framing_;
 };
 
 }  // namespace erofs_oci

@@ -100,4 +100,94 @@ struct MemberTrailer {
   }
 };
 
+/// Goes through members, but for their deflate data: headers, trailers, and where it all ends. What
+/// follows a member and is no header is trailing data: the stream has ended, as for gzip(1).
+class MemberFraming {
+ public:
+  /// What the next byte belongs to.
+  enum class Phase { header, data, trailer, trailing };
+
+  /// Expects a header, or goes on inside a member whose start nobody saw: its CRC and length
+  /// cannot be checked.
+  MemberFraming() = default;
+  [[nodiscard]] static MemberFraming inside_member() noexcept {
+    MemberFraming framing;
+    framing.phase_ = Phase::data;
+    framing.members_ = 1;
+    framing.start_seen_ = false;
+    return framing;
+  }
+
+  [[nodiscard]] Phase phase() const noexcept { return phase_; }
+
+  /// Takes a byte of a header or trailer. Phase::data afterwards: a member has begun.
+  /// @error{Errc::corrupt, no gzip\, a reserved flag\, or a member's CRC or length is wrong}
+  [[nodiscard]] Result<void> push(std::byte byte) {
+    if (phase_ == Phase::trailing) return {};
+    if (phase_ == Phase::trailer) {
+      trailer_[trailer_size_++] = byte;
+      return trailer_size_ == trailer_.size() ? end_member() : Result<void>{};
+    }
+    auto const state = header_.push(byte);
+    if (!state) return fail(state.error());
+    if (*state == MemberHeaderParser::State::not_a_header) {
+      if (members_ == 0) return fail(Errc::corrupt, "gzip: not a gzip stream");
+      phase_ = Phase::trailing;
+    }
+    if (*state == MemberHeaderParser::State::done) {
+      phase_ = Phase::data;
+      start_seen_ = true;
+      crc_ = 0;
+      size_ = 0;
+      ++members_;
+    }
+    return {};
+  }
+
+  /// Counts decoded bytes. `crc32(crc, bytes)` continues a CRC, as Inflater's.
+  template <class Crc32>
+  void decoded(std::span<std::byte const> bytes, Crc32 const& crc32) {
+    if (start_seen_) crc_ = crc32(crc_, bytes);
+    size_ += bytes.size();
+  }
+
+  /// Says that the member's deflate data have ended; the trailer follows.
+  void end_data() noexcept {
+    phase_ = Phase::trailer;
+    trailer_size_ = 0;
+  }
+
+  /// Decoded bytes of the member so far.
+  [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+
+  /// Whether the input may end here: behind a member, or in trailing data.
+  [[nodiscard]] bool may_end() const noexcept {
+    constexpr std::uint64_t magic_size = 3;  // fewer bytes than that are no member yet
+    return phase_ == Phase::trailing ||
+           (phase_ == Phase::header && members_ > 0 && header_.taken() < magic_size);
+  }
+
+ private:
+  [[nodiscard]] Result<void> end_member() {
+    phase_ = Phase::header;
+    header_ = {};
+    if (!start_seen_) return {};
+    auto const trailer = MemberTrailer::decode(trailer_);
+    if (trailer.crc != crc_) return fail(Errc::corrupt, "gzip: CRC of a member is wrong");
+    if (trailer.size != static_cast<std::uint32_t>(size_)) {
+      return fail(Errc::corrupt, "gzip: length of a member is wrong");
+    }
+    return {};
+  }
+
+  MemberHeaderParser header_;
+  std::array<std::byte, MemberTrailer::on_disk_size> trailer_{};
+  std::size_t trailer_size_ = 0;
+  std::uint64_t size_ = 0;
+  std::uint64_t members_ = 0;
+  std::uint32_t crc_ = 0;
+  bool start_seen_ = false;
+  Phase phase_ = Phase::header;
+};
+
 }  // namespace erofs_oci
