@@ -28,7 +28,6 @@
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/erofs/load.hpp>
 #include <erofs_oci/erofs/reader.hpp>
-#include <erofs_oci/erofs/writer.hpp>
 #include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/oci/descriptor.hpp>
 #include <erofs_oci/source/memory.hpp>
@@ -150,15 +149,9 @@ namespace detail {
   tarindex::BuiltLayer built;
   built.index = *std::move(index);
   built.layer.tree = *std::move(tree);
-  erofs::WriteOptions write;
-  write.marks = erofs::Marks::trusted;
-  write.implied = erofs::Implied::keep;
-  auto const writer =
-      erofs::Writer::make(built.layer.tree, {tarindex::device_of(built.index)}, write);
-  if (!writer) return fail(writer.error());
-  built.tarindex = writer->to_bytes();
-  built.index.tarindex = digest_of(built.tarindex);
-  built.index.tarindex_size = built.tarindex.size();
+  if (auto const written = tarindex::write_tarindex<Sha256>(built); !written) {
+    return fail(written.error());
+  }
   return built;
 }
 
@@ -193,13 +186,14 @@ class Hashed {
   }
   auto const native = is_erofs(layer.blob, layer.descriptor.media_type);
   if (!native) return fail(native.error());
+  auto const build = [&](AnySource const& blob) {
+    return *native ? build_native(blob, options) : tarindex::build_layer<Sha256>(blob, options);
+  };
+  bool const ours = wanted.algorithm() == DigestAlgorithm::sha256;
   Hasher hash(wanted.algorithm());
-  auto const source = AnySource(Hashed(layer.blob, hash));
-  auto built = *native ? build_native(source, options)
-                       : tarindex::build_layer<Sha256>(Hashed(layer.blob, hash), options);
+  auto built = ours ? build(layer.blob) : build(AnySource(Hashed(layer.blob, hash)));
   if (!built) return built;
-  auto const found =
-      wanted.algorithm() == DigestAlgorithm::sha256 ? built->index.blob : hash.finish();
+  auto const found = ours ? built->index.blob : hash.finish();
   if (found != wanted) {
     return fail(Errc::digest_mismatch,
                 describe(layer.blob) + ": its bytes are " + found.to_string());

@@ -14,7 +14,6 @@
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/sha256.hpp>
-#include <erofs_oci/erofs/writer.hpp>
 #include <erofs_oci/gzip/index_file.hpp>
 #include <erofs_oci/gzip/window.hpp>
 #include <erofs_oci/gzip/ztoc.hpp>
@@ -81,16 +80,7 @@ namespace detail {
   tarindex::BuiltLayer built;
   built.index = *std::move(index);
   built.layer = *std::move(tree);
-  erofs::WriteOptions write;
-  write.marks = erofs::Marks::trusted;
-  write.implied = erofs::Implied::keep;
-  auto const writer =
-      erofs::Writer::make(built.layer.tree, {tarindex::device_of(built.index)}, write);
-  if (!writer) return fail(writer.error());
-  built.tarindex = writer->to_bytes();
-  built.dropped_xattrs = writer->dropped_xattr_count();
-  built.index.tarindex = digest_of(built.tarindex);
-  built.index.tarindex_size = built.tarindex.size();
+  if (auto const ok = tarindex::write_tarindex<Sha256>(built); !ok) return fail(ok.error());
   return built;
 }
 

@@ -57,6 +57,28 @@ struct BuiltLayer {
   return {index.decoded_size / block + (index.decoded_size % block != 0 ? 1 : 0), data_name(index)};
 }
 
+/// Writes the image of `built.layer`'s tree, with overlay marks, and names it in `built.index`,
+/// whose sizes and digests are known by then.
+/// @error{as erofs::Writer::make(), as there}
+template <Hash H>
+[[nodiscard]] Result<void> write_tarindex(
+    BuiltLayer& built, erofs::Addressing addressing = erofs::Addressing::device_table) {
+  erofs::WriteOptions options;
+  options.addressing = addressing;
+  options.marks = erofs::Marks::trusted;
+  options.implied = erofs::Implied::keep;
+  auto const writer =
+      erofs::Writer::make(built.layer.tree, {device_of(built.index)}, std::move(options));
+  if (!writer) return fail(writer.error());
+  built.tarindex = writer->to_bytes();
+  built.dropped_xattrs = writer->dropped_xattr_count();
+  H hash;
+  hash.update(built.tarindex);
+  built.index.tarindex = hash.finish();
+  built.index.tarindex_size = built.tarindex.size();
+  return {};
+}
+
 namespace detail {
 
 // What a blob's first bytes say.
@@ -93,18 +115,7 @@ class LayerPass {
     for (auto const& report : tar_.reports().list()) {
       built.layer.reports.add(report.offset, report.text);
     }
-    erofs::WriteOptions write;
-    write.addressing = options.addressing;
-    write.marks = erofs::Marks::trusted;
-    write.implied = erofs::Implied::keep;
-    auto const writer = erofs::Writer::make(built.layer.tree, {device_of(built.index)}, write);
-    if (!writer) return fail(writer.error());
-    built.tarindex = writer->to_bytes();
-    built.dropped_xattrs = writer->dropped_xattr_count();
-    H hash;
-    hash.update(built.tarindex);
-    built.index.tarindex = hash.finish();
-    built.index.tarindex_size = built.tarindex.size();
+    if (auto const ok = write_tarindex<H>(built, options.addressing); !ok) return fail(ok.error());
     return built;
   }
 

@@ -149,6 +149,19 @@ TEST_CASE("A blob that is not what its digest names is refused", "[image][open_l
   CHECK_THAT(image.error().message(), Catch::StartsWith("layer 1 (sha256:"));
 }
 
+TEST_CASE("A layer that goes by SHA-512 is checked by it", "[image][open_layers]") {
+  auto const wrong = GENERATE(false, true);
+  auto const blob = packed("L0");
+  auto layers = three_layers();
+  layers[0].descriptor.digest =
+      digest_of(wrong ? to_bytes("other") : blob, DigestAlgorithm::sha512);
+
+  auto const image = open_all(std::move(layers));
+
+  REQUIRE(image.has_value() != wrong);
+  if (wrong) CHECK(image.error().code == Errc::digest_mismatch);
+}
+
 TEST_CASE("A changed byte under an index is an error, never bytes", "[image][open_layers][error]") {
   auto const tar = contents(data + "in/basic.tar");
   auto const blob = testing::gzip_member({tar, 6});
