@@ -30,6 +30,7 @@
 #include <erofs_oci/core/one_of.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/core/source.hpp>
+#include <erofs_oci/core/text_file.hpp>
 #include <erofs_oci/core/workers.hpp>
 #include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -66,7 +67,6 @@
 #include <erofs_oci/fuse/reply.hpp>
 #include <erofs_oci/fuse/server.hpp>
 #include <erofs_oci/fuse/session.hpp>
-#include <erofs_oci/fuse/text_file.hpp>
 #include <erofs_oci/fwd.hpp>
 #include <erofs_oci/gzip/block_decoder.hpp>
 #include <erofs_oci/gzip/build_index.hpp>

@@ -85,6 +85,7 @@ class IsalInflater;
 struct LayerIndex;
 struct LayerIndexOptions;
 struct LayerSpan;
+class MemberFraming;
 class MemberHeaderParser;
 struct MemberTrailer;
 struct OpenedIndex;

@@ -50,27 +50,13 @@ class ConcatList {
 
   [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
     out = out.first(readable(size(), offset, out.size()));
-    std::size_t done = 0;
-    Result<void> status;
-    for_each_touched(offset, out.size(), [&](Part const& part, std::uint64_t at, std::uint64_t n) {
-      auto const piece = out.subspan(done, static_cast<std::size_t>(n));
-      status = read_inside(part, at, piece);
-      done += piece.size();
-      return status.has_value();
-    });
-    if (!status) return fail(std::move(status).error());
-    return done;
+    return read_parts(out, [&](auto const& f) { for_each_touched(offset, out.size(), f); });
   }
 
   /// One inner stream a part.
   [[nodiscard]] Result<void> stream(std::uint64_t offset, std::uint64_t length,
                                     ByteSink sink) const {
-    Streamed streamed;
-    for_each_touched(offset, length, [&](Part const& part, std::uint64_t at, std::uint64_t n) {
-      streamed = stream_inside(part, at, n, sink);
-      return streamed.status && !streamed.stopped;
-    });
-    return std::move(streamed.status);
+    return stream_parts(sink, [&](auto const& f) { for_each_touched(offset, length, f); });
   }
 
   /// Split over the parts.

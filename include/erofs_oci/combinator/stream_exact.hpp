@@ -71,4 +71,38 @@ struct Streamed {
   return result;
 }
 
+/// @name Sources made of parts
+/// `visit(f)` calls `f(part, offset in the part, bytes)` for each part that holds some of the bytes
+/// asked for, in order, until it says false.
+/// @{
+
+/// Fills `out`, which is as long as the visited bytes, with one read a part.
+/// @error{Errc::truncated, a part gives fewer bytes than its size promises}
+template <class Visit>
+[[nodiscard]] Result<std::size_t> read_parts(std::span<std::byte> out, Visit const& visit) {
+  std::size_t done = 0;
+  Result<void> status;
+  visit([&](auto const& part, std::uint64_t at, std::uint64_t n) {
+    auto const piece = out.subspan(done, static_cast<std::size_t>(n));
+    status = read_inside(part, at, piece);
+    done += piece.size();
+    return status.has_value();
+  });
+  if (!status) return fail(std::move(status).error());
+  return done;
+}
+
+/// One inner stream a part.
+/// @error{Errc::truncated, a part gives fewer bytes than its size promises}
+template <class Visit>
+[[nodiscard]] Result<void> stream_parts(ByteSink sink, Visit const& visit) {
+  Streamed streamed;
+  visit([&](auto const& part, std::uint64_t at, std::uint64_t n) {
+    streamed = stream_inside(part, at, n, sink);
+    return streamed.status && !streamed.stopped;
+  });
+  return std::move(streamed.status);
+}
+/// @}
+
 }  // namespace erofs_oci

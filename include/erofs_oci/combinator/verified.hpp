@@ -61,14 +61,9 @@ class Verified {
   [[nodiscard]] std::uint64_t size() const noexcept { return inner_.size(); }
 
   [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
-    std::size_t done = 0;
-    auto const ok = stream(offset, out.size(), [&](std::span<std::byte const> piece) {
-      std::ranges::copy(piece, out.begin() + static_cast<std::ptrdiff_t>(done));
-      done += piece.size();
-      return true;
+    return read_by(size(), offset, out, [this](std::uint64_t at, std::uint64_t n, ByteSink sink) {
+      return stream(at, n, sink);
     });
-    if (!ok) return fail(ok.error());
-    return done;
   }
 
   /// A chunk at a time, once it is checked.

@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <erofs_oci/core/function_ref.hpp>
@@ -71,6 +72,24 @@ inline constexpr bool has_inner<S> = true;
 
 /// Takes the next bytes of a stream, in order; false ends the stream early, without an error.
 using ByteSink = FunctionRef<bool(std::span<std::byte const>)>;
+
+/// A read_at() for a source of `size` bytes whose native way is to hand bytes on: `fetch(offset,
+/// length, sink)` is asked for just the bytes that are there, and not at all for none.
+template <class Fetch>
+[[nodiscard]] Result<std::size_t> read_by(std::uint64_t size, std::uint64_t offset,
+                                          std::span<std::byte> out, Fetch const& fetch) {
+  auto const wanted = readable(size, offset, out.size());
+  if (wanted == 0) return std::size_t{0};
+  auto rest = out.first(wanted);
+  auto const copy = [&rest](std::span<std::byte const> bytes) {
+    std::ranges::copy(bytes, rest.begin());
+    rest = rest.subspan(bytes.size());
+    return true;
+  };
+  Result<void> ok = fetch(offset, std::uint64_t{wanted}, ByteSink(copy));
+  if (!ok) return fail(std::move(ok).error());
+  return wanted;
+}
 
 /// @name Optional powers of a source
 /// Each is a free function with a default; a source that can do better has a member of that name.

@@ -23,9 +23,9 @@
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text_file.hpp>
 #include <erofs_oci/fuse/kernel_version.hpp>
 #include <erofs_oci/fuse/privilege.hpp>
-#include <erofs_oci/fuse/text_file.hpp>
 
 namespace erofs_oci {
 

@@ -27,8 +27,8 @@
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text_file.hpp>
 #include <erofs_oci/fuse/privilege.hpp>
-#include <erofs_oci/fuse/text_file.hpp>
 
 namespace erofs_oci {
 

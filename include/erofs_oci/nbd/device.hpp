@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -19,9 +18,9 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
-#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text_file.hpp>
 #include <erofs_oci/nbd/connect.hpp>
 
 namespace erofs_oci {
@@ -83,15 +82,7 @@ struct NbdDeviceOptions {
 /// @error{std::errc::no_such_file_or_directory, the device or the attribute does not exist}
 [[nodiscard]] inline Result<std::string> nbd_attribute(std::uint32_t index, std::string_view name,
                                                        std::string_view root = "/sys/block") {
-  auto const path = nbd_sysfs_path(index, root) + '/' + std::string(name);
-  auto const fd = open_read(path);
-  if (!fd) return fail(fd.error());
-  Bytes bytes(4096);
-  auto const n = read_full(fd->get(), bytes);
-  if (!n) return fail(n.error(), path);
-  auto text = std::string(as_text(std::span(bytes).first(*n)));
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
+  return read_text_value(nbd_sysfs_path(index, root) + '/' + std::string(name));
 }
 
 /// How far the kernel reads ahead of a sequential reader, in KiB. A remote source wants more than
@@ -100,11 +91,7 @@ struct NbdDeviceOptions {
 [[nodiscard]] inline Result<void> set_nbd_read_ahead(std::uint32_t index, std::uint32_t kib,
                                                      std::string_view root = "/sys/block") {
   auto const path = nbd_sysfs_path(index, root) + "/queue/read_ahead_kb";
-  UniqueFd const fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-  if (!fd) return fail_errno(errno, path);
-  auto ok = write_full(fd.get(), as_bytes(std::to_string(kib)));
-  if (!ok) return fail(std::move(ok).error(), path);
-  return {};
+  return write_text_file(path, std::to_string(kib));
 }
 
 /// The numbers of all devices, ascending; none without the nbd module.

@@ -87,8 +87,9 @@ inline constexpr std::size_t max_descriptors = 10000;
 
 namespace detail {
 
-/// Members that a descriptor may have; see parse_descriptor.
-inline Result<void> read_descriptor_extras(json::Value const& value, Descriptor& out) {
+/// What descriptors, manifests and indexes all may have.
+template <class D>
+Result<void> read_labels(json::Value const& value, D& out) {
   auto artifact_type = json::text(value, "artifactType");
   if (!artifact_type) return fail(std::move(artifact_type).error());
   out.artifact_type = *std::move(artifact_type);
@@ -96,6 +97,12 @@ inline Result<void> read_descriptor_extras(json::Value const& value, Descriptor&
   auto annotations = json::text_map(value, "annotations");
   if (!annotations) return fail(std::move(annotations).error());
   out.annotations = *std::move(annotations);
+  return {};
+}
+
+/// Members that a descriptor may have; see parse_descriptor.
+inline Result<void> read_descriptor_extras(json::Value const& value, Descriptor& out) {
+  if (auto const ok = read_labels(value, out); !ok) return ok;
 
   auto urls = json::text_list(value, "urls");
   if (!urls) return fail(std::move(urls).error());
@@ -159,13 +166,7 @@ inline Result<std::vector<Descriptor>> parse_descriptors(json::Value const& valu
 /// The members that Manifest and Index share.
 template <class D>
 Result<void> read_common(json::Value const& value, D& out) {
-  auto artifact_type = json::text(value, "artifactType");
-  if (!artifact_type) return fail(std::move(artifact_type).error());
-  out.artifact_type = *std::move(artifact_type);
-
-  auto annotations = json::text_map(value, "annotations");
-  if (!annotations) return fail(std::move(annotations).error());
-  out.annotations = *std::move(annotations);
+  if (auto const ok = read_labels(value, out); !ok) return ok;
 
   if (auto const* const subject = json::find(value, "subject")) {
     auto descriptor = parse_descriptor(*subject);

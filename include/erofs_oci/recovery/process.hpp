@@ -7,7 +7,6 @@
 #include <charconv>
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -17,9 +16,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text_file.hpp>
 
 namespace erofs_oci {
 
@@ -58,29 +57,14 @@ struct ProcessStat {
   return stat;
 }
 
-namespace detail {
-
-inline Result<std::string> read_small_file(std::string const& path) {
-  auto const fd = open_read(path);
-  if (!fd) return fail(fd.error());
-  Bytes bytes(4096);
-  auto const n = read_full(fd->get(), bytes);
-  if (!n) return fail(n.error(), path);
-  auto text = std::string(as_text(std::span(bytes).first(*n)));
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
-}
-
-}  // namespace detail
-
 /// Identifies a living process.
 /// @error{an errno, as open(2) on /proc: it does not live}
 [[nodiscard]] inline Result<ProcessIdentity> identify_process(std::uint32_t pid) {
-  auto const line = detail::read_small_file("/proc/" + std::to_string(pid) + "/stat");
+  auto const line = read_text_value("/proc/" + std::to_string(pid) + "/stat");
   if (!line) return fail(line.error());
   auto const stat = parse_process_stat(*line);
   if (!stat) return fail(stat.error(), "process " + std::to_string(pid));
-  auto boot = detail::read_small_file("/proc/sys/kernel/random/boot_id");
+  auto boot = read_text_value("/proc/sys/kernel/random/boot_id");
   if (!boot) return fail(std::move(boot).error());
   return ProcessIdentity{pid, stat->start_time, *std::move(boot)};
 }
@@ -97,7 +81,7 @@ inline Result<std::string> read_small_file(std::string const& path) {
   if (process.pid == 0) return false;
   auto const now = identify_process(process.pid);
   if (!now || *now != process) return false;
-  auto const line = detail::read_small_file("/proc/" + std::to_string(process.pid) + "/stat");
+  auto const line = read_text_value("/proc/" + std::to_string(process.pid) + "/stat");
   auto const stat = line ? parse_process_stat(*line) : fail(line.error());
   return stat && stat->state != 'Z' && stat->state != 'X';
 }

@@ -80,17 +80,9 @@ class BasicHttp {
   [[nodiscard]] std::uint64_t size() const noexcept { return state_->size; }
 
   [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
-    auto const wanted = readable(size(), offset, out.size());
-    if (wanted == 0) return std::size_t{0};
-    auto rest = out.first(wanted);
-    auto const copy = [&rest](std::span<std::byte const> bytes) {
-      std::ranges::copy(bytes, rest.begin());
-      rest = rest.subspan(bytes.size());
-      return true;
-    };
-    auto ok = fetch(offset, wanted, copy, state_->options.limits.total);
-    if (!ok) return fail(std::move(ok).error());
-    return wanted;
+    return read_by(size(), offset, out, [&](std::uint64_t at, std::uint64_t length, ByteSink sink) {
+      return fetch(at, length, sink, state_->options.limits.total);
+    });
   }
 
   /// One request, however long.

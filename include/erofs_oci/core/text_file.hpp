@@ -35,6 +35,14 @@ namespace erofs_oci {
   }
 }
 
+/// The same without the newlines at its end: an attribute of sysfs, a line of procfs.
+/// @error{as read_text_file(), as there}
+[[nodiscard]] inline Result<std::string> read_text_value(std::string const& path) {
+  auto text = read_text_file(path);
+  while (text && text->ends_with('\n')) text->pop_back();
+  return text;
+}
+
 /// Writes to a file that exists, as one value of sysfs.
 /// @error{an errno, as open(2) and write(2)}
 [[nodiscard]] inline Result<void> write_text_file(std::string const& path, std::string_view text) {
