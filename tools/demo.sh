@@ -22,6 +22,11 @@ trap 'exit 130' INT TERM
 
 count() { grep -o "\"$2\": *[0-9]*" <<<"$1" | grep -o '[0-9]*$'; }
 stats() { exec 3<>"/dev/tcp/$host/$port"; printf 'GET /_stats HTTP/1.0\r\n\r\n' >&3; cat <&3; exec 3>&-; }
+# cost BEFORE AFTER: what the registry gave between the two.
+cost() {
+  echo "requests for data: $(($(count "$2" range_requests) - $(count "$1" range_requests)))," \
+    "bytes: $(($(count "$2" bytes) - $(count "$1" bytes)))"
+}
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 [ -t 1 ] || say() { printf '\n== %s\n' "$*"; }
 
@@ -47,8 +52,7 @@ before=$(stats)
 say "mount-oci cat: one file, without a mount"
 "$tool" cat -o "$options" "$image" /srv/hello.txt
 after=$(stats)
-echo "$(($(count "$after" range_requests) - $(count "$before" range_requests))) requests for data," \
-  "$(($(count "$after" bytes) - $(count "$before" bytes))) bytes in all"
+cost "$before" "$after"
 
 before=$after
 mkdir "$dir/mnt"
@@ -71,16 +75,14 @@ fi
 
 if [ -n "$mounted" ]; then
   ls "$dir/mnt"
-  diff -r --no-dereference "$dir/root" "$dir/mnt"
 else
   say "No EROFS that we may mount here: the same tree, extracted"
   "$tool" extract -o "$options" -C "$dir/mnt" "$image"
-  diff -r --no-dereference "$dir/root" "$dir/mnt"
 fi
+diff -r --no-dereference "$dir/root" "$dir/mnt"
 after=$(stats)
 echo "$(find "$dir/mnt" -type f | wc -l) files compared with what the layers unpack to: all equal"
-echo "$(($(count "$after" range_requests) - $(count "$before" range_requests))) requests for data," \
-  "$(($(count "$after" bytes) - $(count "$before" bytes))) bytes"
+cost "$before" "$after"
 if [ -n "$mounted" ] && [ -z "$device" ]; then
   "$tool" umount "$dir/mnt"
   mounted=
