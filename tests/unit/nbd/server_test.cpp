@@ -2,6 +2,8 @@
 #include <erofs_oci/nbd/server.hpp>  // first: proves that the header stands alone
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <filesystem>
 #include <future>
