@@ -107,7 +107,7 @@ Result<Attach> choose_attach(Attach wanted) {
   if (wanted == Attach::ioctl) return wanted;
   if (netlink) return Attach::netlink;
   auto const missing = netlink.error().code == Errc::unsupported;
-  if (wanted == Attach::automatic && missing && !erofs_oci::nbd_devices().empty()) {
+  if (wanted != Attach::netlink && missing && !erofs_oci::nbd_devices().empty()) {
     return Attach::ioctl;
   }
   return fail(netlink.error());
@@ -294,7 +294,7 @@ Result<void> open_and_serve(Options const& options, Keeper& keeper, Life life, L
   if (*attach == Attach::netlink) {
     return serve_with(NetlinkConnect(device), *std::move(image), options, keeper, log);
   }
-  if (options.mount.attach == Attach::automatic) {
+  if (options.mount.attach != Attach::netlink) {
     log.say(Level::info, "this kernel has no nbd over netlink: the device is set up with ioctl");
   }
   keeper.watch_mount();

@@ -20,6 +20,7 @@
 #include <erofs_oci/oci/manifest.hpp>
 #include <erofs_oci/oci/reference.hpp>
 #include <erofs_oci/oci/soci.hpp>
+#include <erofs_oci/recovery/local_file.hpp>
 #include <erofs_oci/source/local.hpp>
 
 namespace mount_oci {
@@ -115,7 +116,8 @@ Result<erofs_oci::CredentialLookup> credentials_of(ImageOptions const& options) 
   hide_memory();
   erofs_oci::CredentialOptions where;
   if (options.username.empty()) {
-    where.config_files = erofs_oci::default_config_files();
+    where.config_files =
+        options.config_files.empty() ? erofs_oci::default_config_files() : options.config_files;
     return erofs_oci::credential_lookup(std::move(where));
   }
   where.given = {options.username, options.password, {}, {}};
@@ -191,11 +193,18 @@ SociLookup soci_lookup(erofs_oci::Registry const& registry, erofs_oci::Image con
   return [lookups](Descriptor const& layer) { return (*lookups)(layer); };
 }
 
-Result<FoundImage> find_remote(ImageOptions const& options) {
-  auto reference = erofs_oci::Reference::parse(options.image);
-  if (!reference) return fail(std::move(reference).error());
-  auto const platform = wanted_platform(options);
-  if (!platform) return fail(platform.error());
+/// A registry, and how its blobs are read.
+struct Remote {
+  erofs_oci::Registry registry;
+  erofs_oci::Backoff backoff;
+
+  [[nodiscard]] AnySource blob(Descriptor const& at) const {
+    return AnySource(erofs_oci::Retry(registry.blob(at), backoff));
+  }
+};
+
+/// Makes no request.
+Result<Remote> open_remote(erofs_oci::Reference reference, ImageOptions const& options) {
   auto credentials = credentials_of(options);
   if (!credentials) return fail(std::move(credentials).error());
   auto transport = transport_of(options);
@@ -206,17 +215,23 @@ Result<FoundImage> find_remote(ImageOptions const& options) {
   for (auto const& mirror : options.mirrors) settings.mirrors.push_back(mirror_of(mirror, options));
   settings.credentials = *std::move(credentials);
   settings.limits = limits_of(options);
-  auto const registry =
-      erofs_oci::Registry::make(*std::move(reference), settings, *std::move(transport));
-  if (!registry) return fail(registry.error());
+  auto registry = erofs_oci::Registry::make(std::move(reference), settings, *std::move(transport));
+  if (!registry) return fail(std::move(registry).error());
+  return Remote{*std::move(registry), backoff_of(options, settings.limits)};
+}
 
-  auto const image = registry->resolve(*platform);
+Result<FoundImage> find_remote(ImageOptions const& options) {
+  auto reference = erofs_oci::Reference::parse(options.image);
+  if (!reference) return fail(std::move(reference).error());
+  auto const platform = wanted_platform(options);
+  if (!platform) return fail(platform.error());
+  auto const remote = open_remote(*std::move(reference), options);
+  if (!remote) return fail(remote.error());
+  auto const image = remote->registry.resolve(*platform);
   if (!image) return fail(image.error());
-  auto const backoff = backoff_of(options, settings.limits);
-  auto found = found_image(*image, options, [&](Descriptor const& at) -> Result<AnySource> {
-    return AnySource(erofs_oci::Retry(registry->blob(at), backoff));
-  });
-  if (found) found->soci = soci_lookup(*registry, *image, options.soci);
+  auto found = found_image(
+      *image, options, [&](Descriptor const& at) -> Result<AnySource> { return remote->blob(at); });
+  if (found) found->soci = soci_lookup(remote->registry, *image, options.soci);
   return found;
 }
 
@@ -264,6 +279,48 @@ Result<FoundImage> find_file(std::string const& path, ImageOptions const& option
   return found;
 }
 
+// ---------------------------------------------------------------- what was found before
+
+using Opener = std::function<Result<AnySource>(erofs_oci::RecordLayer const&, Descriptor const&)>;
+
+/// The file that it was.
+Result<AnySource> open_recorded_file(erofs_oci::LocalFile const& file) {
+  auto fd = erofs_oci::open_unchanged(file);
+  if (!fd) return fail(std::move(fd).error());
+  auto local = Local::of_fd(*std::move(fd), file.path);
+  if (!local) return fail(std::move(local).error());
+  return AnySource(*std::move(local));
+}
+
+Result<Opener> opener_of(erofs_oci::RecordImage const& image, ImageOptions const& options) {
+  switch (image.source) {
+    case erofs_oci::RecordSource::registry: {
+      erofs_oci::Reference reference{image.registry, image.repository, {}, image.manifest};
+      auto remote = open_remote(std::move(reference), options);
+      if (!remote) return fail(std::move(remote).error());
+      return Opener(
+          [shared = std::make_shared<Remote const>(*std::move(remote))](
+              auto const&, Descriptor const& at) -> Result<AnySource> { return shared->blob(at); });
+    }
+    case erofs_oci::RecordSource::layout: {
+      auto layout = erofs_oci::Layout::open(image.directory);
+      if (!layout) return fail(std::move(layout).error());
+      return Opener([shared = std::make_shared<erofs_oci::Layout const>(*std::move(layout))](
+                        auto const&, Descriptor const& at) -> Result<AnySource> {
+        auto blob = shared->blob(at);
+        if (!blob) return fail(std::move(blob).error());
+        return AnySource(*std::move(blob));
+      });
+    }
+    case erofs_oci::RecordSource::files: break;
+  }
+  return Opener([](erofs_oci::RecordLayer const& layer, Descriptor const&) {
+    return open_recorded_file(*layer.file);
+  });
+}
+
+// ---------------------------------------------------------------- any of them
+
 Result<FoundImage> find_any(ImageOptions const& options) {
   auto const image = std::string_view(options.image);
   constexpr std::string_view layout = "oci:";
@@ -284,6 +341,28 @@ Result<FoundImage> find_image(ImageOptions const& options, Log const& log) {
   for (auto const& layer : found->layers) {
     log.say(Level::info, "blob " + erofs_oci::describe(layer.blob) + ", " +
                              std::to_string(layer.blob.size()) + " bytes");
+  }
+  return found;
+}
+
+Result<FoundImage> find_again(erofs_oci::RecordImage const& image, ImageOptions const& options,
+                              Log const& log) {
+  auto const open = opener_of(image, options);
+  if (!open) return fail(open.error());
+  FoundImage found;
+  found.name = options.image;
+  found.digest = image.manifest;
+  found.layer_count = image.layers.size();
+  for (auto const& layer : image.layers) {
+    Descriptor descriptor;
+    descriptor.media_type = layer.media_type;
+    descriptor.size = layer.size;
+    if (layer.digest) descriptor.digest = *layer.digest;
+    auto blob = (*open)(layer, descriptor);
+    if (!blob) return fail(std::move(blob).error());
+    log.say(Level::info, "blob " + erofs_oci::describe(*blob));
+    found.layers.push_back(
+        {found.layers.size(), std::move(descriptor), Shared<AnySource>(*std::move(blob))});
   }
   return found;
 }

@@ -14,6 +14,7 @@
 #include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/image/layers.hpp>
 #include <erofs_oci/oci/descriptor.hpp>
+#include <erofs_oci/recovery/record_fields.hpp>
 #include <erofs_oci/tarindex/build.hpp>
 
 #include "options.hpp"
@@ -66,5 +67,13 @@ struct FoundImage {
 /// @error{Errc::invalid_argument, a reference\, path or choice of layer that means nothing}
 /// @error{as the sources say}
 [[nodiscard]] Result<FoundImage> find_image(ImageOptions const& options, Log const& log);
+
+/// Finds the same layers again, without a tag or a manifest and, in a registry, without a request.
+/// Files must be those that they were.
+/// @param options  how to reach them
+/// @error{Errc::mismatch, a file is another one than it was}
+/// @error{as the sources say}
+[[nodiscard]] Result<FoundImage> find_again(erofs_oci::RecordImage const& image,
+                                            ImageOptions const& options, Log const& log);
 
 }  // namespace mount_oci

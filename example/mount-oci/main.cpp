@@ -29,7 +29,8 @@ void print(std::string_view text) {
 Result<void> run_service(Options const& options, Log& log) {
   switch (options.command) {
     case Command::mount: return run_mount(options, log);
-    case Command::umount: return run_umount(options.umount, log);
+    case Command::umount:
+    case Command::disconnect: return run_umount(options.umount, log);
     case Command::serve: return run_serve(options, log);
     case Command::registry: return run_registry(options.registry, log);
     case Command::help: print(manual(options.topic)); return {};
@@ -53,6 +54,17 @@ bool reads(Command command) {
   }
 }
 
+/// Whether the command makes, keeps or ends mounts.
+bool mounts(Command command) {
+  switch (command) {
+    case Command::mount:
+    case Command::umount:
+    case Command::disconnect:
+    case Command::reattach: return true;
+    default: return false;
+  }
+}
+
 Result<int> run(Options const& options, Log& log) {
   if (reads(options.command)) return run_reading(options, log);
   auto const done = run_service(options, log);
@@ -70,8 +82,7 @@ int run_and_report(Options const& options) {
     return broken_pipe_status;
   }
   log.say(Level::error, done.error().message());
-  auto const mounts = options.command == Command::mount || options.command == Command::umount;
-  return exit_status(done.error(), mounts ? mount_status : system_status);
+  return exit_status(done.error(), mounts(options.command) ? mount_status : system_status);
 }
 
 int main_of(int argc, char** argv) {

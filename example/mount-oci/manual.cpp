@@ -220,7 +220,8 @@ EXIT STATUS
 std::string_view manual(Command topic) {
   switch (topic) {
     case Command::mount: return mount_page;
-    case Command::umount: return umount_page;
+    case Command::umount:
+    case Command::disconnect: return umount_page;
     case Command::serve: return serve_page;
     case Command::registry: return registry_page;
     default: break;

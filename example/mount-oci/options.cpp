@@ -6,88 +6,10 @@
 #include <array>
 #include <utility>
 
-#include <sys/mount.h>
-
 #include "parsing.hpp"
 
 namespace mount_oci {
 namespace {
-
-Checked check_type(std::string const& type) {
-  auto const dot = type.find('.');
-  auto const base = type.substr(0, dot);
-  auto const subtype = dot == std::string::npos ? std::string("nbd") : type.substr(dot + 1);
-  if (base != "erofs") return usage("invalid filesystem type `" + type + "`: not erofs.nbd");
-  if (subtype == "nbd") return {};
-  for (auto const* known : {"fuse", "local", "fanotify", "ublk"}) {
-    if (subtype == known) return usage("filesystem subtype `" + subtype + "` is not supported");
-  }
-  return usage("invalid filesystem subtype `" + subtype + "`");
-}
-
-Checked parse_mount(std::vector<std::string> words, Options& options) {
-  CLI::App app;
-  prepare(app);
-  Common const common(app);
-  auto& mount = options.mount;
-  std::string type = "erofs.nbd";
-  std::string attach = "auto";
-  std::vector<std::string> lists;
-  bool unmount = false;
-  std::string disconnect;
-  bool ignored = false;
-  app.add_option("-t,--types", type);
-  add_lists(app, lists);
-  app.add_option("-N,--namespace", mount.name_space);
-  app.add_flag("-f,--fake", mount.fake);
-  app.add_flag("-n,--no-mtab,-s,--sloppy", ignored);
-  app.add_flag("-u,--unmount", unmount);
-  app.add_option("--disconnect", disconnect);
-  app.add_flag("--foreground", mount.foreground);
-  app.add_option("--attach", attach);
-  app.add_option("image", options.image.image);
-  app.add_option("directory", mount.target);
-  if (auto ok = run_parser(app, std::move(words)); !ok) return ok;
-  if (common.ends(options)) return {};
-  if (auto ok = common.apply(options); !ok) return ok;
-
-  if (unmount || !disconnect.empty()) {
-    auto const extra = unmount ? mount.target : options.image.image;
-    if (!extra.empty()) return usage("unexpected argument: " + extra);
-    options.command = Command::umount;
-    options.umount = {unmount ? options.image.image : disconnect, !unmount};
-    if (options.umount.target.empty()) return usage("missing argument: TARGET");
-    return {};
-  }
-  if (auto ok = check_type(type); !ok) return ok;
-  if (attach == "netlink") {
-    mount.attach = Attach::netlink;
-  } else if (attach == "ioctl") {
-    mount.attach = Attach::ioctl;
-  } else if (attach != "auto") {
-    return usage("--attach " + attach + ": not one of auto, netlink, ioctl");
-  }
-  if (auto ok = apply_lists(lists, options); !ok) return ok;
-  // What is served cannot be written to, whatever was asked for.
-  if ((mount.flags & MS_MOVE) == 0) mount.flags |= MS_RDONLY;
-  if (options.image.image.empty()) return usage("missing argument: IMAGE");
-  if (mount.target.empty()) return usage("missing argument: MOUNTPOINT");
-  return {};
-}
-
-Checked parse_umount(std::vector<std::string> words, Options& options) {
-  CLI::App app;
-  prepare(app);
-  Common const common(app);
-  bool ignored = false;
-  app.add_flag("-n,--no-mtab,-r,--read-only", ignored);
-  app.add_option("target", options.umount.target);
-  if (auto ok = run_parser(app, std::move(words)); !ok) return ok;
-  if (common.ends(options)) return {};
-  if (auto ok = common.apply(options); !ok) return ok;
-  if (options.umount.target.empty()) return usage("missing argument: TARGET");
-  return {};
-}
 
 Checked parse_serve(std::vector<std::string> words, Options& options) {
   CLI::App app;
@@ -240,6 +162,7 @@ struct Entry {
 constexpr std::array entries{
     Entry{"mount", Command::mount, parse_mount},
     Entry{"umount", Command::umount, parse_umount},
+    Entry{"disconnect", Command::disconnect, parse_disconnect},
     Entry{"serve", Command::serve, parse_serve},
     Entry{"registry", Command::registry, parse_registry},
     Entry{"index", Command::index, parse_reading},

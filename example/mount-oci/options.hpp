@@ -18,6 +18,10 @@ namespace mount_oci {
 enum class Command {
   mount,
   umount,
+  reattach,
+  status,
+  disconnect,
+  gc,
   serve,
   registry,
   index,
@@ -32,11 +36,15 @@ enum class Command {
   version,
 };
 
-/// By which kernel interface a device is set up.
+/// By which way an image is mounted.
 enum class Attach {
-  automatic,  ///< netlink; ioctl only on kernels that do not have netlink
-  netlink,
-  ioctl,
+  automatic,  ///< the first of the others that this machine offers
+  nbd,        ///< netlink, else ioctl
+  netlink,    ///< the kernel's EROFS on an NBD device
+  ioctl,      ///< the same, set up the old way
+  fuse,       ///< fuse_file, else fuse_tree
+  fuse_file,  ///< the kernel's EROFS on a file that FUSE serves
+  fuse_tree,  ///< files by FUSE; needs no privileges
 };
 
 /// Which SOCI indexes of a registry are taken in place of reading a layer.
@@ -54,12 +62,16 @@ struct ImageOptions {
   std::optional<std::uint32_t> layer;  ///< index of the layer, from 0
   std::string platform;                ///< OS/ARCH[/VARIANT], or empty for this machine's
   std::string username;
-  std::string password;              ///< secret
-  std::string password_file;         ///< a file whose first line is the password
-  std::string tarindex;              ///< path of the EROFS image of the layer's metadata, or empty
-  std::string zinfo;                 ///< path of the gzip checkpoint index, or empty
-  SociUse soci = SociUse::trusted;   ///< which SOCI indexes are taken
-  std::string store;                 ///< directory of indexes, `none`, or empty for the usual one
+  std::string password;       ///< secret
+  std::string password_file;  ///< a file whose first line is the password
+  std::vector<std::string>
+      config_files;                 ///< docker's and podman's; empty: where they are by default
+  std::string tarindex;             ///< path of the EROFS image of the layer's metadata, or empty
+  std::string zinfo;                ///< path of the gzip checkpoint index, or empty
+  SociUse soci = SociUse::trusted;  ///< which SOCI indexes are taken
+  std::string store;                ///< directory of indexes, `none`, or empty for the usual one
+  /// Directory for indexes that go with this mount and are not kept in the store; empty: none.
+  std::string own_store;
   std::string ca;                    ///< path of a PEM bundle of more trusted authorities, or empty
   std::vector<std::string> mirrors;  ///< registries to ask when the image's own fails
   bool insecure = false;             ///< plain http
@@ -79,13 +91,29 @@ struct MountOptions {
   std::string data;         ///< what the kernel's file system gets to read
   Attach attach = Attach::automatic;
   bool foreground = false;
-  bool fake = false;  ///< everything but attaching and mounting
+  bool fake = false;               ///< everything but attaching and mounting
+  bool writable = false;           ///< changes are kept in a directory of their own
+  std::string writable_directory;  ///< that directory; empty: one that goes with the mount
 };
 
-/// `umount`.
+/// How a mount is kept alive; for `mount` and `reattach`.
+struct KeepOptions {
+  bool supervise = true;                   ///< a process watches the daemon and replaces it
+  std::chrono::seconds dead_timeout{300};  ///< how long requests wait for the next daemon
+  std::string
+      metrics;  ///< where Prometheus can ask: HOST:PORT, or a path of a unix socket; or empty
+};
+
+/// `umount` and `disconnect`.
 struct UmountOptions {
-  std::string target;       ///< a mount point or a block device
+  std::string target;       ///< a mount point or a block device; empty: all
   bool disconnect = false;  ///< end a device even though it is mounted
+};
+
+/// `reattach`, `status` and `gc`.
+struct RecordOptions {
+  std::string target;    ///< a mount point or a device; empty: all
+  bool replace = false;  ///< `reattach`: in place of a daemon that lives
 };
 
 /// `serve`: exactly one of the two is set.
@@ -143,15 +171,25 @@ struct ReadOptions {
   bool verify = false;  ///< `index`: compare with the layer
 };
 
+/// How messages are written.
+struct LogOptions {
+  bool json = false;  ///< one object a line, instead of text
+  std::string file;   ///< appended to; empty: standard error, and syslog for a daemon
+};
+
 /// The whole command line.
 struct Options {
   Command command = Command::mount;
   Command topic = Command::help;  ///< which help to print; `help` is the overview
   std::string program;            ///< as called
   int verbosity = 2;              ///< 0 errors, 2 warnings, 3 information, 7 debug
+  LogOptions log;
+  std::string journal;  ///< directory of the records of mounts, or empty for the usual one
   ImageOptions image;
   MountOptions mount;
+  KeepOptions keep;
   UmountOptions umount;
+  RecordOptions record;
   ServeOptions serve;
   RegistryOptions registry;
   ReadOptions read;

@@ -50,6 +50,8 @@ Common::Common(CLI::App& app) {
   app.add_flag("-V,--version", version_);
   app.add_flag("-v,--verbose", verbose_);
   app.add_option("-d,--debug", level_);
+  app.add_option("--log", log_);
+  app.add_option("--log-file", log_file_);
 }
 
 bool Common::ends(Options& options) const {
@@ -63,6 +65,11 @@ bool Common::ends(Options& options) const {
 }
 
 Checked Common::apply(Options& options) const {
+  options.log.json = log_ == "json";
+  options.log.file = log_file_;
+  if (!log_.empty() && log_ != "json" && log_ != "text") {
+    return usage("--log " + log_ + ": neither text nor json");
+  }
   if (verbose_ > 0) options.verbosity = verbose_ > 1 ? 7 : 3;
   if (level_.empty()) return {};
   auto const level = parse_number<int>(level_);

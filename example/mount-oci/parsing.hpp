@@ -69,7 +69,18 @@ class Common {
   bool version_ = false;
   int verbose_ = 0;
   std::string level_;
+  std::string log_;
+  std::string log_file_;
 };
+
+/// @name The arguments of mounts and what becomes of them
+/// @{
+[[nodiscard]] Checked parse_mount(std::vector<std::string> words, Options& options);
+[[nodiscard]] Checked parse_umount(std::vector<std::string> words, Options& options);
+[[nodiscard]] Checked parse_disconnect(std::vector<std::string> words, Options& options);
+[[nodiscard]] Checked parse_reattach(std::vector<std::string> words, Options& options);
+[[nodiscard]] Checked parse_records(std::vector<std::string> words, Options& options);
+/// @}
 
 /// The arguments of the commands that read an image: `options.command` says which.
 [[nodiscard]] Checked parse_reading(std::vector<std::string> words, Options& options);

@@ -50,8 +50,39 @@ TEST_CASE("The seed's command line means what it meant", "[tool][options]") {
   CHECK(options->mount.target == "/mnt");
   CHECK(options->mount.flags == MS_RDONLY);
   CHECK(options->mount.data.empty());
-  CHECK(options->mount.attach == Attach::automatic);
+  CHECK(options->mount.attach == Attach::nbd);
   CHECK(options->verbosity == 2);
+}
+
+TEST_CASE("The type and --attach say which ways are open", "[tool][options]") {
+  using Row = std::tuple<Arguments, Attach>;
+  auto const [words, attach] = GENERATE(
+      Row(Arguments{}, Attach::automatic), Row(Arguments{"-t", "erofs"}, Attach::automatic),
+      Row(Arguments{"-t", "erofs.fuse"}, Attach::fuse),
+      Row(Arguments{"-t", "erofs", "--attach", "ioctl"}, Attach::ioctl),
+      Row(Arguments{"-t", "erofs.nbd", "--attach", "netlink"}, Attach::netlink),
+      Row(Arguments{"-t", "erofs.fuse", "--attach", "fuse-file"}, Attach::fuse_file),
+      Row(Arguments{"--attach", "fuse-tree"}, Attach::fuse_tree));
+  auto all = words;
+  all.insert(all.end(), {"image", "/mnt"});
+
+  auto const options = parse(all);
+
+  REQUIRE(options.has_value());
+  CHECK(options->mount.attach == attach);
+}
+
+TEST_CASE("--writable takes its directory behind an equals sign only", "[tool][options]") {
+  auto const plain = parse({"--writable", "image", "/mnt"});
+  REQUIRE(plain.has_value());
+  CHECK(plain->mount.writable);
+  CHECK(plain->mount.writable_directory.empty());
+  CHECK(plain->image.image == "image");
+
+  auto const named = parse({"img", "--writable=/upper", "/mnt"});
+  REQUIRE(named.has_value());
+  CHECK(named->mount.writable);
+  CHECK(named->mount.writable_directory == "/upper");
 }
 
 TEST_CASE("mount(8) can call it as its helper", "[tool][options]") {
@@ -80,10 +111,12 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
     CHECK(options->umount.target == "/mnt");
     CHECK_FALSE(options->umount.disconnect);
   }
-  SECTION("--disconnect") {
-    auto const options = parse({"--disconnect", "/dev/nbd3"});
+  SECTION("disconnect") {
+    auto const words =
+        GENERATE(Arguments{"--disconnect", "/dev/nbd3"}, Arguments{"disconnect", "/dev/nbd3"});
+    auto const options = parse(words);
     REQUIRE(options.has_value());
-    CHECK(options->command == Command::umount);
+    CHECK(options->command == Command::disconnect);
     CHECK(options->umount.target == "/dev/nbd3");
     CHECK(options->umount.disconnect);
   }
@@ -300,12 +333,21 @@ TEST_CASE("Missing, wrong and superfluous arguments are named", "[tool][options]
   CHECK(error_of({"-u"}) == "missing argument: TARGET");
   CHECK(error_of({"umount", "a", "b"}) == "unexpected argument: b");
   CHECK(error_of({"-u", "a", "b"}) == "unexpected argument: b");
-  CHECK(error_of({"-t", "ext4", "i", "/m"}) == "invalid filesystem type `ext4`: not erofs.nbd");
+  CHECK(error_of({"-t", "ext4", "i", "/m"}) ==
+        "invalid filesystem type `ext4`: not erofs.nbd or erofs.fuse");
   CHECK(error_of({"-t", "erofs.x", "i", "/m"}) == "invalid filesystem subtype `x`");
   CHECK(error_of({"-t", "erofs.ublk", "i", "/m"}) == "filesystem subtype `ublk` is not supported");
   CHECK(error_of({"-d", "12", "i", "/m"}) == "invalid debug level 12 (0 to 9)");
   CHECK(error_of({"--attach", "usb", "i", "/m"}) ==
-        "--attach usb: not one of auto, netlink, ioctl");
+        "--attach usb: not one of auto, netlink, ioctl, fuse-file, fuse-tree");
+  CHECK(error_of({"-t", "erofs.nbd", "--attach", "fuse-tree", "i", "/m"}) ==
+        "--attach fuse-tree does not go with -t erofs.nbd");
+  CHECK(error_of({"--writable", "-N", "1", "i", "/m"}) ==
+        "--writable and --namespace cannot be set together");
+  CHECK(error_of({"umount", "--all", "/m"}) == "unexpected argument: /m");
+  CHECK(error_of({"--dead-timeout", "x", "i", "/m"}) ==
+        "--dead-timeout x: not seconds from 0 to 86400");
+  CHECK(error_of({"--log", "xml", "i", "/m"}) == "--log xml: neither text nor json");
   CHECK(error_of({"serve", "i"}) == "serve: one of --socket PATH and --listen HOST:PORT is needed");
   CHECK(error_of({"serve", "--socket", "a", "--listen", "b:1", "i"}) ==
         "serve: one of --socket PATH and --listen HOST:PORT is needed");

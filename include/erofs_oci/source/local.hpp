@@ -28,17 +28,25 @@ class Local {
     // O_NONBLOCK: a FIFO must be refused below, not waited for. It does nothing to a file.
     auto fd = open_read(path, O_NONBLOCK);
     if (!fd) return fail(std::move(fd).error());
+    return of_fd(*std::move(fd), std::move(path));
+  }
+
+  /// Owns a descriptor that is open for reading.
+  /// @param path  for messages
+  /// @error{Errc::unsupported, it is neither a regular file nor a block device}
+  /// @error{an errno, as fstat(2)}
+  [[nodiscard]] static Result<Local> of_fd(UniqueFd fd, std::string path) {
     struct stat status{};
-    if (::fstat(fd->get(), &status) != 0) return fail_errno(errno, path);
+    if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, path);
     if (S_ISREG(status.st_mode)) {
-      return Local(*std::move(fd), std::move(path), static_cast<std::uint64_t>(status.st_size));
+      return Local(std::move(fd), std::move(path), static_cast<std::uint64_t>(status.st_size));
     }
     if (!S_ISBLK(status.st_mode)) {
       return fail(Errc::unsupported, path + ": neither a regular file nor a block device");
     }
-    auto const end = ::lseek(fd->get(), 0, SEEK_END);
+    auto const end = ::lseek(fd.get(), 0, SEEK_END);
     if (end < 0) return fail_errno(errno, path);
-    return Local(*std::move(fd), std::move(path), static_cast<std::uint64_t>(end));
+    return Local(std::move(fd), std::move(path), static_cast<std::uint64_t>(end));
   }
 
   /// @name RandomAccessSource
