@@ -321,19 +321,29 @@ Result<Opener> opener_of(erofs_oci::RecordImage const& image, ImageOptions const
 
 // ---------------------------------------------------------------- any of them
 
+constexpr std::string_view file_prefix = "file:";
+
 Result<FoundImage> find_any(ImageOptions const& options) {
   auto const image = std::string_view(options.image);
   constexpr std::string_view layout = "oci:";
-  constexpr std::string_view file = "file:";
   if (image.starts_with(layout)) return find_in_layout(image.substr(layout.size()), options);
-  if (image.starts_with(file)) return find_file(options.image.substr(file.size()), options);
-  if (image.starts_with("/") || image.starts_with("./") || image.starts_with("../")) {
-    return find_file(options.image, options);
+  if (image.starts_with(file_prefix)) {
+    return find_file(options.image.substr(file_prefix.size()), options);
   }
+  if (names_file(image)) return find_file(options.image, options);
   return find_remote(options);
 }
 
 }  // namespace
+
+std::string layout_directory(std::string_view text) {
+  return split_layout(text).first;
+}
+
+bool names_file(std::string_view name) noexcept {
+  return name.starts_with(file_prefix) || name.starts_with("/") || name.starts_with("./") ||
+         name.starts_with("../");
+}
 
 Result<FoundImage> find_image(ImageOptions const& options, Log const& log) {
   auto found = find_any(options);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <erofs_oci/combinator/ref.hpp>
@@ -75,5 +76,11 @@ struct FoundImage {
 /// @error{as the sources say}
 [[nodiscard]] Result<FoundImage> find_again(erofs_oci::RecordImage const& image,
                                             ImageOptions const& options, Log const& log);
+
+/// The directory of an OCI layout, from what stands behind `oci:`.
+[[nodiscard]] std::string layout_directory(std::string_view text);
+
+/// Whether a name means a file of its own.
+[[nodiscard]] bool names_file(std::string_view name) noexcept;
 
 }  // namespace mount_oci

@@ -16,7 +16,6 @@ namespace {
 using erofs_oci::AnySource;
 using erofs_oci::DeviceImage;
 using erofs_oci::fail;
-using erofs_oci::LayerSources;
 using erofs_oci::Local;
 
 Result<std::optional<AnySource>> open_part(std::string const& path, char const* word) {
@@ -26,27 +25,24 @@ Result<std::optional<AnySource>> open_part(std::string const& path, char const* 
   return std::optional(AnySource(*std::move(file)));
 }
 
-/// One layer, with the index that the user gives.
-Result<DeviceImage> open_with_index(ImageOptions const& options, Log const& log) {
-  // The files first: they cost no request.
-  auto tarindex = open_part(options.tarindex, "oci.tarindex");
-  if (!tarindex) return fail(std::move(tarindex).error());
-  auto zinfo = open_part(options.zinfo, "oci.zinfo");
-  if (!zinfo) return fail(std::move(zinfo).error());
-  auto const found = find_image(options, log);
-  if (!found) return fail(found.error());
-  if (found->layers.size() != 1) {
-    return fail(Errc::invalid_argument,
-                options.image + ": the image has " + std::to_string(found->layers.size()) +
-                    " layers (0.." + std::to_string(found->layers.size() - 1) +
-                    "), and an index is of one: name it with oci.layer or oci.blob");
-  }
-  auto const& layer = found->layers.front();
-  auto image = erofs_oci::open_image(
-      {AnySource(layer.blob), *std::move(tarindex), *std::move(zinfo), layer.descriptor.media_type},
-      read_options(options));
+/// One layer, as the bytes of a device.
+Result<OpenedImage> open_layer(FoundImage const& found, OwnIndex index,
+                               ImageOptions const& options) {
+  auto const& layer = found.layers.front();
+  auto const metadata = index.tarindex ? index.tarindex->size() : 0;
+  auto image = erofs_oci::open_image({AnySource(layer.blob), std::move(index.tarindex),
+                                      std::move(index.zinfo), layer.descriptor.media_type},
+                                     read_options(options));
   if (!image) return fail(std::move(image).error(), options.image);
-  return image;
+  return OpenedImage{*std::move(image), metadata};
+}
+
+Result<void> check_one_layer(FoundImage const& found, ImageOptions const& options) {
+  if (found.layers.size() == 1) return {};
+  return fail(Errc::invalid_argument,
+              options.image + ": the image has " + std::to_string(found.layers.size()) +
+                  " layers (0.." + std::to_string(found.layers.size() - 1) +
+                  "), and an index is of one: name it with oci.layer or oci.blob");
 }
 
 }  // namespace
@@ -59,26 +55,40 @@ Result<bool> is_native(FoundImage const& found) {
   return native;
 }
 
-Result<DeviceImage> open_source(ImageOptions const& options, Log const& log,
-                                ExitOnSignal const* guard) {
-  if (has_own_index(options)) return open_with_index(options, log);
-  auto found = find_image(options, log);
-  if (!found) return fail(found.error());
-  auto const native = is_native(*found);
-  if (!native) return fail(native.error());
-  if (*native) {
-    auto const& layer = found->layers.front();
-    auto image = erofs_oci::open_image({AnySource(layer.blob), {}, {}, layer.descriptor.media_type},
-                                       read_options(options));
-    if (!image) return fail(std::move(image).error(), options.image);
-    return image;
+Result<OwnIndex> open_own_index(ImageOptions const& options) {
+  auto tarindex = open_part(options.tarindex, "oci.tarindex");
+  if (!tarindex) return fail(std::move(tarindex).error());
+  auto zinfo = open_part(options.zinfo, "oci.zinfo");
+  if (!zinfo) return fail(std::move(zinfo).error());
+  return OwnIndex{*std::move(tarindex), *std::move(zinfo)};
+}
+
+Result<OpenedImage> open_found(FoundImage& found, OwnIndex index, ImageOptions const& options,
+                               Log const& log, ExitOnSignal const* guard) {
+  if (!index.empty()) {
+    if (auto const ok = check_one_layer(found, options); !ok) return fail(ok.error());
+    return open_layer(found, std::move(index), options);
   }
-  auto indexed = index_image(*found, options, log, guard);
+  auto const native = is_native(found);
+  if (!native) return fail(native.error());
+  if (*native) return open_layer(found, {}, options);
+  auto indexed = index_image(found, options, log, guard);
   if (!indexed) return fail(std::move(indexed).error(), options.image);
-  auto merged = erofs_oci::open_layers(found->image_layers(), indexed->indexes,
+  auto merged = erofs_oci::open_layers(found.image_layers(), indexed->indexes,
                                        read_options(options), indexed->options(log));
   if (!merged) return fail(std::move(merged).error(), options.image);
-  return std::move(merged->device);
+  return OpenedImage{std::move(merged->device), merged->metadata_size};
+}
+
+Result<DeviceImage> open_source(ImageOptions const& options, Log const& log,
+                                ExitOnSignal const* guard) {
+  auto index = open_own_index(options);  // the files first: they cost no request
+  if (!index) return fail(std::move(index).error());
+  auto found = find_image(options, log);
+  if (!found) return fail(found.error());
+  auto opened = open_found(*found, *std::move(index), options, log, guard);
+  if (!opened) return fail(std::move(opened).error());
+  return std::move(opened->device);
 }
 
 Result<ImageReader> open_reader(ImageOptions const& options, Log const& log,

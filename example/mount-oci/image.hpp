@@ -3,8 +3,12 @@
 /// From options to the bytes of a device.
 #pragma once
 
+#include <cstdint>
+#include <optional>
+#include <utility>
 #include <vector>
 
+#include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/erofs/reader.hpp>
 #include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/image/open.hpp>
@@ -26,6 +30,30 @@ namespace mount_oci {
 [[nodiscard]] Result<erofs_oci::DeviceImage> open_source(ImageOptions const& options,
                                                          Log const& log,
                                                          ExitOnSignal const* guard = nullptr);
+
+/// An image that was found and opened.
+struct OpenedImage {
+  erofs_oci::DeviceImage device;
+  std::uint64_t metadata_size = 0;  ///< bytes at the front that hold no file's data; 0: not known
+};
+
+/// The index of one layer that a user gives.
+struct OwnIndex {
+  std::optional<erofs_oci::AnySource> tarindex;
+  std::optional<erofs_oci::AnySource> zinfo;
+
+  [[nodiscard]] bool empty() const noexcept { return !tarindex && !zinfo; }
+};
+
+/// Opens the index that the options name.
+/// @error{as Local::open(), as it says}
+[[nodiscard]] Result<OwnIndex> open_own_index(ImageOptions const& options);
+
+/// What open_source() does once the image is found.
+/// @param index  of the only layer; empty: it is looked up or made
+[[nodiscard]] Result<OpenedImage> open_found(FoundImage& found, OwnIndex index,
+                                             ImageOptions const& options, Log const& log,
+                                             ExitOnSignal const* guard);
 
 /// The same for a process that has nothing to clean up yet: a signal ends it meanwhile.
 /// @param peer  see ExitOnSignal::make()

@@ -30,11 +30,17 @@ Result<void> find_digests(FoundImage& found) {
   return {};
 }
 
+/// Where indexes go.
+struct Stores {
+  IndexStore const* kept = nullptr;  ///< for all mounts; null: nowhere
+  IndexStore const* own = nullptr;   ///< for this mount alone; null: nowhere
+};
+
 /// The layer's indexes from a SOCI index. One that is missing or of no use is no error: the layer
-/// is read instead. Kept is only what the image itself vouches for.
+/// is read instead. Kept for others is only what the image itself vouches for.
 Result<std::optional<erofs_oci::StoredLayer>> from_soci(SociLookup const& soci,
                                                         erofs_oci::Descriptor const& layer,
-                                                        IndexStore const* store, Log const& log) {
+                                                        Stores const& stores, Log const& log) {
   auto found = soci(layer);
   auto const name = "layer " + layer.digest.to_string();
   if (!found) {
@@ -43,13 +49,34 @@ Result<std::optional<erofs_oci::StoredLayer>> from_soci(SociLookup const& soci,
   }
   if (!*found) return std::optional<erofs_oci::StoredLayer>();
   log.say(Level::info, name + ": indexed by SOCI");
-  if (store != nullptr && (**found).bound) {
+  auto const* const store = (**found).bound ? stores.kept : stores.own;
+  if (store != nullptr) {
     auto const kept = store->put_layer(layer.digest, (**found).built);
     if (!kept) log.say(Level::warning, kept.error().message() + "; the index is used, not kept");
   }
   auto opened = erofs_oci::opened_layer((**std::move(found)).built);
   if (!opened) return fail(std::move(opened).error());
   return std::optional(*std::move(opened));
+}
+
+/// What is asked for a layer that the store does not have.
+Result<std::optional<erofs_oci::StoredLayer>> from_elsewhere(SociLookup const& soci,
+                                                             erofs_oci::Descriptor const& layer,
+                                                             Stores const& stores, Log const& log) {
+  if (stores.own != nullptr) {
+    auto own = stores.own->find_layer(layer.digest);
+    if (!own || *own) return own;
+  }
+  if (!soci) return std::optional<erofs_oci::StoredLayer>();
+  return from_soci(soci, layer, stores, log);
+}
+
+/// The store of this mount, if it is to have one.
+Result<std::unique_ptr<IndexStore const>> open_own_store(ImageOptions const& options) {
+  if (options.own_store.empty()) return std::unique_ptr<IndexStore const>();
+  auto store = IndexStore::open(options.own_store);
+  if (!store) return fail(std::move(store).error());
+  return std::make_unique<IndexStore const>(*std::move(store));
 }
 
 }  // namespace
@@ -78,6 +105,10 @@ Result<IndexedImage> index_image(FoundImage& found, ImageOptions const& options,
   auto store = open_store(options, log);
   if (!store) return fail(std::move(store).error());
   result.store = *std::move(store);
+  auto own = open_own_store(options);
+  if (!own) return fail(std::move(own).error());
+  if (!result.store) result.store = *std::move(own);
+  Stores const stores{result.store.get(), own->get()};
   if (auto const ok = find_digests(found); !ok) return fail(ok.error());
 
   std::size_t layers = 0;
@@ -92,9 +123,9 @@ Result<IndexedImage> index_image(FoundImage& found, ImageOptions const& options,
   index.parallel = options.connections;
   index.progress = [&](auto const& layer) { progress.update(layer); };
   index.warn = [&](std::string const& text) { progress.warn(text); };
-  if (found.soci) {
+  if (found.soci || stores.own != nullptr) {
     index.elsewhere = [&](erofs_oci::ImageLayer const& layer) {
-      return from_soci(found.soci, layer.descriptor, result.store.get(), log);
+      return from_elsewhere(found.soci, layer.descriptor, stores, log);
     };
   }
   std::optional<ExitOnSignal::Pause> pause;

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "link.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <system_error>
 
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 namespace mount_oci {
 namespace {
@@ -15,6 +18,28 @@ using erofs_oci::fail;
 using erofs_oci::fail_errno;
 
 constexpr std::size_t longest = 32 * 1024;  // bytes of a message
+constexpr std::size_t most_fds = 4;         // that come with one
+
+/// Room for a control message, aligned as it must be.
+union ControlBuffer {
+  cmsghdr header;
+  std::array<char, CMSG_SPACE(most_fds * sizeof(int))> bytes;
+};
+
+/// Takes over what came along.
+std::vector<UniqueFd> received_fds(msghdr& message) {
+  std::vector<UniqueFd> fds;
+  for (auto* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    auto const count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
+      fds.emplace_back(fd);
+    }
+  }
+  return fds;
+}
 
 /// `KIND CATEGORY CODE TEXT`; CATEGORY is E for our own errors and S for the system's.
 std::string encode(Message const& message) {
@@ -57,23 +82,47 @@ Result<std::pair<Link, Link>> Link::make() {
 }
 
 void Link::send(Message const& message) const noexcept {
-  auto const line = encode(message);
-  [[maybe_unused]] auto const n = ::send(fd_.get(), line.data(), line.size(), MSG_NOSIGNAL);
+  auto line = encode(message);
+  iovec bytes{line.data(), line.size()};
+  ControlBuffer control{};
+  msghdr header{};
+  header.msg_iov = &bytes;
+  header.msg_iovlen = 1;
+  if (auto const count = std::min(message.fds.size(), most_fds); count != 0) {
+    header.msg_control = &control;
+    header.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    auto* const part = CMSG_FIRSTHDR(&header);
+    part->cmsg_level = SOL_SOCKET;
+    part->cmsg_type = SCM_RIGHTS;
+    part->cmsg_len = CMSG_LEN(count * sizeof(int));
+    for (std::size_t i = 0; i < count; ++i) {
+      auto const fd = message.fds[i].get();
+      std::memcpy(CMSG_DATA(part) + i * sizeof fd, &fd, sizeof fd);
+    }
+  }
+  [[maybe_unused]] auto const n = ::sendmsg(fd_.get(), &header, MSG_NOSIGNAL);
 }
 
 Result<Message> Link::receive() const {
   std::string line(longest, '\0');
-  for (;;) {
-    auto const n = ::recv(fd_.get(), line.data(), line.size(), 0);
-    if (n > 0) {
-      line.resize(static_cast<std::size_t>(n));
-      break;
-    }
-    if (n == 0) return fail(Errc::unavailable, "the other process has ended");
-    if (errno != EINTR) return fail_errno(errno, "the other process");
-  }
+  iovec bytes{line.data(), line.size()};
+  ControlBuffer control{};
+  msghdr header{};
+  header.msg_iov = &bytes;
+  header.msg_iovlen = 1;
+  header.msg_control = &control;
+  header.msg_controllen = sizeof control;
+  ssize_t n = -1;
+  do {
+    n = ::recvmsg(fd_.get(), &header, MSG_CMSG_CLOEXEC);
+  } while (n < 0 && errno == EINTR);
+  if (n == 0) return fail(Errc::unavailable, "the other process has ended");
+  if (n < 0) return fail_errno(errno, "the other process");
+  auto fds = received_fds(header);
+  line.resize(static_cast<std::size_t>(n));
   auto message = decode(line);
   if (!message) return fail(Errc::protocol, "the other process");
+  message->fds = std::move(fds);
   return *std::move(message);
 }
 

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "process.hpp"
 
@@ -14,14 +15,20 @@ namespace mount_oci {
 /// One message of a Link.
 struct Message {
   enum class Kind : char {
-    device = 'D',   ///< the server has a device: its path
-    mounted = 'M',  ///< it is mounted and files can be read: the target's absolute path
-    settled = 'S',  ///< the server needs the other no more; the text is a warning or empty
-    failed = 'F',   ///< it failed; see `error`
+    device = 'D',     ///< the server has a device: its path
+    mounted = 'M',    ///< it is mounted and files can be read: the target's absolute path
+    settled = 'S',    ///< the server needs the other no more; the text is a warning or empty
+    failed = 'F',     ///< it failed; see `error`
+    opened = 'O',     ///< the worker can read the image: a descriptor of the encoded record
+    port = 'P',       ///< the worker may begin: descriptors of a RelayPort, or none for FUSE
+    connected = 'C',  ///< FUSE is mounted: the target's path, descriptors of /dev/fuse and of the
+                      ///< kernel's first request
+    numbers = 'N',    ///< how the worker does: a JSON object
   };
   Kind kind = Kind::failed;
   std::string text{};
   Error error{};
+  std::vector<UniqueFd> fds{};  ///< that come along; receive() makes new ones
 };
 
 /// One end of a connection between two processes. When the other process ends, receive() fails.

@@ -11,6 +11,7 @@
 #include <functional>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,6 +45,11 @@ struct SupervisorHooks {
   /// one byte: '1' for the same bytes, '0' for others; its end without one says that they could not
   /// be read. Empty: every daemon is taken at its word.
   std::function<Result<UniqueFd>()> verify{};
+  /// Adds what else this process waits for, each time that it waits; or empty.
+  std::function<void(std::vector<pollfd>&)> watch{};
+  /// Gets those that watch() added, with what poll(2) says of them, before anything else is looked
+  /// at; set together with watch().
+  std::function<void(std::span<pollfd const>)> act{};
   /// Told of every decision but Decision::nothing, when it has been carried out; for logs.
   std::function<void(Decision, Supervision<> const&)> note{};
 };
@@ -144,13 +150,16 @@ class Supervisor {
 
   // Waits for one event. A death comes last, so that what was said before it counts.
   Result<Decision> wait(int stop) {
-    std::array<pollfd, 4> fds{{{heartbeat_.get(), POLLIN, 0},
-                               {verdict_.get(), POLLIN, 0},
-                               {pidfd_.get(), POLLIN, 0},
-                               {stop_seen_ ? -1 : stop, POLLIN, 0}}};
+    std::vector<pollfd> fds{{heartbeat_.get(), POLLIN, 0},
+                            {verdict_.get(), POLLIN, 0},
+                            {pidfd_.get(), POLLIN, 0},
+                            {stop_seen_ ? -1 : stop, POLLIN, 0}};
+    auto const own = fds.size();
+    if (hooks_.watch) hooks_.watch(fds);
     while (::poll(fds.data(), fds.size(), patience()) < 0) {
       if (errno != EINTR) return fail_errno(errno, "poll");
     }
+    if (hooks_.act) hooks_.act(std::span(fds).subspan(own));
     auto const ready = [&](std::size_t i) { return fds[i].fd >= 0 && fds[i].revents != 0; };
     if (ready(3)) {
       stop_seen_ = true;
