@@ -91,9 +91,12 @@
 #include <erofs_oci/image/open_layers.hpp>
 #include <erofs_oci/image/placement.hpp>
 #include <erofs_oci/image/soci_layer.hpp>
+#include <erofs_oci/nbd/arena.hpp>
 #include <erofs_oci/nbd/buffer_pool.hpp>
 #include <erofs_oci/nbd/connect.hpp>
 #include <erofs_oci/nbd/device.hpp>
+#include <erofs_oci/nbd/engine.hpp>
+#include <erofs_oci/nbd/engine_protocol.hpp>
 #include <erofs_oci/nbd/handshake.hpp>
 #include <erofs_oci/nbd/ioctl_connect.hpp>
 #include <erofs_oci/nbd/negotiate.hpp>
@@ -101,6 +104,7 @@
 #include <erofs_oci/nbd/netlink_connect.hpp>
 #include <erofs_oci/nbd/outbox.hpp>
 #include <erofs_oci/nbd/protocol.hpp>
+#include <erofs_oci/nbd/relay.hpp>
 #include <erofs_oci/nbd/reply.hpp>
 #include <erofs_oci/nbd/server.hpp>
 #include <erofs_oci/nbd/session.hpp>

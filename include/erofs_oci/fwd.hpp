@@ -121,8 +121,14 @@ class IoctlConnect;
 struct ListenOptions;
 struct NbdDeviceOptions;
 struct NbdDeviceStatus;
+template <RandomAccessSource Source>
+class NbdEngine;
+struct NbdEngineOptions;
 class NbdNetlink;
 struct NbdReconfigure;
+class NbdRelay;
+struct NbdRelayCounters;
+struct NbdRelayOptions;
 struct NbdServerOptions;
 template <RandomAccessSource Source>
 class NbdSession;

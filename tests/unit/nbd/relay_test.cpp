@@ -1,0 +1,594 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <erofs_oci/nbd/relay.hpp>  // first: proves that the header stands alone
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <thread>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <erofs_oci/nbd/engine.hpp>
+#include <erofs_oci/source/memory.hpp>
+#include <rapidcheck/catch.h>
+
+namespace erofs_oci {
+namespace {
+
+using namespace std::chrono_literals;
+using nbd::Errno;
+using nbd::Request;
+using EngineId = NbdRelay::EngineId;
+
+constexpr std::size_t device_size = 8u << 20;
+
+std::byte byte_at(std::uint64_t offset) {
+  auto x = offset * 0x9E3779B97F4A7C15ull;
+  return static_cast<std::byte>((x ^ (x >> 29)) >> 32);
+}
+
+Bytes device_bytes() {
+  Bytes bytes(device_size);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = byte_at(i);
+  return bytes;
+}
+
+std::pair<UniqueFd, UniqueFd> sockets() {
+  std::array<int, 2> fds{};
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds.data()) == 0);
+  return {UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+Export served() {
+  Export result;
+  result.size = device_size;
+  return result;
+}
+
+/// The kernel's end of a socket: sends requests and takes replies, without blocking.
+class FakeKernel {
+ public:
+  explicit FakeKernel(UniqueFd fd) : fd_(std::move(fd)) {}
+
+  std::uint64_t ask(nbd::Command command, std::uint64_t offset, std::uint32_t length) {
+    Request const request{0, static_cast<std::uint16_t>(command), ++cookie_, offset, length};
+    auto const raw = encode(request);
+    REQUIRE(::send(fd_.get(), raw.data(), raw.size(), MSG_NOSIGNAL) == ssize_t(raw.size()));
+    waiting_.emplace(request.cookie, request);
+    return request.cookie;
+  }
+
+  void send_raw(std::span<std::byte const> bytes) {
+    REQUIRE(::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) == ssize_t(bytes.size()));
+  }
+
+  /// Takes what has come; checks every byte.
+  void take() {
+    std::array<std::byte, 65536> buffer{};
+    for (;;) {
+      auto const n = ::recv(fd_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+      if (n <= 0) {
+        closed_ = closed_ || n == 0;
+        break;
+      }
+      input_.insert(input_.end(), buffer.begin(), buffer.begin() + n);
+    }
+    while (take_reply()) {}
+  }
+
+  [[nodiscard]] std::size_t waiting() const { return waiting_.size(); }
+  [[nodiscard]] bool closed() const { return closed_; }
+  [[nodiscard]] int fd() const { return fd_.get(); }
+  std::map<std::uint64_t, Errno> answers{};  // by cookie
+
+ private:
+  bool take_reply() {
+    if (input_.size() < nbd::SimpleReply::wire_size) return false;
+    auto const raw = std::span<std::byte const>(input_);
+    auto const reply = nbd::decode_simple_reply(raw.first<nbd::SimpleReply::wire_size>());
+    REQUIRE(reply);
+    auto const asked = waiting_.find(reply->cookie);
+    REQUIRE(asked != waiting_.end());
+    auto const& request = asked->second;
+    auto const data = reply->error == Errno::none && request.is(nbd::Command::read)
+                          ? std::size_t{request.length}
+                          : 0;
+    if (input_.size() < raw.size() - (raw.size() - nbd::SimpleReply::wire_size) + data)
+      return false;
+    for (std::size_t i = 0; i < data; ++i) {
+      if (raw[nbd::SimpleReply::wire_size + i] != byte_at(request.offset + i)) {
+        FAIL("wrong byte at " << request.offset + i);
+      }
+    }
+    answers.emplace(reply->cookie, reply->error);
+    waiting_.erase(asked);
+    input_.erase(input_.begin(),
+                 input_.begin() + static_cast<std::ptrdiff_t>(nbd::SimpleReply::wire_size + data));
+    return true;
+  }
+
+  UniqueFd fd_;
+  std::uint64_t cookie_ = 0;
+  std::map<std::uint64_t, Request> waiting_{};
+  Bytes input_{};
+  bool closed_ = false;
+};
+
+NbdRelay make_relay(std::vector<UniqueFd> fds, NbdRelayOptions options = {}) {
+  auto relay = NbdRelay::make(served(), std::move(fds), options);
+  REQUIRE(relay);
+  return *std::move(relay);
+}
+
+void turn(NbdRelay& relay, std::chrono::milliseconds wait = 0ms) {
+  std::vector<pollfd> fds;
+  relay.watch(fds);
+  ::poll(fds.data(), fds.size(), static_cast<int>(wait.count()));
+  relay.act(fds);
+}
+
+template <class Done>
+void turn_until(NbdRelay& relay, Done const& done) {
+  auto const end = std::chrono::steady_clock::now() + 20s;
+  while (!done()) {
+    REQUIRE(std::chrono::steady_clock::now() < end);
+    turn(relay, 5ms);
+  }
+}
+
+/// An engine whose every step the test decides.
+struct ManualEngine {
+  UniqueFd channel;
+  nbd::Arena arena;
+  std::deque<nbd::EngineRequest> requests{};
+
+  static std::pair<EngineId, ManualEngine> add(NbdRelay& relay) {
+    auto added = relay.add_engine();
+    REQUIRE(added);
+    auto arena = nbd::Arena::map(std::move(added->second.arena));
+    REQUIRE(arena);
+    return {added->first, ManualEngine{std::move(added->second.channel), *std::move(arena)}};
+  }
+
+  void take() {
+    nbd::Packet<nbd::EngineRequest> packet;
+    for (;;) {
+      auto const n =
+          ::recv(channel.get(), packet.room().data(), packet.room().size(), MSG_DONTWAIT);
+      if (n <= 0) return;
+      for (std::size_t i = 0; i < packet.count(std::size_t(n)); ++i) requests.push_back(packet[i]);
+    }
+  }
+
+  void write_data(nbd::EngineRequest const& request) {
+    for (std::uint32_t i = 0; i < request.length; ++i) {
+      arena.bytes()[request.place + i] = byte_at(request.offset + i);
+    }
+  }
+
+  void answer(std::uint64_t id, Errno error = Errno::none) {
+    nbd::EngineAnswer const message{id, static_cast<std::uint32_t>(error)};
+    ::send(channel.get(), &message, sizeof message, MSG_NOSIGNAL);
+  }
+
+  void answer_all() {
+    take();
+    for (auto const& request : std::exchange(requests, {})) {
+      if (request.command != nbd::EngineCommand::read) continue;
+      write_data(request);
+      answer(request.id);
+    }
+  }
+};
+
+struct OneSocket {
+  FakeKernel kernel;
+  NbdRelay relay;
+
+  static OneSocket make(NbdRelayOptions options = {}) {
+    auto [ours, theirs] = sockets();
+    std::vector<UniqueFd> fds;
+    fds.push_back(std::move(ours));
+    return {FakeKernel(std::move(theirs)), make_relay(std::move(fds), options)};
+  }
+};
+
+TEST_CASE("A relay answers a read with what its engine wrote", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make();
+  auto [id, engine] = ManualEngine::add(relay);
+  relay.activate(id);
+  auto const cookie = kernel.ask(nbd::Command::read, 4096, 12345);
+  turn(relay);
+  engine.answer_all();
+  turn(relay);
+  kernel.take();
+  CHECK(kernel.answers.at(cookie) == Errno::none);
+  CHECK(relay.counters().requests == 1);
+  CHECK(relay.counters().bytes == 12345);
+  CHECK(relay.in_flight() == 0);
+}
+
+TEST_CASE("A failed read is an error and no byte", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make();
+  auto [id, engine] = ManualEngine::add(relay);
+  relay.activate(id);
+  auto const cookie = kernel.ask(nbd::Command::read, 0, 512);
+  turn(relay);
+  engine.take();
+  engine.answer(engine.requests.at(0).id, Errno::io);
+  turn(relay);
+  kernel.take();
+  CHECK(kernel.answers.at(cookie) == Errno::io);
+  CHECK(relay.counters().errors == 1);
+}
+
+TEST_CASE("What needs no source is answered by the relay", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make();
+  auto const [command, offset, length, error] =
+      GENERATE(table<nbd::Command, std::uint64_t, std::uint32_t, Errno>(
+          {{nbd::Command::flush, 0, 0, Errno::none},
+           {nbd::Command::trim, 0, 4096, Errno::perm},
+           {nbd::Command::write_zeroes, 0, 4096, Errno::perm},
+           {nbd::Command::cache, 0, 4096, Errno::none},
+           {nbd::Command::block_status, 0, 4096, Errno::inval},
+           {nbd::Command{99}, 0, 0, Errno::inval},
+           {nbd::Command::read, 0, 0, Errno::none},
+           {nbd::Command::read, device_size, 1, Errno::inval},
+           {nbd::Command::read, device_size - 1, 2, Errno::inval},
+           {nbd::Command::read, std::uint64_t(-1), 512, Errno::inval}}));
+  auto const cookie = kernel.ask(command, offset, length);
+  turn(relay);
+  kernel.take();
+  CHECK(kernel.answers.at(cookie) == error);
+}
+
+TEST_CASE("A WRITE's payload is dropped before it is refused", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make();
+  auto const cookie = kernel.ask(nbd::Command::write, 0, 100'000);
+  Bytes const payload(100'000, std::byte{0x25});
+  auto half = std::span(payload).first(70'000);
+  kernel.send_raw(half);
+  turn(relay);
+  turn(relay);
+  kernel.take();
+  CHECK(kernel.waiting() == 1);
+  kernel.send_raw(std::span(payload).subspan(70'000));
+  auto const flush = kernel.ask(nbd::Command::flush, 0, 0);
+  for (int i = 0; i < 100 && kernel.waiting() != 0; ++i) {
+    turn(relay, 1ms);
+    kernel.take();
+  }
+  CHECK(kernel.answers.at(cookie) == Errno::perm);
+  CHECK(kernel.answers.at(flush) == Errno::none);
+}
+
+TEST_CASE("DISC, a closed socket and garbage end a relay", "[nbd][relay]") {
+  auto [ours, theirs] = sockets();
+  std::vector<UniqueFd> fds;
+  fds.push_back(std::move(ours));
+  auto relay = make_relay(std::move(fds));
+  SECTION("DISC") {
+    FakeKernel kernel(std::move(theirs));
+    kernel.ask(nbd::Command::disconnect, 0, 0);
+    turn(relay);
+    CHECK(relay.ended() == NbdRelayEnd::disconnected);
+  }
+  SECTION("closed") {
+    theirs.reset();
+    turn(relay);
+    CHECK(relay.ended() == NbdRelayEnd::hung_up);
+  }
+  SECTION("garbage") {
+    FakeKernel kernel(std::move(theirs));
+    kernel.send_raw(Bytes(28, std::byte{1}));
+    turn(relay);
+    CHECK(relay.ended() == NbdRelayEnd::hung_up);
+    CHECK_FALSE(relay.complaint().empty());
+  }
+}
+
+TEST_CASE("An engine is given nothing before it is active", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make();
+  auto [id, engine] = ManualEngine::add(relay);
+  kernel.ask(nbd::Command::read, 0, 4096);
+  turn(relay);
+  engine.take();
+  CHECK(engine.requests.empty());
+  std::optional<bool> good;
+  relay.probe(id, 1024, 512, [&](Result<std::span<std::byte const>> bytes) {
+    good = bytes && (*bytes)[0] == byte_at(1024) && bytes->size() == 512;
+  });
+  engine.answer_all();
+  turn(relay);
+  CHECK(good == true);
+  relay.activate(id);
+  engine.answer_all();
+  turn(relay);
+  kernel.take();
+  CHECK(kernel.waiting() == 0);
+}
+
+TEST_CASE("A dead engine's requests go to the next one, once", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make();
+  auto [first, dead] = ManualEngine::add(relay);
+  relay.activate(first);
+  for (std::uint32_t i = 0; i < 20; ++i) kernel.ask(nbd::Command::read, i * 4096, 4096);
+  turn(relay);
+  dead.take();
+  REQUIRE(dead.requests.size() == 20);
+  dead.write_data(dead.requests[0]);
+  dead.answer(dead.requests[0].id);  // on its way when it dies
+  dead.channel.reset();
+  turn(relay);
+  kernel.take();
+  CHECK(kernel.answers.size() == 1);
+  CHECK(relay.unanswered(first) == 19);
+  relay.remove_engine(first);
+  auto [second, engine] = ManualEngine::add(relay);
+  turn(relay);
+  relay.activate(second);
+  engine.answer_all();
+  turn(relay);
+  kernel.take();
+  CHECK(kernel.waiting() == 0);
+  CHECK(relay.counters().taken_over == 19);
+}
+
+TEST_CASE("A planned handover repeats nothing", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make();
+  auto [first, old] = ManualEngine::add(relay);
+  relay.activate(first);
+  auto const before = kernel.ask(nbd::Command::read, 0, 4096);
+  turn(relay);
+  old.take();
+  auto [second, young] = ManualEngine::add(relay);
+  relay.activate(second);
+  auto const after = kernel.ask(nbd::Command::read, 8192, 4096);
+  turn(relay);
+  young.take();
+  CHECK(old.requests.size() == 1);
+  CHECK(young.requests.size() == 1);
+  CHECK(relay.unanswered(first) == 1);
+  old.write_data(old.requests[0]);
+  old.answer(old.requests[0].id);
+  young.write_data(young.requests[0]);
+  young.answer(young.requests[0].id);
+  turn(relay);
+  relay.remove_engine(first);
+  kernel.take();
+  CHECK(kernel.answers.at(before) == Errno::none);
+  CHECK(kernel.answers.at(after) == Errno::none);
+  CHECK(relay.counters().taken_over == 0);
+}
+
+TEST_CASE("An engine that lies does no harm", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make();
+  auto [first, liar] = ManualEngine::add(relay);
+  relay.activate(first);
+  auto const cookie = kernel.ask(nbd::Command::read, 0, 4096);
+  turn(relay);
+  liar.take();
+  auto const id = liar.requests.at(0).id;
+  SECTION("an unknown number") {
+    liar.answer(id + 1000);
+  }
+  SECTION("an unknown error") {
+    liar.answer(id, Errno{12345});
+  }
+  SECTION("no packet of answers") {
+    ::send(liar.channel.get(), "hello", 5, MSG_NOSIGNAL);
+  }
+  SECTION("a packet too long") {
+    Bytes const longest((nbd::most_in_packet + 1) * sizeof(nbd::EngineAnswer));
+    ::send(liar.channel.get(), longest.data(), longest.size(), MSG_NOSIGNAL);
+  }
+  SECTION("another engine's number") {
+    auto [other, thief] = ManualEngine::add(relay);
+    thief.answer(id);
+    turn(relay);
+    CHECK_FALSE(relay.complaint().empty());
+    liar.write_data(liar.requests[0]);
+    liar.answer(id);
+    liar.answer(id);  // twice
+  }
+  turn(relay);
+  CHECK_FALSE(relay.complaint().empty());
+  relay.remove_engine(first);
+  auto [second, honest] = ManualEngine::add(relay);
+  relay.activate(second);
+  honest.answer_all();
+  turn(relay);
+  kernel.take();
+  CHECK(kernel.answers.at(cookie) == Errno::none);
+  CHECK_FALSE(kernel.closed());
+}
+
+TEST_CASE("Requests wait for room", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make({.arena = 64 * 1024, .requests = 8});
+  auto [id, engine] = ManualEngine::add(relay);
+  relay.activate(id);
+  for (std::uint32_t i = 0; i < 200; ++i) {
+    kernel.ask(nbd::Command::read, i * 100, i % 3 == 0 ? 40'000 : 5'000);
+  }
+  auto const large = kernel.ask(nbd::Command::read, 0, 65 * 1024);
+  turn_until(relay, [&] {
+    engine.take();
+    CHECK(engine.requests.size() <= 8);
+    engine.answer_all();
+    kernel.take();
+    return kernel.waiting() == 0;
+  });
+  CHECK(kernel.answers.at(large) == Errno::inval);
+}
+
+TEST_CASE("Ranges of an arena never overlap and always come back", "[nbd][relay]") {
+  rc::prop("allocator", [] {
+    constexpr std::size_t size = 32 * nbd::ArenaRanges::granule;
+    nbd::ArenaRanges ranges(size);
+    std::map<std::size_t, std::size_t> taken;  // start -> length asked
+    auto const steps = *rc::gen::container<std::vector<std::pair<bool, std::size_t>>>(
+        rc::gen::pair(rc::gen::arbitrary<bool>(), rc::gen::inRange<std::size_t>(0, size + 2)));
+    for (auto const& [takes, number] : steps) {
+      if (takes) {
+        auto const start = ranges.take(number);
+        if (!start) continue;
+        RC_ASSERT(*start + number <= size);
+        auto const next = taken.lower_bound(*start);
+        if (next != taken.end())
+          RC_ASSERT(*start + std::max<std::size_t>(number, 1) <= next->first);
+        if (next != taken.begin()) {
+          auto const before = std::prev(next);
+          RC_ASSERT(before->first + std::max<std::size_t>(before->second, 1) <= *start);
+        }
+        taken.emplace(*start, number);
+      } else if (!taken.empty()) {
+        auto const victim = std::next(taken.begin(), std::ptrdiff_t(number % taken.size()));
+        ranges.give_back(victim->first, victim->second);
+        taken.erase(victim);
+      }
+    }
+    for (auto const& [start, length] : taken) ranges.give_back(start, length);
+    RC_ASSERT(ranges.free_bytes() == size);
+    RC_ASSERT(ranges.take(size) == std::optional<std::size_t>(0));
+  });
+}
+
+TEST_CASE("Whatever happens to engines, every read is answered once and right", "[nbd][relay]") {
+  rc::prop("schedules", [] {
+    auto const count = *rc::gen::inRange<std::size_t>(1, 4);
+    std::vector<UniqueFd> fds;
+    std::vector<FakeKernel> kernels;
+    for (std::size_t i = 0; i < count; ++i) {
+      auto [ours, theirs] = sockets();
+      int const small = 4096;  // replies go out in pieces
+      ::setsockopt(ours.get(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+      fds.push_back(std::move(ours));
+      kernels.emplace_back(std::move(theirs));
+    }
+    auto relay = make_relay(std::move(fds), {.arena = 256 * 1024, .requests = 4});
+    std::map<EngineId, ManualEngine> engines;
+    auto const steps = *rc::gen::container<std::vector<std::pair<int, std::uint32_t>>>(
+        rc::gen::pair(rc::gen::inRange(0, 9), rc::gen::inRange<std::uint32_t>(1, 200'000)));
+    for (auto const& [step, number] : steps) {
+      auto& kernel = kernels[number % count];
+      auto const some = engines.empty()
+                            ? engines.end()
+                            : std::next(engines.begin(), std::ptrdiff_t(number % engines.size()));
+      if (step <= 2 && kernel.waiting() < 30) {
+        kernel.ask(nbd::Command::read, number % 1000, number);
+      } else if (step == 3) {
+        auto [id, engine] = ManualEngine::add(relay);
+        engines.emplace(id, std::move(engine));
+      } else if (step == 4 && some != engines.end()) {
+        relay.activate(some->first);
+      } else if (step == 5 && some != engines.end()) {  // killed, at whatever it was
+        some->second.take();
+        if (!some->second.requests.empty()) some->second.write_data(some->second.requests[0]);
+        relay.remove_engine(some->first);
+        engines.erase(some);
+      } else if (step == 6 && some != engines.end()) {
+        some->second.answer_all();
+      } else if (step == 7) {
+        kernel.take();
+      }
+      turn(relay);
+    }
+    auto [id, engine] = ManualEngine::add(relay);
+    relay.activate(id);
+    turn_until(relay, [&] {
+      engine.answer_all();
+      for (auto& [other, each] : engines) each.answer_all();
+      auto waiting = std::size_t{0};
+      for (auto& kernel : kernels) {
+        kernel.take();
+        waiting += kernel.waiting();
+      }
+      return waiting == 0;
+    });
+    for (auto const& kernel : kernels) {
+      for (auto const& [cookie, error] : kernel.answers) RC_ASSERT(error == Errno::none);
+    }
+    RC_ASSERT(relay.in_flight() == 0U);
+  });
+}
+
+// ---------------------------------------------------------------- with processes
+
+/// A child that serves like a daemon, until it is killed.
+struct Child {
+  pid_t pid = -1;
+  EngineId id = 0;
+
+  static Child start(NbdRelay& relay) {
+    auto added = relay.add_engine();
+    REQUIRE(added);
+    Child child;
+    child.id = added->first;
+    child.pid = ::fork();
+    if (child.pid == 0) {
+      relay.close_engines();  // its copies of the other ends
+      auto engine =
+          NbdEngine<Memory>::open(Memory(device_bytes()), std::move(added->second), {.workers = 4});
+      if (engine) static_cast<void>(engine->run({}));
+      ::_exit(0);
+    }
+    return child;
+  }
+
+  void kill() const {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+  }
+};
+
+TEST_CASE("200 kills are not noticed", "[nbd][relay][threads]") {
+  auto [kernel, relay] = OneSocket::make();
+  std::mt19937 random(20261125);
+  auto child = Child::start(relay);
+  relay.activate(child.id);
+  int kills = 0;
+  auto next = std::chrono::steady_clock::now();
+  std::size_t asked = 0;
+  while (kills < 200 || kernel.waiting() != 0) {
+    while (kills < 200 && kernel.waiting() < 32) {
+      auto const length = std::uint32_t(1 + random() % 300'000);
+      kernel.ask(nbd::Command::read, random() % (device_size - length), length);
+      ++asked;
+    }
+    turn(relay, 1ms);
+    kernel.take();
+    if (kills < 200 && std::chrono::steady_clock::now() >= next) {
+      child.kill();
+      relay.remove_engine(child.id);
+      child = Child::start(relay);
+      relay.activate(child.id);
+      ++kills;
+      next = std::chrono::steady_clock::now() + std::chrono::microseconds(random() % 30'000);
+    }
+    REQUIRE_FALSE(relay.ended());
+  }
+  child.kill();
+  CHECK(kernel.answers.size() == asked);
+  for (auto const& [cookie, error] : kernel.answers) CHECK(error == Errno::none);
+  CHECK(relay.counters().requests == asked);
+}
+
+TEST_CASE("An engine ends when its relay goes", "[nbd][relay][threads]") {
+  auto relay = std::make_unique<OneSocket>(OneSocket::make());
+  auto const child = Child::start(relay->relay);
+  relay->relay.close_engines();
+  int status = 0;
+  REQUIRE(::waitpid(child.pid, &status, 0) == child.pid);
+  CHECK(WIFEXITED(status));
+}
+
+}  // namespace
+}  // namespace erofs_oci
