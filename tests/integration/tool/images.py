@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import os
+import random
 import stat
 import subprocess
 import tarfile
@@ -109,6 +110,46 @@ def three_layers():
     top.file("data/large2", noise(700_000, b"large2"))
     top.dir("data", mtime=TIME + 9)
     return [bottom, middle, top]
+
+
+def many_layers(count, seed=7):
+    """So many layers of small files, each of which adds, replaces, links and removes at random what
+    those below it left, and now and then clears a directory."""
+    choose = random.Random(seed)
+    files, folders = set(), {"d0", "d1", "d1/e", "d2"}
+    layers = []
+    for number in range(count):
+        layer, when, fresh, removed = Layer(), TIME + 10 * number, set(), set()
+        for folder in sorted(folders) if number == 0 else choose.sample(sorted(folders), 1):
+            layer.dir(folder, mode=choose.choice([0o755, 0o750, 0o1777]), mtime=when,
+                      owner=(number, 0))
+        if number % 9 == 8:
+            layer.opaque("d2")
+            removed |= {name for name in files if name.startswith("d2/")}
+        # What a layer removes it removes from those below, so none of its own files is chosen.
+        for name in choose.sample(sorted(files - removed), min(len(files - removed), number % 3)):
+            layer.whiteout(name)
+            removed.add(name)
+        for i in range(3):
+            name = f"{choose.choice(sorted(folders))}/{'f' if i else 'n'}{choose.randrange(40)}"
+            if name in removed | fresh:
+                continue
+            data = noise(choose.choice([0, 1, 511, 512, 4096, 9000]), b"%d %d" % (number, i))
+            xattrs = {"user.layer": str(number)} if i == 1 else {}
+            layer.file(name, data, mode=choose.choice([0o644, 0o600, 0o4755]), mtime=when + i,
+                       owner=(1000 + number, choose.choice([0, 100_000])), xattrs=xattrs)
+            fresh.add(name)
+        for name in sorted(fresh)[:number % 2]:
+            layer.link(f"d0/l{number}", name)
+            fresh.add(f"d0/l{number}")
+        # A file in place of a directory, a directory in place of a link, and so on.
+        [lambda: layer.dir("shape", mtime=when).file("shape/inside", b"%d" % number),
+         lambda: layer.symlink("shape", f"d1/{number}", mtime=when),
+         lambda: layer.add("shape", tarfile.FIFOTYPE, mode=0o600, mtime=when),
+         lambda: layer.file("shape", b"%d" % number, mtime=when)][number % 4]()
+        files = files - removed | fresh
+        layers.append(layer)
+    return layers
 
 
 def layout_of(directory, layers, tag="v1", packed=True):
