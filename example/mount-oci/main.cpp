@@ -73,7 +73,12 @@ Result<int> run(Options const& options, Log& log) {
 }
 
 int run_and_report(Options const& options) {
-  Log log(options.verbosity);
+  auto const opened = Log::open(options.verbosity, options.log);
+  if (!opened) {
+    std::fprintf(stderr, "mount-oci: --log-file: %s\n", opened.error().message().c_str());
+    return system_status;
+  }
+  auto& log = **opened;
   auto const done = run(options, log);
   if (done) return *done;
   // The reader of a pipe has gone: as if the signal had come that was ignored.

@@ -7,30 +7,97 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
+#include <exception>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <syslog.h>
 #include <unistd.h>
 
+#include <erofs_oci/oci/json.hpp>
+
+#include "options.hpp"
+
 namespace mount_oci {
 
 using erofs_oci::fail;
 using erofs_oci::fail_errno;
 
+namespace {
+
+std::string_view name_of(Level level) noexcept {
+  switch (level) {
+    case Level::error: return "error";
+    case Level::warning: return "warning";
+    case Level::info: return "info";
+    default: return "debug";
+  }
+}
+
+/// The time of day in UTC, to the millisecond. @spec{RFC 3339}
+std::string timestamp() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  tm parts{};
+  ::gmtime_r(&now.tv_sec, &parts);
+  std::array<char, 40> text{};
+  auto const n = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%S", &parts);
+  auto const milliseconds = std::to_string(1000 + now.tv_nsec / 1'000'000).substr(1);
+  return std::string(text.data(), n) + "." + milliseconds + "Z";
+}
+
+std::string json_line(Level level, std::string_view text) {
+  erofs_oci::json::Value line;
+  line["time"] = timestamp();
+  line["level"] = name_of(level);
+  line["pid"] = ::getpid();
+  line["message"] = text;
+  // A message may hold a path, which may be no UTF-8.
+  return line.dump(-1, ' ', false, erofs_oci::json::Value::error_handler_t::replace);
+}
+
+std::string text_line(Level level, std::string_view text) {
+  return std::string("mount-oci: ") + (level == Level::warning ? "warning: " : "") +
+         std::string(text);
+}
+
+void to_syslog(Level level, std::string const& line) {
+  constexpr std::array priorities{LOG_ERR, LOG_ERR, LOG_WARNING, LOG_INFO};
+  auto const at = std::min<std::size_t>(static_cast<std::size_t>(level), priorities.size());
+  ::syslog(at < priorities.size() ? priorities[at] : LOG_DEBUG, "%s", line.c_str());
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Log>> Log::open(int verbosity, LogOptions const& options) {
+  auto log = std::make_unique<Log>(verbosity);
+  log->json_ = options.json;
+  if (options.file.empty()) return log;
+  log->file_ = UniqueFd(
+      ::open(options.file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600));
+  if (!log->file_) return fail_errno(errno, options.file);
+  return log;
+}
+
 void Log::say(Level level, std::string_view text) const noexcept {
   if (static_cast<int>(level) > verbosity_) return;
-  if (detached_) {
-    constexpr std::array priorities{LOG_ERR, LOG_ERR, LOG_WARNING, LOG_INFO};
-    auto const at = std::min<std::size_t>(static_cast<std::size_t>(level), 4);
-    ::syslog(at < priorities.size() ? priorities[at] : LOG_DEBUG, "%.*s",
-             static_cast<int>(text.size()), text.data());
-    return;
+  try {
+    if (detached_ && !file_) {
+      return to_syslog(level, json_ ? json_line(level, text) : std::string(text));
+    }
+    auto line = json_   ? json_line(level, text)
+                : file_ ? timestamp() + " " + text_line(level, text)
+                        : text_line(level, text);
+    line += '\n';
+    // One write, so that lines of several processes do not mix.
+    [[maybe_unused]] auto const n =
+        ::write(file_ ? file_.get() : STDERR_FILENO, line.data(), line.size());
+  } catch (std::exception const&) {
+    // Memory is short: nothing more can be said.
   }
-  // One write, so that lines of several processes do not mix.
-  std::fprintf(stderr, "mount-oci: %s%.*s\n", level == Level::warning ? "warning: " : "",
-               static_cast<int>(text.size()), text.data());
 }
 
 void Log::detach() noexcept {

@@ -26,7 +26,10 @@ using erofs_oci::UniqueFd;
 /// How important a message is; the numbers are those of `-d`.
 enum class Level : std::uint8_t { error = 0, warning = 2, info = 3, debug = 7 };
 
-/// Where messages go: standard error, and once detached the system log.
+struct LogOptions;
+
+/// Where messages go: a file if there is one; else standard error, and once detached the system
+/// log.
 ///
 /// @par Thread safety
 /// All members, from any thread.
@@ -34,6 +37,10 @@ class Log {
  public:
   /// @param verbosity  messages above this level are dropped, 0 to 9
   explicit Log(int verbosity) noexcept : verbosity_(verbosity) {}
+
+  /// As the user wants it.
+  /// @error{an errno, as open(2) of the file}
+  [[nodiscard]] static Result<std::unique_ptr<Log>> open(int verbosity, LogOptions const& options);
 
   /// Writes one line.
   void say(Level level, std::string_view text) const noexcept;
@@ -43,11 +50,16 @@ class Log {
     return static_cast<int>(level) <= verbosity_;
   }
 
-  /// Writes to syslog(3) from here on.
+  /// Writes to syslog(3) from here on, unless there is a file.
   void detach() noexcept;
+
+  /// Of the file, which must stay open; or -1.
+  [[nodiscard]] int fd() const noexcept { return file_.get(); }
 
  private:
   int verbosity_;
+  bool json_ = false;
+  UniqueFd file_;
   std::atomic<bool> detached_{false};
 };
 
