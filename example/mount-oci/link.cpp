@@ -95,10 +95,9 @@ void Link::send(Message const& message) const noexcept {
     part->cmsg_level = SOL_SOCKET;
     part->cmsg_type = SCM_RIGHTS;
     part->cmsg_len = CMSG_LEN(count * sizeof(int));
-    for (std::size_t i = 0; i < count; ++i) {
-      auto const fd = message.fds[i].get();
-      std::memcpy(CMSG_DATA(part) + i * sizeof fd, &fd, sizeof fd);
-    }
+    std::array<int, most_fds> fds{};
+    for (std::size_t i = 0; i < count; ++i) fds.at(i) = message.fds[i].get();
+    std::memcpy(CMSG_DATA(part), fds.data(), count * sizeof(int));
   }
   [[maybe_unused]] auto const n = ::sendmsg(fd_.get(), &header, MSG_NOSIGNAL);
 }
