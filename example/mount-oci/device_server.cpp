@@ -4,8 +4,6 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <optional>
 #include <stop_token>
@@ -14,10 +12,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,6 +22,7 @@
 #include <erofs_oci/nbd/server.hpp>
 #include <erofs_oci/nbd/wakeup.hpp>
 
+#include "daemon.hpp"
 #include "image.hpp"
 #include "mount_table.hpp"
 
@@ -40,52 +36,7 @@ using erofs_oci::NbdNetlink;
 using erofs_oci::NetlinkConnect;
 using erofs_oci::nbd::Wakeup;
 
-// ---------------------------------------------------------------- the process itself
-
-/// Leaves the caller's session and closes what it left open; its standard error stays for now.
-Result<void> leave_caller(int keep) {
-  ::setsid();
-  UniqueFd const null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  if (!null) return fail_errno(errno, "/dev/null");
-  if (::dup2(null.get(), STDIN_FILENO) < 0 || ::dup2(null.get(), STDOUT_FILENO) < 0) {
-    return fail_errno(errno, "/dev/null");
-  }
-  auto const first = static_cast<unsigned>(STDERR_FILENO + 1);
-  auto const kept = static_cast<unsigned>(keep);
-  if (kept > first) ::close_range(first, kept - 1, 0);
-  ::close_range(std::max(first, kept + 1), ~0u, 0);
-  return {};
-}
-
-/// Gives the caller's standard error back.
-void leave_streams(Log& log) {
-  log.detach();
-  UniqueFd const null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  if (null) ::dup2(null.get(), STDERR_FILENO);
-}
-
-/// Keeps this process from ever needing a page of the file system that it serves: all of it is
-/// loaded and locked now; what it allocates later is locked as it is touched.
-void lock_memory(Log const& log) {
-  if (::mlockall(MCL_CURRENT) != 0 || ::mlockall(MCL_FUTURE | MCL_ONFAULT) != 0) {
-    log.say(Level::info, std::string("memory is not locked: ") + std::strerror(errno));
-  }
-}
-
-/// Tells a service manager that waits for it, if one does. @spec{sd_notify(3)}
-void notify_service_manager(std::string_view state) {
-  auto const* path = std::getenv("NOTIFY_SOCKET");
-  sockaddr_un address{};
-  if (path == nullptr || std::strlen(path) >= sizeof address.sun_path) return;
-  address.sun_family = AF_UNIX;
-  std::strcpy(address.sun_path, path);
-  auto const length = offsetof(sockaddr_un, sun_path) + std::strlen(path);
-  if (address.sun_path[0] == '@') address.sun_path[0] = '\0';
-  UniqueFd const fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!fd) return;
-  ::sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL,
-           reinterpret_cast<sockaddr const*>(&address), static_cast<socklen_t>(length));
-}
+// ---------------------------------------------------------------- the kernel
 
 /// Loads the kernel's nbd driver; whether it is there is seen afterwards.
 void load_nbd_module() {
@@ -192,7 +143,7 @@ class Keeper {
         leave_streams(log_);
       } else {
         if (!warning.empty()) log_.say(Level::warning, warning);
-        notify_service_manager("READY=1");
+        notify_ready(log_);
       }
       return;
     }
@@ -305,7 +256,7 @@ Result<void> open_and_serve(Options const& options, Keeper& keeper, Life life, L
 
 Result<void> serve_device(Options const& options, Link link, Life life, Log& log) {
   if (life == Life::daemon) {
-    if (auto ok = leave_caller(link.fd()); !ok) return ok;
+    if (auto ok = leave_caller({link.fd()}); !ok) return ok;
   }
   auto signals = Signals::take();
   if (!signals) return fail(std::move(signals).error());
