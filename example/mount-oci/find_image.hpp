@@ -31,7 +31,7 @@ struct FoundLayer {
 
   /// As the library wants it; shares the blob.
   [[nodiscard]] erofs_oci::ImageLayer layer() const {
-    return {descriptor, erofs_oci::AnySource(blob)};
+    return {descriptor, erofs_oci::AnySource(blob), number};
   }
 };
 

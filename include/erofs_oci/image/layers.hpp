@@ -39,11 +39,14 @@ namespace erofs_oci {
 struct ImageLayer {
   Descriptor descriptor;  ///< its digest and size are what the bytes must have
   AnySource blob;         ///< as it is stored
+
+  /// Its number in the image, from 0, for messages. Empty: its place in the list.
+  std::optional<std::size_t> number{};
 };
 
 /// How far the indexing of a layer has come.
 struct LayerProgress {
-  std::size_t layer = 0;    ///< its number, from 0
+  std::size_t layer = 0;    ///< its number in the image, from 0
   std::uint64_t done = 0;   ///< bytes of the blob
   std::uint64_t total = 0;  ///< bytes of the blob
 };
@@ -271,13 +274,14 @@ class Hashed {
     for (std::size_t i = 0; i < layers.size(); ++i) {
       workers.submit([&, i] {
         if (stop.stop_requested()) return;
-        auto indexed = detail::index_layer(layers[i], i, options);
+        auto const number = layers[i].number.value_or(i);
+        auto indexed = detail::index_layer(layers[i], number, options);
         std::lock_guard const lock(mutex);
         if (indexed) {
           found[i] = *std::move(indexed);
         } else {
           if (!first_error) {
-            first_error = fail(indexed.error(), layer_name(i, layers[i].descriptor)).value();
+            first_error = fail(indexed.error(), layer_name(number, layers[i].descriptor)).value();
           }
           stop.request_stop();
         }

@@ -186,7 +186,8 @@ namespace detail {
       return fail(Errc::mismatch, "merged image: device " + std::to_string(slot + 1));
     }
     used[number] = true;
-    auto const name = layer_name(number, layers[number].descriptor);
+    auto const& layer = layers[number];
+    auto const name = layer_name(layer.number.value_or(number), layer.descriptor);
     auto data = detail::open_layer_data(std::move(layers[number].blob), indexes[number].index, pool,
                                         options);
     if (!data) return fail(data.error(), name);

@@ -191,6 +191,19 @@ class IndexTest(ImageTest):
         tool = self.index_slowly(stderr=subprocess.PIPE)
         self.assertEqual(tool.communicate(timeout=20)[1], b"")
 
+    def test_one_layer_keeps_its_number(self):
+        host = self.three_at_registry()
+        words = f"oci.insecure=1,oci.platform=linux/amd64,oci.store={self.store},oci.layer=2"
+        done = subprocess.run([TOOL, "index", "-v", "-o", words, f"{host}/app:v1"],
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("layer 2 is read, ", done.stderr)
+        self.server.kill()
+        host = self.three_at_registry("--fault", "corrupt")
+        self.store = "none"
+        self.run_tool("index", image=f"{host}/app:v1", words=",oci.layer=1", status=2)
+        self.assertRegex(self.said, r"layer 1 \(sha256:")
+
     # ---- fsck
 
     def test_fsck(self):

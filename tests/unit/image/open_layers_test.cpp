@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/image/open_layers.hpp>  // first: proves that the header stands alone
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -147,6 +148,26 @@ TEST_CASE("A blob that is not what its digest names is refused", "[image][open_l
   REQUIRE_FALSE(image.has_value());
   CHECK(image.error().code == Errc::digest_mismatch);
   CHECK_THAT(image.error().message(), Catch::StartsWith("layer 1 (sha256:"));
+}
+
+TEST_CASE("Messages number a layer as the image does", "[image][open_layers][error]") {
+  auto chosen = three_layers();
+  chosen.erase(chosen.begin(), chosen.begin() + 2);
+  chosen[0].number = 2;
+  std::vector<std::size_t> told;
+  IndexOptions options;
+  options.parallel = 1;
+  options.progress = [&](LayerProgress const& at) { told.push_back(at.layer); };
+
+  auto const indexes = index_layers(chosen, options);
+  REQUIRE(indexes.has_value());
+  REQUIRE_FALSE(told.empty());
+  CHECK(std::ranges::all_of(told, [](std::size_t n) { return n == 2; }));
+
+  chosen[0].descriptor.digest = digest_of(as_bytes("something else"));
+  auto const refused = index_layers(chosen, options);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK_THAT(refused.error().message(), Catch::StartsWith("layer 2 (sha256:"));
 }
 
 TEST_CASE("A layer that goes by SHA-512 is checked by it", "[image][open_layers]") {
