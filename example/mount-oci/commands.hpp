@@ -20,4 +20,16 @@ namespace mount_oci {
 /// Unmounts a mount point or ends an NBD device, and waits until its daemon is gone.
 [[nodiscard]] Result<void> run_umount(UmountOptions const& options, Log& log);
 
+/// Goes on with mounts whose daemon has died; done when they are served again.
+[[nodiscard]] Result<void> run_reattach(Options const& options, Log& log);
+
+/// Prints how the mounts that are written down are doing.
+[[nodiscard]] Result<void> run_status(Options const& options, Log& log);
+
+/// Removes the records of mounts that are gone.
+[[nodiscard]] Result<void> run_gc(Options const& options, Log& log);
+
+/// Unmounts all that is written down.
+[[nodiscard]] Result<void> run_umount_all(Options const& options, Log& log);
+
 }  // namespace mount_oci

@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mount.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <erofs_oci/nbd/device.hpp>
@@ -22,7 +21,9 @@
 #include <erofs_oci/nbd/server.hpp>
 #include <erofs_oci/nbd/wakeup.hpp>
 
+#include "choose_way.hpp"
 #include "daemon.hpp"
+#include "fuse_server.hpp"
 #include "image.hpp"
 #include "mount_table.hpp"
 
@@ -32,37 +33,9 @@ namespace {
 using erofs_oci::fail;
 using erofs_oci::fail_errno;
 using erofs_oci::IoctlConnect;
-using erofs_oci::NbdNetlink;
+using erofs_oci::MountWay;
 using erofs_oci::NetlinkConnect;
 using erofs_oci::nbd::Wakeup;
-
-// ---------------------------------------------------------------- the kernel
-
-/// Loads the kernel's nbd driver; whether it is there is seen afterwards.
-void load_nbd_module() {
-  auto const child = ::fork();
-  if (child == 0) {
-    ::execlp("modprobe", "modprobe", "-q", "nbd", static_cast<char*>(nullptr));
-    ::_exit(127);
-  }
-  if (child > 0) ::waitpid(child, nullptr, 0);
-}
-
-/// Which interface to use, decided by looking, so that a failure later on is told as it is.
-Result<Attach> choose_attach(Attach wanted) {
-  auto netlink = NbdNetlink::open();
-  if (!netlink && netlink.error().code == Errc::unsupported && erofs_oci::nbd_devices().empty()) {
-    load_nbd_module();
-    netlink = NbdNetlink::open();
-  }
-  if (wanted == Attach::ioctl) return wanted;
-  if (netlink) return Attach::netlink;
-  auto const missing = netlink.error().code == Errc::unsupported;
-  if (wanted != Attach::netlink && missing && !erofs_oci::nbd_devices().empty()) {
-    return Attach::ioctl;
-  }
-  return fail(netlink.error());
-}
 
 // ---------------------------------------------------------------- while it lives
 
@@ -95,7 +68,14 @@ class Keeper {
   void begin(std::uint32_t index, Settle settle) {
     index_ = index;
     settle_ = std::move(settle);
-    link_.send({Message::Kind::device, erofs_oci::nbd_device_path(index)});
+    link_.send({Message::Kind::device, erofs_oci::nbd_device_path(index), {}, {}});
+    thread_ = std::jthread([this] { run(); });
+  }
+
+  /// The same for files that are mounted already, at an absolute path.
+  void begin_files(std::string const& target) {
+    settle_ = [] { return std::string(); };
+    link_.send({Message::Kind::mounted, target, {}, {}});
     thread_ = std::jthread([this] { run(); });
   }
 
@@ -114,7 +94,7 @@ class Keeper {
   void watch_mount() noexcept { watches_ = true; }
 
   /// The other process is told why there will be no device.
-  void report(Error const& error) const { link_.send({Message::Kind::failed, {}, error}); }
+  void report(Error const& error) const { link_.send({Message::Kind::failed, {}, error, {}}); }
 
  private:
   void run() {
@@ -137,7 +117,7 @@ class Keeper {
       target_ = message->text;
       mounted_ = true;
       auto const warning = settle_();
-      link_.send({Message::Kind::settled, warning});
+      link_.send({Message::Kind::settled, warning, {}, {}});
       link_.close();
       if (life_ == Life::daemon) {
         leave_streams(log_);
@@ -167,8 +147,8 @@ class Keeper {
     }
     auto const table = read_mount_table();
     auto const entry = table ? find_target(*table, target_) : std::nullopt;
-    if (!entry || nbd_index_of(entry->device) != index_) {
-      stop_.request_stop();  // mounted in another namespace, or no more
+    if (!index_ || !entry || nbd_index_of(entry->device) != index_) {
+      stop_.request_stop();  // mounted by FUSE, in another namespace, or no more
       return;
     }
     if (::umount2(target_.c_str(), UMOUNT_NOFOLLOW) == 0) return;
@@ -178,7 +158,7 @@ class Keeper {
 
   /// Whether a file system is mounted from the device, in whatever mount namespace.
   [[nodiscard]] bool is_in_use() const {
-    auto const path = erofs_oci::nbd_device_path(index_);
+    auto const path = erofs_oci::nbd_device_path(*index_);
     UniqueFd const fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_EXCL));
     return !fd && errno == EBUSY;
   }
@@ -188,7 +168,7 @@ class Keeper {
   Wakeup ended_;
   Life life_;
   Log& log_;
-  std::uint32_t index_ = 0;
+  std::optional<std::uint32_t> index_;  // of the NBD device, if it is one
   Settle settle_;
   std::string target_;
   bool mounted_ = false;   // or given up
@@ -232,24 +212,47 @@ Result<void> serve_with(Connect connect, erofs_oci::DeviceImage image, Options c
   return done;
 }
 
-Result<void> open_and_serve(Options const& options, Keeper& keeper, Life life, Log& log) {
-  auto image = open_or_exit(options.image, keeper.signals(), log, keeper.link_fd());
-  if (!image) return fail(std::move(image).error());
-  auto const attach = choose_attach(options.mount.attach);
-  if (!attach) return fail(attach.error());
-  if (life == Life::daemon && ::chdir("/") != 0) return fail_errno(errno, "/");
-  lock_memory(log);
+Result<void> serve_device_by(MountWay way, erofs_oci::DeviceImage image, Options const& options,
+                             Keeper& keeper, Log& log) {
   erofs_oci::NbdDeviceOptions device;
   device.dead_connection_timeout = std::chrono::seconds(0);  // nobody would come in our place
   device.backend = "mount-oci";
-  if (*attach == Attach::netlink) {
-    return serve_with(NetlinkConnect(device), *std::move(image), options, keeper, log);
-  }
-  if (options.mount.attach != Attach::netlink) {
-    log.say(Level::info, "this kernel has no nbd over netlink: the device is set up with ioctl");
+  if (way == MountWay::netlink) {
+    return serve_with(NetlinkConnect(device), std::move(image), options, keeper, log);
   }
   keeper.watch_mount();
-  return serve_with(IoctlConnect(device), *std::move(image), options, keeper, log);
+  return serve_with(IoctlConnect(device), std::move(image), options, keeper, log);
+}
+
+/// The server mounts by itself; then the mounting process looks whether files can be read.
+Result<void> serve_files(MountWay way, std::string target, erofs_oci::DeviceImage image,
+                         Options const& options, Keeper& keeper, Log& log) {
+  FuseServing const what{.way = way,
+                         .target = std::move(target),
+                         .flags = options.mount.flags,
+                         .data = options.mount.data,
+                         .readahead = options.image.readahead,
+                         .threads = worker_count(options.image)};
+  auto const end = serve_by_fuse(
+      what, std::move(image), {}, keeper.stop_token(),
+      [&](erofs_oci::FuseSession&) { keeper.begin_files(what.target); }, log);
+  keeper.finish();
+  if (!end) return fail(end.error());
+  return {};
+}
+
+Result<void> open_and_serve(Options const& options, Keeper& keeper, Life life, Log& log) {
+  auto image = open_or_exit(options.image, keeper.signals(), log, keeper.link_fd());
+  if (!image) return fail(std::move(image).error());
+  auto const way = choose_way(options.mount.attach, {}, log);
+  if (!way) return fail(way.error());
+  auto const by_fuse = *way == MountWay::fuse_file || *way == MountWay::fuse_tree;
+  auto target = by_fuse ? real_path(options.mount.target) : Result<std::string>("");
+  if (!target) return fail(std::move(target).error());
+  if (life == Life::daemon && ::chdir("/") != 0) return fail_errno(errno, "/");
+  lock_memory(log);
+  if (!by_fuse) return serve_device_by(*way, *std::move(image), options, keeper, log);
+  return serve_files(*way, *std::move(target), *std::move(image), options, keeper, log);
 }
 
 }  // namespace

@@ -30,7 +30,12 @@ Result<void> run_service(Options const& options, Log& log) {
   switch (options.command) {
     case Command::mount: return run_mount(options, log);
     case Command::umount:
+      if (options.umount.target.empty()) return run_umount_all(options, log);
+      return run_umount(options.umount, log);
     case Command::disconnect: return run_umount(options.umount, log);
+    case Command::reattach: return run_reattach(options, log);
+    case Command::status: return run_status(options, log);
+    case Command::gc: return run_gc(options, log);
     case Command::serve: return run_serve(options, log);
     case Command::registry: return run_registry(options.registry, log);
     case Command::help: print(manual(options.topic)); return {};

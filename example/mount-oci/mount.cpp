@@ -21,6 +21,7 @@
 #include "image.hpp"
 #include "link.hpp"
 #include "mount_table.hpp"
+#include "supervise.hpp"
 
 namespace mount_oci {
 namespace {
@@ -153,15 +154,22 @@ Result<std::string> mount_device(MountOptions const& options, std::string const&
   return target;
 }
 
+/// Mounts the device that the server has, or checks what it has mounted by itself.
+Result<std::string> make_mount(MountOptions const& options, Message const& message) {
+  if (message.kind == Message::Kind::device) return mount_device(options, message.text);
+  if (message.kind != Message::Kind::mounted) return fail(message.error);
+  if (auto ok = check_mounted(message.text); !ok) return fail(ok.error());
+  return message.text;
+}
+
 /// The part of the process that mounts; returns once the mount stands or everything has failed.
 Result<void> mount_over(Link const& link, MountOptions const& options, Log const& log) {
   auto const first = link.receive();
   if (!first) return fail(first.error(), "the serving process");
-  if (first->kind != Message::Kind::device) return fail(first->error);
-  auto target = mount_device(options, first->text);
+  auto target = make_mount(options, *first);
   if (!target) return fail(std::move(target).error());
   // A path of another namespace means nothing to the server.
-  link.send({Message::Kind::mounted, options.name_space.empty() ? *target : std::string()});
+  link.send({Message::Kind::mounted, options.name_space.empty() ? *target : std::string(), {}, {}});
   auto const last = link.receive();
   if (!last || last->kind != Message::Kind::settled) {
     ::umount2(target->c_str(), MNT_DETACH);
@@ -181,6 +189,11 @@ void wait_for_end(pid_t child) {
   ::waitpid(child, nullptr, 0);
 }
 
+Result<void> serve_mount(Options const& options, Link link, Life life, Log& log) {
+  if (options.keep.supervise) return supervise(options, std::move(link), life, {}, log);
+  return serve_device(options, std::move(link), life, log);
+}
+
 Result<void> mount_in_background(Options const& options, Log& log) {
   auto links = Link::make();
   if (!links) return fail(std::move(links).error());
@@ -188,7 +201,7 @@ Result<void> mount_in_background(Options const& options, Log& log) {
   if (child < 0) return fail_errno(errno, "fork");
   if (child == 0) {
     links->second.close();
-    auto const done = serve_device(options, std::move(links->first), Life::daemon, log);
+    auto const done = serve_mount(options, std::move(links->first), Life::daemon, log);
     if (!done) log.say(Level::debug, done.error().message());  // the parent tells the user
     std::_Exit(done ? 0 : 2);
   }
@@ -207,11 +220,11 @@ Result<void> mount_in_foreground(Options const& options, Log& log) {
   if (child == 0) {
     links->first.close();
     auto const done = mount_over(links->second, options.mount, log);
-    if (!done) links->second.send({Message::Kind::failed, {}, done.error()});
+    if (!done) links->second.send({Message::Kind::failed, {}, done.error(), {}});
     std::_Exit(done ? 0 : 2);
   }
   links->second.close();
-  auto done = serve_device(options, std::move(links->first), Life::foreground, log);
+  auto done = serve_mount(options, std::move(links->first), Life::foreground, log);
   wait_for_end(child);
   return done;
 }

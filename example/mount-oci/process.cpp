@@ -31,6 +31,7 @@ namespace {
 std::string_view name_of(Level level) noexcept {
   switch (level) {
     case Level::error: return "error";
+    case Level::notice: return "notice";
     case Level::warning: return "warning";
     case Level::info: return "info";
     default: return "debug";
@@ -65,7 +66,7 @@ std::string text_line(Level level, std::string_view text) {
 }
 
 void to_syslog(Level level, std::string const& line) {
-  constexpr std::array priorities{LOG_ERR, LOG_ERR, LOG_WARNING, LOG_INFO};
+  constexpr std::array priorities{LOG_ERR, LOG_NOTICE, LOG_WARNING, LOG_INFO};
   auto const at = std::min<std::size_t>(static_cast<std::size_t>(level), priorities.size());
   ::syslog(at < priorities.size() ? priorities[at] : LOG_DEBUG, "%s", line.c_str());
 }

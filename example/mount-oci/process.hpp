@@ -23,8 +23,14 @@ using erofs_oci::Error;
 using erofs_oci::Result;
 using erofs_oci::UniqueFd;
 
-/// How important a message is; the numbers are those of `-d`.
-enum class Level : std::uint8_t { error = 0, warning = 2, info = 3, debug = 7 };
+/// How important a message is; the numbers are those of `-d`, from which on it is written.
+enum class Level : std::uint8_t {
+  error = 0,
+  notice = 1,  ///< what a user wants to know though all is well
+  warning = 2,
+  info = 3,
+  debug = 7,
+};
 
 struct LogOptions;
 

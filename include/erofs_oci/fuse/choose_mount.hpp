@@ -3,6 +3,7 @@
 /// choose_mount(): by which way an image is mounted on a host, and why.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -80,7 +81,7 @@ struct MountChoice {
     std::vector<std::string> lines;
     for (auto const& one : verdicts) {
       if (one.way == way) break;
-      if (!one.possible)
+      if (!one.possible && !one.reason.empty())
         lines.push_back("not " + std::string(name_of(one.way)) + ": " + one.reason);
     }
     return lines;
@@ -167,26 +168,33 @@ namespace detail {
 }  // namespace detail
 
 /// Decides by which way to mount. Pure: the same host and wishes give the same choice.
+/// @param allowed  the ways that the user leaves open; one is one that was asked for
+[[nodiscard]] inline MountChoice choose_among(std::span<MountWay const> allowed,
+                                              HostSupport const& host,
+                                              ImageNeeds const& image = {}) {
+  MountChoice choice;
+  choice.asked_for = allowed.size() == 1;
+  choice.verdicts = {detail::judge_nbd(MountWay::netlink, host, image),
+                     detail::judge_nbd(MountWay::ioctl, host, image),
+                     detail::judge_fuse_file(host, image), detail::judge_fuse_tree(host)};
+  for (auto& verdict : choice.verdicts) {
+    auto const open = std::ranges::find(allowed, verdict.way) != allowed.end();
+    if (!open) {  // it was not wanted, so it need not be explained
+      verdict.possible = false;
+      verdict.reason.clear();
+    }
+    if (verdict.possible && !choice.way) choice.way = verdict.way;
+  }
+  return choice;
+}
+
+/// The same for one way or any.
 /// @param wanted  the way that the user names; empty: the first that is open
 [[nodiscard]] inline MountChoice choose_mount(HostSupport const& host,
                                               std::optional<MountWay> wanted = {},
                                               ImageNeeds const& image = {}) {
-  MountChoice choice;
-  choice.asked_for = wanted.has_value();
-  choice.verdicts = {detail::judge_nbd(MountWay::netlink, host, image),
-                     detail::judge_nbd(MountWay::ioctl, host, image),
-                     detail::judge_fuse_file(host, image), detail::judge_fuse_tree(host)};
-  for (auto const& verdict : choice.verdicts) {
-    if (!verdict.possible || (wanted && verdict.way != *wanted)) continue;
-    choice.way = verdict.way;
-    break;
-  }
-  if (wanted && !choice.way) {  // nothing else was wanted, so nothing else need be explained
-    for (auto& verdict : choice.verdicts) {
-      if (verdict.way != *wanted) verdict.reason.clear();
-    }
-  }
-  return choice;
+  if (wanted) return choose_among(std::span(&*wanted, 1), host, image);
+  return choose_among(all_mount_ways, host, image);
 }
 
 }  // namespace erofs_oci

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kept_device.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include <fcntl.h>
+
+#include <erofs_oci/digest/sha256.hpp>
+
+namespace mount_oci {
+
+using erofs_oci::fail;
+
+Result<KeptDevice> KeptDevice::open(Connect connect, erofs_oci::Export served) {
+  auto const size = served.size;
+  auto sockets =
+      std::visit([&](auto& one) { return one.attach(served, std::stop_token()); }, connect);
+  if (!sockets) return fail(std::move(sockets).error());
+  auto relay = erofs_oci::NbdRelay::make(std::move(served), *std::move(sockets));
+  if (!relay) {
+    std::visit([](auto& one) { one.detach(); }, connect);
+    return fail(std::move(relay).error());
+  }
+  return KeptDevice(std::move(connect), *std::move(relay), size);
+}
+
+std::uint32_t KeptDevice::index() const {
+  return std::visit([](auto const& one) { return one.index(); }, connect_);
+}
+
+Result<erofs_oci::nbd::RelayPort> KeptDevice::next_reader() {
+  auto added = relay_.add_engine();
+  if (!added) return fail(std::move(added).error());
+  reader_ = added->first;
+  return std::move(added->second);
+}
+
+void KeptDevice::drop_reader() {
+  if (reader_ != 0) relay_.remove_engine(std::exchange(reader_, 0));
+}
+
+void KeptDevice::verify_reader(std::function<void(Result<void>)> done) {
+  constexpr std::uint64_t most = 64 * 1024;
+  auto const length = static_cast<std::uint32_t>(std::min(size_, most));
+  relay_.probe(reader_, 0, length, [this, id = reader_, done = std::move(done)](auto bytes) {
+    if (!bytes) return done(fail(bytes.error()));
+    auto const digest = erofs_oci::digest_of(*bytes);
+    if (sample_ && digest != *sample_) {
+      return done(fail(Errc::mismatch, "other bytes are read than before"));
+    }
+    sample_ = digest;
+    done({});
+    relay_.activate(id);
+  });
+}
+
+std::string KeptDevice::settle() {
+  auto* const netlink = std::get_if<erofs_oci::NetlinkConnect>(&connect_);
+  if (netlink == nullptr) return {};
+  auto const ok = netlink->set_disconnect_on_close();
+  return ok ? std::string() : "umount will not end the device: " + ok.error().message();
+}
+
+void KeptDevice::detach() noexcept {
+  std::visit([](auto& one) { one.detach(); }, connect_);
+}
+
+bool KeptDevice::is_connected() const {
+  return erofs_oci::nbd_attribute(index(), "pid").has_value();
+}
+
+bool KeptDevice::is_in_use() const {
+  UniqueFd const fd(::open(path().c_str(), O_RDONLY | O_CLOEXEC | O_EXCL));
+  return !fd && errno == EBUSY;
+}
+
+}  // namespace mount_oci

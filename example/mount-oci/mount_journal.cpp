@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mount_journal.hpp"
+
+#include <cstdlib>
+#include <utility>
+
+#include <unistd.h>
+
+namespace mount_oci {
+
+using erofs_oci::fail;
+
+Result<std::string> journal_directory(Options const& options) {
+  if (!options.journal.empty()) return options.journal;
+  if (::geteuid() == 0) return std::string(erofs_oci::default_journal_directory);
+  auto const* const runtime = std::getenv("XDG_RUNTIME_DIR");
+  if (runtime != nullptr && *runtime == '/') return std::string(runtime) + "/erofs_oci";
+  return fail(Errc::unsupported, "journal: XDG_RUNTIME_DIR is not set; see --journal");
+}
+
+MountJournal MountJournal::begin(Options const& options, std::string const& name, Log const& log) {
+  MountJournal result;
+  auto const note = [&](Error const& error) {
+    auto const asked_for = !options.journal.empty() || ::geteuid() == 0;
+    log.say(asked_for ? Level::warning : Level::info, "no record is kept: " + error.message());
+  };
+  auto path = journal_directory(options);
+  if (!path) return note(path.error()), MountJournal();
+  auto const journal = erofs_oci::Journal::open(*path);
+  if (!journal) return note(journal.error()), MountJournal();
+  auto entry = journal->acquire(name);
+  if (!entry) return note(entry.error()), MountJournal();
+  return resume(*std::move(path), *std::move(entry));
+}
+
+Result<void> MountJournal::write(erofs_oci::Record const& record) {
+  return entry_ ? entry_->write(record) : Result<void>();
+}
+
+Result<void> MountJournal::rename(std::string const& name) {
+  return entry_ ? entry_->rename(name) : Result<void>();
+}
+
+void MountJournal::remove(Log const& log) {
+  if (!entry_) return;
+  auto const done = std::move(*entry_).remove();
+  entry_.reset();
+  if (!done) log.say(Level::warning, "the record stays: " + done.error().message());
+}
+
+}  // namespace mount_oci

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "records.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include <sys/stat.h>
+
+#include <erofs_oci/nbd/device.hpp>
+
+#include "mount_journal.hpp"
+#include "mount_table.hpp"
+
+namespace mount_oci {
+namespace {
+
+using erofs_oci::fail;
+using erofs_oci::RecordFrontEnd;
+using erofs_oci::RecordSource;
+
+NotedMount read_noted(erofs_oci::Journal const& journal, std::string name) {
+  NotedMount noted;
+  auto record = journal.read(name);
+  noted.held = journal.is_held(name).value_or(true);
+  if (record) {
+    noted.record = *std::move(record);
+  } else {
+    noted.problem = record.error().message();
+  }
+  noted.name = std::move(name);
+  return noted;
+}
+
+/// Whether the record is of that device or mount point.
+bool is_of(NotedMount const& noted, std::optional<std::uint32_t> index, std::string const& path) {
+  if (!noted.record) return index && noted.name == "nbd" + std::to_string(*index);
+  if (index) return noted.record->attach.index == index && noted.is_connected();
+  return noted.record->mount_point == path;
+}
+
+}  // namespace
+
+bool NotedMount::is_connected() const {
+  if (!record) return true;  // who can say
+  auto const& attach = record->attach;
+  if (attach.index) {
+    if (!erofs_oci::nbd_attribute(*attach.index, "pid")) return false;
+    auto const backend = erofs_oci::nbd_attribute(*attach.index, "backend");
+    return !backend || *backend == attach.backend;  // old kernels show none
+  }
+  return held;
+}
+
+std::string NotedMount::device() const {
+  if (!record || !record->attach.index) return {};
+  return erofs_oci::nbd_device_path(*record->attach.index);
+}
+
+std::string NotedMount::image() const {
+  if (!record) return {};
+  auto const& image = record->image;
+  switch (image.source) {
+    case RecordSource::layout: return "oci:" + image.directory;
+    case RecordSource::files: return image.layers.front().file->path;
+    case RecordSource::registry: break;
+  }
+  auto const tag = image.tag.empty() ? std::string() : ":" + image.tag;
+  auto const digest = image.manifest ? "@" + image.manifest->to_string() : std::string();
+  return image.registry + "/" + image.repository + tag + digest;
+}
+
+Result<std::vector<NotedMount>> noted_mounts(Options const& options) {
+  auto const path = journal_directory(options);
+  if (!path) return fail(path.error());
+  std::error_code ignored;
+  if (!std::filesystem::exists(*path, ignored)) return std::vector<NotedMount>();
+  auto const journal = erofs_oci::Journal::open(*path);
+  if (!journal) return fail(journal.error());
+  auto names = journal->list();
+  if (!names) return fail(std::move(names).error());
+  std::vector<NotedMount> all;
+  for (auto& name : *names) all.push_back(read_noted(*journal, std::move(name)));
+  return all;
+}
+
+Result<NotedMount> noted_mount(Options const& options, std::string const& target) {
+  auto all = noted_mounts(options);
+  if (!all) return fail(std::move(all).error());
+  // Not opened: who opens a device whose daemon is dead may hang.
+  auto const device = block_device(target);
+  auto index = device ? nbd_index_of(*device) : std::nullopt;
+  auto path = target;
+  if (!index) {
+    if (auto const real = real_path(target)) path = *real;
+    auto const table = read_mount_table();
+    auto const entry = table ? find_target(*table, path) : std::nullopt;
+    if (entry) index = nbd_index_of(entry->device);
+  }
+  for (auto& noted : *all) {
+    if (is_of(noted, index, path)) return std::move(noted);
+  }
+  return fail(Errc::not_found, target + ": no record of such a mount");
+}
+
+}  // namespace mount_oci

@@ -1,0 +1,629 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "supervise.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <random>
+#include <span>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <erofs_oci/fuse/choose_mount.hpp>
+#include <erofs_oci/fuse/mount.hpp>
+#include <erofs_oci/oci/json.hpp>
+#include <erofs_oci/recovery/journal.hpp>
+#include <erofs_oci/recovery/record.hpp>
+#include <erofs_oci/recovery/supervisor.hpp>
+
+#include "choose_way.hpp"
+#include "control.hpp"
+#include "daemon.hpp"
+#include "kept_device.hpp"
+#include "memory_file.hpp"
+#include "mount_journal.hpp"
+#include "mount_table.hpp"
+#include "worker.hpp"
+
+namespace mount_oci {
+namespace {
+
+using erofs_oci::Decision;
+using erofs_oci::fail;
+using erofs_oci::fail_errno;
+using erofs_oci::MountWay;
+using erofs_oci::Record;
+using erofs_oci::RecordFrontEnd;
+using erofs_oci::SupervisedDaemon;
+using erofs_oci::Supervision;
+using erofs_oci::nbd::Wakeup;
+using namespace std::chrono_literals;
+
+/// A name that nothing else has: "m" and 16 hexadecimal digits.
+std::string new_identifier() {
+  std::random_device random;
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string name = "m";
+  for (int i = 0; i < 16; ++i) name += digits[random() % digits.size()];
+  return name;
+}
+
+bool is_nbd(MountWay way) {
+  return way == MountWay::netlink || way == MountWay::ioctl;
+}
+
+RecordFrontEnd front_end_of(MountWay way) {
+  if (way == MountWay::netlink) return RecordFrontEnd::netlink;
+  return way == MountWay::ioctl ? RecordFrontEnd::ioctl : RecordFrontEnd::fuse;
+}
+
+/// Keeps one mount.
+class Keeper {
+ public:
+  Keeper(Options options, Link link, Life life, std::optional<EarlierMount> earlier, Log& log)
+      : options_(std::move(options)),
+        mounter_(std::move(link)),
+        life_(life),
+        earlier_(std::move(earlier)),
+        log_(log) {}
+
+  Result<void> run() {
+    auto signals = Signals::take();
+    if (!signals) return fail(std::move(signals).error());
+    signals_ = std::make_unique<Signals>(*std::move(signals));
+    auto stop = Wakeup::open();
+    if (!stop) return fail(std::move(stop).error());
+    stop_ = std::make_unique<Wakeup>(*std::move(stop));
+    auto done = begin();
+    if (done) done = keep();
+    if (!done) clean_up_failure(done.error());
+    return done;
+  }
+
+ private:
+  // --- the first worker --------------------------------------------------------------------
+
+  Result<void> begin() {
+    hide_memory();
+    auto const ready = earlier_ ? take_over() : prepare();
+    if (!ready) return ready;
+    if (journal_.keeps()) {
+      options_.image.own_store = absolute(journal_.directory()) + "/" + id_ + ".index";
+    }
+    auto daemon = start_worker();
+    if (!daemon) return fail(std::move(daemon).error());
+    first_ = *std::move(daemon);
+    while (!serving_) {
+      std::vector<pollfd> fds;
+      watch(fds);
+      if (::poll(fds.data(), fds.size(), -1) < 0 && errno != EINTR)
+        return fail_errno(errno, "poll");
+      act(fds);
+      if (failure_) return fail(*failure_);
+      if (!worker_ && !serving_) {
+        return fail(Errc::unavailable, "the process that reads the image has ended");
+      }
+    }
+    return {};
+  }
+
+  /// For a new mount.
+  Result<void> prepare() {
+    auto const way = choose_way(options_.mount.attach, {}, log_);
+    if (!way) return fail(way.error());
+    way_ = *way;
+    id_ = new_identifier();
+    if (!is_nbd(way_)) {
+      auto target = real_path(options_.mount.target);
+      if (!target) return fail(std::move(target).error());
+      target_ = *std::move(target);
+    }
+    journal_ = MountJournal::begin(options_, id_, log_);
+    return {};
+  }
+
+  /// For an earlier one, whose daemon must be gone: it holds the record's lock while it lives.
+  Result<void> take_over() {
+    auto const journal = erofs_oci::Journal::open(earlier_->journal);
+    if (!journal) return fail(journal.error());
+    auto entry = journal->acquire(earlier_->name, 2s);
+    if (!entry) return fail(std::move(entry).error());
+    auto record = journal->read(earlier_->name);
+    if (!record) return fail(std::move(record).error());
+    if (record->attach.front_end != RecordFrontEnd::netlink || !record->attach.index) {
+      return fail(Errc::unsupported, earlier_->name + ": such a mount ends with its daemon");
+    }
+    record_ = *std::move(record);
+    journal_ = MountJournal::resume(earlier_->journal, *std::move(entry));
+    reattaches_ = true;
+    way_ = MountWay::netlink;
+    id_ = record_->attach.backend;
+    target_ = record_->mount_point;
+    options_.keep.dead_timeout = record_->attach.dead_connection_timeout;
+    return {};
+  }
+
+  /// Before the working directory changes.
+  static std::string absolute(std::string const& path) {
+    std::error_code error;
+    auto const result = std::filesystem::absolute(path, error);
+    return error ? path : result.string();
+  }
+
+  Result<SupervisedDaemon> start_worker() {
+    auto heartbeat = erofs_oci::Heartbeat::pair();
+    if (!heartbeat) return fail(std::move(heartbeat).error());
+    auto links = Link::make();
+    if (!links) return fail(std::move(links).error());
+    std::optional<erofs_oci::FuseConnection> mounted;
+    if (fuse_) {
+      UniqueFd copy(::fcntl(fuse_->device.get(), F_DUPFD_CLOEXEC, 3));
+      if (!copy) return fail_errno(errno, "dup");
+      mounted = erofs_oci::FuseConnection{std::move(copy), fuse_->opening};
+    }
+    auto const child = ::fork();
+    if (child < 0) return fail_errno(errno, "fork");
+    if (child == 0) {
+      std::vector<int> keep{heartbeat->first.fd(), links->second.fd()};
+      if (mounted) keep.push_back(mounted->device.get());
+      if (log_.fd() >= 0) keep.push_back(log_.fd());
+      close_all_but(std::move(keep));
+      std::_Exit(run_worker({options_, record_, way_, std::move(mounted), target_,
+                             std::move(links->second), std::move(heartbeat->first)},
+                            log_));
+    }
+    worker_.emplace(std::move(links->first));
+    worker_pid_ = child;
+    return SupervisedDaemon{child, std::move(heartbeat->second)};
+  }
+
+  // --- after the first worker ----------------------------------------------------------------
+
+  Result<void> keep() {
+    erofs_oci::Supervisor supervisor(
+        {.start = [this] { return restart(); },
+         .verify = is_nbd(way_) ? std::function<Result<UniqueFd>()>([this] { return verify(); })
+                                : nullptr,
+         .watch = [this](std::vector<pollfd>& fds) { watch(fds); },
+         .act = [this](std::span<pollfd const> fds) { act(fds); },
+         .note = [this](Decision decision,
+                        Supervision<> const& machine) { note(decision, machine); }},
+        {.give_up_after = options_.keep.dead_timeout});
+    auto const end = supervisor.run(stop_->fd(), std::move(first_));
+    if (!end) return fail(end.error());
+    if (*end == erofs_oci::SupervisionState::given_up) {
+      give_up(supervisor.reason());
+      return fail(Errc::unavailable, supervisor.reason());
+    }
+    clean_up();
+    if (failure_) return fail(*failure_);
+    return {};
+  }
+
+  Result<SupervisedDaemon> restart() {
+    if (device_) device_->drop_reader();
+    worker_.reset();
+    ++restarts_;
+    return start_worker();
+  }
+
+  /// Begins to compare what the new worker reads; see SupervisorHooks::verify.
+  Result<UniqueFd> verify() {
+    std::array<int, 2> fds{};
+    if (::pipe2(fds.data(), O_CLOEXEC | O_NONBLOCK) != 0) return fail_errno(errno, "pipe");
+    UniqueFd ours(fds[1]);
+    auto const shared = std::make_shared<UniqueFd>(std::move(ours));
+    device_->verify_reader([this, shared](Result<void> const& ok) {
+      if (!ok) log_.say(Level::error, "worker: " + ok.error().message());
+      auto const unknown = !ok && ok.error().code != Errc::mismatch;
+      char const verdict = ok ? '1' : '0';
+      if (!unknown) [[maybe_unused]]
+        auto const n = ::write(shared->get(), &verdict, 1);
+    });
+    return UniqueFd(fds[0]);
+  }
+
+  void note(Decision decision, Supervision<> const& machine) {
+    using enum Decision;
+    auto const& why = machine.reason();
+    switch (decision) {
+      case start: log_.say(Level::warning, "worker replaced: " + why); break;
+      case kill: log_.say(Level::error, "worker killed: " + why); break;
+      case pause: log_.say(Level::info, "worker: " + why + "; the next one starts soon"); break;
+      default: break;
+    }
+    if (decision == start || decision == kill) last_error_ = why;
+  }
+
+  // --- the poll(2) loop ------------------------------------------------------------------------
+
+  void watch(std::vector<pollfd>& fds) const {
+    fds.push_back({signals_->fd(), POLLIN, 0});
+    fds.push_back({mounter_.fd(), POLLIN, 0});
+    fds.push_back({worker_ ? worker_->fd() : -1, POLLIN, 0});
+    fds.push_back({timer_.get(), POLLIN, 0});
+    control_.watch(fds);
+    if (device_) device_->watch(fds);
+  }
+
+  void act(std::span<pollfd const> fds) {
+    auto const part = control_.count();
+    // The device first: what follows may make another one.
+    if (device_) device_->act(fds.subspan(4 + part));
+    control_.act(fds.subspan(4, part));
+    if (fds[2].revents != 0 && worker_) hear_worker();
+    if (fds[1].revents != 0) hear_mounter();
+    if (fds[0].revents != 0) on_signal(signals_->wait());
+    if (fds[3].revents != 0) on_timer();
+    if (device_ && device_->ended() && !ending_) on_device_end();
+  }
+
+  void hear_worker() {
+    auto message = worker_->receive();
+    if (!message) return worker_.reset();
+    switch (message->kind) {
+      case Message::Kind::opened: return check(on_opened(*message));
+      case Message::Kind::connected: return check(on_connected(*message));
+      case Message::Kind::failed:
+        last_error_ = message->error.message();
+        if (!serving_) failure_ = message->error;
+        log_.say(serving_ ? Level::error : Level::info, "worker: " + last_error_);
+        return;
+      case Message::Kind::numbers: last_error_ = message->text; return;
+      default: return;
+    }
+  }
+
+  /// A failure ends the first worker's mount, or this worker.
+  void check(Result<void> const& ok) {
+    if (ok) return;
+    if (!serving_) {
+      failure_ = ok.error();
+      return;
+    }
+    log_.say(Level::error, "worker: " + ok.error().message());
+    ::kill(worker_pid_, SIGKILL);  // not reaped yet: the number is still its own
+  }
+
+  Result<void> on_opened(Message& message) {
+    if (message.fds.size() != 1) return fail(Errc::protocol, "worker: no record");
+    auto const bytes = from_memory_file(message.fds[0]);
+    if (!bytes) return fail(bytes.error());
+    auto record = erofs_oci::parse_record(erofs_oci::as_text(*bytes));
+    if (!record) return fail(std::move(record).error());
+    if (!record_) note_attach(*std::move(record));
+    if (!is_nbd(way_)) {
+      worker_->send({Message::Kind::port, {}, {}, {}});
+      return {};
+    }
+    if (!device_) {
+      auto const zeros_from = std::stoull("0" + message.text);
+      if (auto const ok = attach(zeros_from); !ok) return ok;
+    }
+    auto port = device_->next_reader();
+    if (!port) return fail(std::move(port).error());
+    Message answer{Message::Kind::port, {}, {}, {}};
+    answer.fds.push_back(std::move(port->channel));
+    answer.fds.push_back(std::move(port->arena));
+    worker_->send(answer);
+    if (serving_) return {};  // the supervisor has it verified
+    device_->verify_reader([this](Result<void> const& ok) { ok ? on_first_service() : check(ok); });
+    return {};
+  }
+
+  /// The first worker's record, and how the image is attached.
+  void note_attach(Record record) {
+    record_ = std::move(record);
+    auto& attach = record_->attach;
+    attach = {};
+    attach.front_end = front_end_of(way_);
+    attach.backend = id_;
+    attach.dead_connection_timeout = options_.keep.dead_timeout;
+    attach.read_ahead = options_.image.readahead;
+    record_->mount_point = target_;
+    if (auto const me = erofs_oci::this_process()) record_->daemon = *me;
+  }
+
+  Result<void> attach(std::uint64_t zeros_from) {
+    erofs_oci::Export served;
+    served.size = record_->image.device_size;
+    served.zeros_from = zeros_from;
+    erofs_oci::NbdDeviceOptions device;
+    device.dead_connection_timeout = record_->attach.dead_connection_timeout;
+    device.backend = id_;
+    if (way_ == MountWay::netlink) write_record();  // whoever finds the device finds the record
+    auto connect = way_ == MountWay::ioctl ? KeptDevice::Connect(erofs_oci::IoctlConnect(device))
+                   : reattaches_ ? KeptDevice::Connect(erofs_oci::NetlinkConnect::to_device(
+                                       *record_->attach.index, device))
+                                 : KeptDevice::Connect(erofs_oci::NetlinkConnect(device));
+    auto opened = KeptDevice::open(std::move(connect), std::move(served));
+    if (!opened) return fail(std::move(opened).error());
+    device_ = std::make_unique<KeptDevice>(*std::move(opened));
+    auto const index = device_->index();
+    record_->attach.index = index;
+    auto const kib = static_cast<std::uint32_t>(record_->attach.read_ahead / 1024);
+    if (auto const ok = erofs_oci::set_nbd_read_ahead(index, kib); !ok) {
+      log_.say(Level::info, "read ahead: " + ok.error().message());
+    }
+    if (auto const me = erofs_oci::this_process()) record_->daemon = *me;
+    write_record();
+    name_record("nbd" + std::to_string(index));
+    return {};
+  }
+
+  void write_record() {
+    if (auto const ok = journal_.write(*record_); !ok) {
+      log_.say(Level::warning, "no record of the mount: " + ok.error().message());
+    }
+  }
+
+  void name_record(std::string const& name) {
+    if (auto const ok = journal_.rename(name); !ok) {
+      log_.say(Level::warning, "the mount's record keeps its first name: " + ok.error().message());
+    }
+    if (!journal_.keeps()) return;
+    auto control = ControlSocket::listen(control_path(journal_.directory(), journal_.name()),
+                                         [this](auto question) { return answer(question); });
+    if (!control) return log_.say(Level::info, "no status: " + control.error().message());
+    control_ = *std::move(control);
+  }
+
+  void on_first_service() {
+    serving_ = true;
+    lock_memory(log_);
+    if (reattaches_) return settle();
+    mounter_.send({Message::Kind::device, device_->path(), {}, {}});
+  }
+
+  Result<void> on_connected(Message& message) {
+    if (message.fds.size() != 2) return fail(Errc::protocol, "worker: no FUSE connection");
+    auto opening = from_memory_file(message.fds[1]);
+    if (!opening) return fail(std::move(opening).error());
+    fuse_ = erofs_oci::FuseConnection{std::move(message.fds[0]), *std::move(opening)};
+    if (std::exchange(serving_, true)) return {};
+    lock_memory(log_);
+    struct stat status{};
+    if (::stat(target_.c_str(), &status) == 0) {
+      write_record();
+      name_record("fuse" + std::to_string(status.st_dev));
+    }
+    mounter_.send({Message::Kind::mounted, target_, {}, {}});
+    return {};
+  }
+
+  void hear_mounter() {
+    auto const message = mounter_.receive();
+    if (message && message->kind == Message::Kind::mounted) {
+      target_ = message->text;
+      return settle();
+    }
+    if (!settled_) {
+      failure_ =
+          message && message->kind == Message::Kind::failed
+              ? message->error
+              : Error{make_error_code(Errc::unavailable), "the mounting process has ended", {}};
+      force_end();
+    }
+    mounter_.close();
+  }
+
+  /// It is mounted, and nobody waits any more.
+  void settle() {
+    settled_ = true;
+    auto const warning = device_ ? device_->settle() : std::string();
+    if (way_ == MountWay::ioctl) start_timer();
+    record_->mount_point = target_;
+    write_record();
+    mounter_.send({Message::Kind::settled, warning, {}, {}});
+    mounter_.close();
+    if (life_ == Life::daemon) {
+      if (worker_) worker_->send({Message::Kind::settled, {}, {}, {}});
+      leave_streams(log_);
+      return;
+    }
+    if (!warning.empty()) log_.say(Level::warning, warning);
+    notify_ready(log_);
+  }
+
+  /// The kernel does not end such a device with its last mount.
+  void start_timer() {
+    timer_ = UniqueFd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    itimerspec const twice_a_second{{0, 500'000'000}, {0, 500'000'000}};
+    ::timerfd_settime(timer_.get(), 0, &twice_a_second, nullptr);
+  }
+
+  void on_timer() {
+    std::uint64_t count = 0;
+    [[maybe_unused]] auto const n = ::read(timer_.get(), &count, sizeof count);
+    if (device_ && !ending_ && !device_->is_in_use()) force_end();
+  }
+
+  /// The kernel has let go of our sockets.
+  void on_device_end() {
+    if (*device_->ended() == erofs_oci::NbdRelayEnd::hung_up && way_ == MountWay::netlink &&
+        device_->is_connected()) {
+      log_.say(Level::warning, "the kernel has closed the connection; it gets another: " +
+                                   device_->relay().complaint());
+      auto const relay = std::move(device_);
+      reattaches_ = true;  // the next worker's start makes it
+      ::kill(worker_pid_, SIGKILL);
+      return;
+    }
+    ending_ = true;
+    device_->dismiss();
+    stop_->notify();
+  }
+
+  // --- the end -----------------------------------------------------------------------------
+
+  /// The first signal unmounts; users that are still there are served to their end. The second one
+  /// ends the mount under them.
+  void on_signal(int number) {
+    log_.say(Level::info, "signal " + std::to_string(number));
+    if (!settled_) {
+      failure_ = Error{std::make_error_code(std::errc::interrupted), "mount", {}};
+      return force_end();
+    }
+    if (target_.empty() || std::exchange(detached_, true)) return force_end();
+    if (!unmount(0)) {
+      log_.say(Level::warning, target_ + " is in use: it is detached, and served to its last user");
+      if (!unmount(MNT_DETACH)) force_end();
+    }
+  }
+
+  [[nodiscard]] bool unmount(int flags) const {
+    if (::umount2(target_.c_str(), flags | UMOUNT_NOFOLLOW) == 0) return true;
+    if (errno != EPERM || is_nbd(way_)) return false;
+    auto const how = flags == 0 ? erofs_oci::UnmountBusy::refuse : erofs_oci::UnmountBusy::detach;
+    return erofs_oci::unmount_fuse(target_, how, {}).has_value();
+  }
+
+  /// Ends the mount whoever uses it.
+  void force_end() {
+    if (device_) device_->detach();
+    if (!is_nbd(way_) && !target_.empty()) static_cast<void>(unmount(MNT_DETACH));
+    stop_->notify();
+  }
+
+  /// The mount has never stood.
+  void clean_up_failure(Error const& error) {
+    if (!settled_) mounter_.send({Message::Kind::failed, {}, error, {}});
+    if (settled_) return;
+    if (device_ && !reattaches_) device_->detach();
+    if (device_) device_->dismiss();
+    worker_.reset();
+    if (worker_pid_ > 0) {
+      ::kill(worker_pid_, SIGTERM);
+      wait_for_worker();
+    }
+    if (!reattaches_) clean_up();
+  }
+
+  /// The worker may have been reaped already.
+  void wait_for_worker() const {
+    for (int i = 0; i < 300; ++i) {
+      if (::waitpid(worker_pid_, nullptr, WNOHANG) != 0) return;
+      std::this_thread::sleep_for(10ms);
+    }
+    ::kill(worker_pid_, SIGKILL);
+    ::waitpid(worker_pid_, nullptr, 0);
+  }
+
+  /// Removes what was written about the mount, if the kernel has it no more.
+  void clean_up() {
+    auto gone = true;
+    if (device_) {
+      device_->detach();
+      for (int i = 0; i < 200 && device_->is_connected(); ++i) std::this_thread::sleep_for(10ms);
+      gone = !device_->is_connected();
+    }
+    if (!gone) return log_.say(Level::warning, device_->path() + " is still connected");
+    remove_index();
+    control_ = ControlSocket();
+    journal_.remove(log_);
+  }
+
+  void remove_index() const {
+    std::error_code ignored;
+    if (!options_.image.own_store.empty()) {
+      std::filesystem::remove_all(options_.image.own_store, ignored);
+    }
+  }
+
+  void give_up(std::string const& why) {
+    auto const text = "given up: " + why;
+    if (way_ == MountWay::netlink && device_ && device_->is_connected()) {
+      log_.say(Level::error, text + "; `mount-oci reattach " + device_->path() +
+                                 "` serves it again, for " +
+                                 std::to_string(options_.keep.dead_timeout.count()) + " s");
+      return;
+    }
+    log_.say(Level::error, text + "; `mount-oci umount " + target_ + "` takes it away");
+    if (!is_nbd(way_)) {
+      remove_index();
+      journal_.remove(log_);
+    }
+  }
+
+  // --- questions ---------------------------------------------------------------------------
+
+  [[nodiscard]] std::string answer(std::string_view question) const {
+    if (question != "status") return R"({"error":"no such question"})";
+    erofs_oci::json::Value value;
+    value["way"] = std::string(erofs_oci::name_of(way_));
+    value["supervisor"] = ::getpid();
+    value["worker"] = worker_pid_;
+    value["worker_alive"] = worker_.has_value();
+    value["restarts"] = restarts_;
+    value["last_error"] = last_error_;
+    if (device_) {
+      auto const& relay = device_->relay();
+      auto const& counters = relay.counters();
+      value["requests"] = counters.requests;
+      value["bytes"] = counters.bytes;
+      value["errors"] = counters.errors;
+      value["taken_over"] = counters.taken_over;
+      value["in_flight"] = relay.in_flight();
+    }
+    // A message of an error may hold a path, which may be no UTF-8.
+    return value.dump(-1, ' ', false, erofs_oci::json::Value::error_handler_t::replace);
+  }
+
+  Options options_;
+  Link mounter_;  // closed once the mount stands
+  Life life_;
+  std::optional<EarlierMount> earlier_;
+  Log& log_;
+  std::unique_ptr<Signals> signals_;
+  std::unique_ptr<Wakeup> stop_;
+  std::optional<Record> record_;  // empty until the first worker has opened the image
+  MountJournal journal_;
+  ControlSocket control_;
+  MountWay way_ = MountWay::netlink;
+  std::string id_;              // what the kernel keeps as the device's backend
+  std::string target_;          // where it is mounted; empty if that means nothing here
+  std::optional<Link> worker_;  // empty: it has closed it
+  pid_t worker_pid_ = -1;
+  std::optional<SupervisedDaemon> first_;
+  std::unique_ptr<KeptDevice> device_;
+  std::optional<erofs_oci::FuseConnection> fuse_;
+  UniqueFd timer_;
+  bool reattaches_ = false;  // the device is there already
+  bool serving_ = false;     // a worker has answered a read
+  bool settled_ = false;     // mounted, and nobody waits
+  bool detached_ = false;    // by a first signal
+  bool ending_ = false;
+  unsigned restarts_ = 0;
+  std::string last_error_;
+  std::optional<Error> failure_;
+};
+
+}  // namespace
+
+Result<void> supervise(Options options, Link link, Life life, std::optional<EarlierMount> earlier,
+                       Log& log) {
+  if (life == Life::daemon) {
+    std::vector<int> keep{link.fd()};
+    if (log.fd() >= 0) keep.push_back(log.fd());
+    if (auto const ok = leave_caller(std::move(keep)); !ok) return ok;
+  }
+  Keeper keeper(std::move(options), std::move(link), life, std::move(earlier), log);
+  return keeper.run();
+}
+
+}  // namespace mount_oci
