@@ -10,7 +10,9 @@ constexpr std::string_view overview =
 
 SYNOPSIS
   mount-oci [mount] [-t erofs.nbd] [-o LIST]... IMAGE MOUNTPOINT
-  mount-oci umount TARGET
+  mount-oci umount TARGET | --all
+  mount-oci status [TARGET]
+  mount-oci reattach TARGET | --all
   mount-oci serve [-o LIST]... (--socket PATH | --listen HOST:PORT) IMAGE
   mount-oci registry [OPTION]... DIR
   mount-oci COMMAND [-o LIST]... IMAGE [PATH]...
@@ -20,6 +22,10 @@ SYNOPSIS
 COMMANDS
   mount     mount an image, or a layer of it; done when no command is named
   umount    unmount it and end the program that serves it
+  status    how mounts are doing
+  reattach  serve a mount again whose programs have died
+  disconnect, gc
+            end a device by force; forget mounts that are gone
   serve     serve the same bytes to NBD clients (nbdcopy, qemu, nbd-client)
   registry  be a read-only registry over an OCI image layout, for tests and benches
 
@@ -38,6 +44,8 @@ COMMON OPTIONS
   -d, --debug N   0 errors, 2 warnings (default), 3 information, 7 everything
   -h, --help      print this and exit
   -V, --version   print the version and exit
+  --log FORMAT    text (default) or json: one object a line with time, level, pid, message
+  --log-file PATH append messages to this file; else standard error, and syslog for a daemon
 
 EXIT STATUS
   0  success
@@ -86,7 +94,17 @@ OPTIONS
   -N, --namespace NS    mount in the mount namespace of a process id or a path
   -n, -s                accepted and ignored
   -u, --unmount         as `mount-oci umount`
-  --disconnect DEVICE   end an NBD device by force, mounted or not
+  --disconnect DEVICE   as `mount-oci disconnect`
+  --reattach TARGET     as `mount-oci reattach`
+  --no-supervise        one process serves the mount, which ends with it. Without this, a supervisor
+                        keeps the device or the FUSE connection and replaces the process that reads
+                        when that dies or hangs; reads only wait meanwhile
+  --dead-timeout SECONDS
+                        how long reads wait, by netlink, when the supervisor has died, too, for
+                        `mount-oci reattach`, 300
+  --journal DIR         where mounts are written down, for status, reattach, gc and umount --all;
+                        default: /run/erofs_oci for root, else $XDG_RUNTIME_DIR/erofs_oci. Never a
+                        secret: only where it came from
 
 WORDS OF -o
   A value with a comma is written in double quotes, oci.tarindex="a,b"; a backslash keeps a quote,
@@ -133,20 +151,6 @@ oci.tarindex=layer.erofs,oci.zinfo=layer.zinfo registry.example.com/app:1.2 /mnt
 
 EXIT STATUS
   0 mounted, 1 wrong command line, 2 the system refused something, 32 not mounted
-)";
-
-constexpr std::string_view umount_page = R"(mount-oci umount - end a mount
-
-SYNOPSIS
-  mount-oci umount TARGET
-  mount-oci -u TARGET
-
-DESCRIPTION
-  TARGET is a mount point, or an NBD device that is not mounted. Unmounts, disconnects the device and
-  waits, at most 10 seconds, until its daemon is gone. umount(8) does the same without the waiting.
-
-EXIT STATUS
-  0 done, 1 wrong command line, 32 busy or failed
 )";
 
 constexpr std::string_view serve_page = R"(mount-oci serve - serve an image to NBD clients
@@ -220,13 +224,12 @@ EXIT STATUS
 std::string_view manual(Command topic) {
   switch (topic) {
     case Command::mount: return mount_page;
-    case Command::umount:
-    case Command::disconnect: return umount_page;
     case Command::serve: return serve_page;
     case Command::registry: return registry_page;
     default: break;
   }
-  auto const page = reading_manual(topic);
+  auto page = reading_manual(topic);
+  if (page.empty()) page = record_manual(topic);
   return page.empty() ? overview : page;
 }
 

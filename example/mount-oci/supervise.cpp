@@ -203,7 +203,9 @@ class Keeper {
          .act = [this](std::span<pollfd const> fds) { act(fds); },
          .note = [this](Decision decision,
                         Supervision<> const& machine) { note(decision, machine); }},
-        {.give_up_after = options_.keep.dead_timeout});
+        {.first_pause = 20ms,
+         .healthy_after = 200ms,
+         .give_up_after = std::max<std::chrono::milliseconds>(options_.keep.dead_timeout, 10s)});
     auto const end = supervisor.run(stop_->fd(), std::move(first_));
     if (!end) return fail(end.error());
     if (*end == erofs_oci::SupervisionState::given_up) {

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// The manual pages of what becomes of mounts.
+#include "manual.hpp"
+
+namespace mount_oci {
+namespace {
+
+constexpr std::string_view umount_page = R"(mount-oci umount - end mounts
+
+SYNOPSIS
+  mount-oci umount TARGET
+  mount-oci umount --all
+  mount-oci -u TARGET
+
+DESCRIPTION
+  TARGET is a mount point, or an NBD device that is not mounted. Unmounts, disconnects the device and
+  waits, at most 10 seconds, until its daemon is gone. umount(8) does the same without the waiting.
+
+OPTIONS
+  -a, --all      all mounts that are written down
+  --journal DIR  where they are, see `mount-oci mount --help`
+
+EXIT STATUS
+  0 done, 1 wrong command line, 32 busy or failed
+)";
+
+constexpr std::string_view disconnect_page = R"(mount-oci disconnect - end a device by force
+
+SYNOPSIS
+  mount-oci disconnect DEVICE
+  mount-oci --disconnect DEVICE
+
+DESCRIPTION
+  Ends an NBD device, mounted or not, served or not. Reads of what is mounted from it fail from then
+  on, also those that wait for a daemon. Unmount it then, and remove its record with `mount-oci gc`.
+
+EXIT STATUS
+  0 done, 1 wrong command line, 32 failed
+)";
+
+constexpr std::string_view reattach_page = R"(mount-oci reattach - serve mounts again
+
+SYNOPSIS
+  mount-oci reattach [OPTION]... TARGET
+  mount-oci reattach [OPTION]... --all
+
+DESCRIPTION
+  A mount by netlink whose daemon and its supervisor have both died waits; this serves it again, with
+  what was written down when it was made: the same bytes, by their digests. Neither a tag nor a
+  manifest is looked up. Files that were named, a tarindex or a blob, must be those that they were.
+  Credentials are read again from where they came from; a password that was given by hand must be
+  given again. Refuses while a daemon lives. Done when the new daemon has answered a read.
+
+  TARGET is a mount point or an NBD device.
+
+OPTIONS
+  -a, --all            all mounts that wait
+  -o, --options LIST   oci.username and oci.password_file, if the password was given by hand
+  --foreground         serve in this process; tells systemd when ready
+  --journal DIR        where mounts are written down, see `mount-oci mount --help`
+
+EXIT STATUS
+  0 served again, 1 wrong command line, 32 not
+)";
+
+constexpr std::string_view status_page = R"(mount-oci status - how mounts are doing
+
+SYNOPSIS
+  mount-oci status [--json] [TARGET]
+
+DESCRIPTION
+  Prints for each mount that is written down, or for the one at a mount point or device, what is
+  mounted where, who serves it, how often that had to be replaced, how much was read, and the last
+  error.
+
+OPTIONS
+  --json         a list of objects: name, device, mount_point, image, size, connected, served,
+                 supervisor, worker, restarts, requests, bytes, errors, in_flight, taken_over,
+                 last_error
+  --journal DIR  where mounts are written down, see `mount-oci mount --help`
+
+EXIT STATUS
+  0 printed, 1 wrong command line, 2 failed
+)";
+
+constexpr std::string_view gc_page = R"(mount-oci gc - forget mounts that are gone
+
+SYNOPSIS
+  mount-oci gc
+
+DESCRIPTION
+  Removes what is written down about mounts whose device is gone, and prints the names of those
+  records. A record whose device is there, or whose daemon lives, stays.
+
+OPTIONS
+  --journal DIR  where mounts are written down, see `mount-oci mount --help`
+
+EXIT STATUS
+  0 done, 1 wrong command line, 2 failed
+)";
+
+}  // namespace
+
+std::string_view record_manual(Command topic) {
+  switch (topic) {
+    case Command::umount: return umount_page;
+    case Command::disconnect: return disconnect_page;
+    case Command::reattach: return reattach_page;
+    case Command::status: return status_page;
+    case Command::gc: return gc_page;
+    default: return {};
+  }
+}
+
+}  // namespace mount_oci

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Mounts outlive the processes that serve them: workers killed at random instants, a registry that is
+# away, tokens that expire, tags that move, files that are replaced, passwords that change, and a dead
+# supervisor, on a real kernel.
+#
+# usage: tests/guest/survive.sh [KILLS]       kills of the first part, 40
+#
+# MOUNT_OCI: the tool (build/bin/mount-oci). EROFS_OCI_FIXTURES: where debian-essential/ is
+# (../shared/fixtures); without it the first part reads a small layer.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+top=$(cd "$here/../.." && pwd)
+tool=$(realpath "${MOUNT_OCI:-$top/build/bin/mount-oci}")
+fixture=${EROFS_OCI_FIXTURES:-$top/../shared/fixtures}/debian-essential
+layer=$fixture/layer.tar.gz
+[ -e "$layer" ] || layer=$top/tests/data/oci/ckpt.tar.gz
+work=$top/build/guest/survive
+rm -rf "$work"
+mkdir -p "$work"
+"$top/tools/make_layout.py" "$layer" "$work/large" --tag v1 >/dev/null
+"$top/tools/tree_manifest.py" tar "$layer" >"$work/large.jsonl"
+"$tool" index -o oci.store="$work/store" "oci:$work/large:v1" >/dev/null
+"$top/tools/make_layout.py" "$top"/tests/data/oci/{basic,ckpt}.tar.gz "$work/layout" --tag v1 >/dev/null
+"$here/run.sh" -t "$((400 + 4 * ${1:-40}))" TOOL="$tool" WORK="$work" DATA="$top/tests/data/oci" \
+  TOOLS="$top/tools" KILLS="${1:-40}" "$here/survive_inside.sh"

@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Run by tests/guest/run.sh for survive.sh.
+set -uo pipefail
+WHAT=survive MNT=/mnt/image
+. "$(dirname "${BASH_SOURCE[0]}")/inside.sh"
+cd /run/tmp || exit 1
+mkdir -p "$MNT"
+cp -r "$WORK/store" store
+gzip -dc "$DATA/ckpt.tar.gz" | tar xf - --one-top-level=/run/tmp/wanted
+nbd() { "$TOOL" -t erofs.nbd "$@"; }
+worker() { "$TOOL" status --json "$MNT" | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["worker"])'; }
+supervisor() { cat /sys/block/nbd0/pid; }
+serve() {  # serve LAYOUT OPTION...
+  rm -f address
+  "$TOOL" registry "$@" >address & registry=$!
+  for _ in $(seq 200); do [ -s address ] && break; sleep 0.1; done
+  host=$(sed 's,http://,,' address)
+}
+close_registry() { kill "$registry" 2>/dev/null; wait "$registry"; }
+same_files() { diff -r wanted "$MNT"; }
+cold() { echo 3 >/proc/sys/vm/drop_caches; }
+kill_worker() { kill -9 "$(worker)"; }
+refuses() {  # refuses TEXT COMMAND...
+  local text=$1
+  shift
+  ! timeout 30 "$@" >said 2>&1 && grep -q -- "$text" said || { cat said; return 1; }
+}
+
+# ---------------------------------------------------------------- killed at random instants
+serve "$WORK/large"
+check "mount" nbd -o "oci.insecure,oci.store=/run/tmp/store,oci.cache=32M" "$host/app:v1" "$MNT"
+"$(dirname "${BASH_SOURCE[0]}")/kill_storm.py" "$MNT" "$WORK/large.jsonl" "$KILLS" || failed=$((failed + 1))
+check "status counts them" bash -c "'$TOOL' status | grep 'replaced $KILLS times'"
+check "umount" "$TOOL" umount "$MNT"
+check "nothing is left" not_mounted
+close_registry
+
+# ---------------------------------------------------------------- what else can happen meanwhile
+words=oci.layer=1,oci.insecure,oci.tarindex=index.erofs,oci.zinfo=index.zinfo
+cp "$DATA/gz-ckpt.erofs" index.erofs
+cp "$DATA/gz-ckpt.zinfo" index.zinfo
+serve "$WORK/layout"
+port=${host#*:}
+
+check "mount" nbd -o "$words" "$host/app:v1" "$MNT"
+kill_worker
+close_registry
+cold
+( sleep 20; exec "$TOOL" registry "$WORK/layout" --listen "127.0.0.1:$port" >/run/tmp/again ) & registry=$!
+check "the registry away for 20 s while the worker is replaced" same_files
+umount "$MNT"
+close_registry
+
+serve "$WORK/layout" --token-ttl 2
+check "mount with a token" nbd -o "$words" "$host/app:v1" "$MNT"
+sleep 3
+kill_worker
+cold
+check "the token has expired, the worker is replaced" same_files
+umount "$MNT"
+close_registry
+
+cp -r "$WORK/layout" moving
+serve moving
+check "mount by a tag" nbd -o "$words" "$host/app:v1" "$MNT"
+"$TOOLS/make_layout.py" "$DATA/basic.tar.gz" moving --tag v1 >/dev/null
+kill_worker
+cold
+check "the tag has moved, the worker is replaced" same_files
+umount "$MNT"
+close_registry
+
+echo first >password
+chmod 600 password
+serve "$WORK/layout" --username me --password-file password --listen "127.0.0.1:$port"
+secret=$words,oci.username=me,oci.password_file=/run/tmp/password
+check "mount with a password" nbd -o "$secret" "$host/app:v1" "$MNT"
+close_registry
+echo second >password
+serve "$WORK/layout" --username me --password-file password --listen "127.0.0.1:$port"
+kill_worker
+cold
+check "the password has changed, the worker is replaced" same_files
+umount "$MNT"
+close_registry
+
+# ---------------------------------------------------------------- the supervisor is gone
+serve "$WORK/layout"
+check "mount" nbd -o "$words" "$host/app:v1" "$MNT"
+check "who lives is not taken over" refuses "lives" "$TOOL" reattach "$MNT"
+kill -9 "$(supervisor)"
+sleep 0.5
+cold
+cat "$MNT/t1.txt" >waited & reader=$!
+cd /
+check "reattach, from another directory" "$TOOL" reattach /dev/nbd0
+cd /run/tmp || exit 1
+check "a read that waited for it ends well" wait "$reader"
+check "and is right" cmp waited wanted/t1.txt
+check "and so are all files" same_files
+kill -9 "$(pgrep -o -f 'reattach /dev/nbd0')"
+sleep 0.5
+check "reattach --all" "$TOOL" reattach --all
+cold
+check "all files are right" same_files
+check "no record holds more than it may" bash -c '! grep -r password /run/erofs_oci'
+
+cp index.erofs right.erofs
+printf '\1' | dd of=index.erofs bs=1 seek=5000 conv=notrunc 2>/dev/null
+kill_worker
+sleep 3
+check "a tarindex that was replaced is not served" refuses "index.erofs" "$TOOL" reattach "$MNT"
+cp right.erofs index.erofs
+check "the right one is" "$TOOL" reattach "$MNT"
+cold
+check "all files are right" same_files
+check "umount --all" "$TOOL" umount --all
+check "nothing is mounted" not_mounted
+check "status knows of none" bash -c "'$TOOL' status | grep -x 'no mounts'"
+
+check "mount" nbd -o "$words" "$host/app:v1" "$MNT"
+kill -9 "$(supervisor)"
+sleep 0.5
+check "disconnect a device that nobody serves" "$TOOL" disconnect /dev/nbd0
+umount "$MNT"
+check "gc removes its record" bash -c "'$TOOL' gc | grep -x nbd0"
+check "the journal is empty" bash -c '[ -z "$(ls /run/erofs_oci)" ]'
+
+# ---------------------------------------------------------------- no secret
+echo 'oci-secret-4711' >password
+close_registry
+serve "$WORK/layout" --username me --password-file password
+check "mount with a password on the command line" \
+  nbd -d 7 --log json --log-file /run/tmp/log -o "$words,oci.username=me,oci.password=oci-secret-4711" "$host/app:v1" "$MNT"
+cold
+check "all files are right" same_files
+kill_worker
+cold
+check "and after its worker was replaced" same_files
+check "no secret in a record, a log, an argument or an environment" bash -c '
+  ! grep -rl oci-secret-4711 /run/erofs_oci /run/tmp/log &&
+  for p in $(pgrep -f erofs.nbd); do
+    ! tr "\0" "\n" <"/proc/$p/cmdline" | grep oci-secret-4711 || exit 1
+    ! tr "\0" "\n" <"/proc/$p/environ" | grep oci-secret-4711 || exit 1
+  done'
+echo '/run/tmp/core.%p' >/proc/sys/kernel/core_pattern
+ulimit -c unlimited
+kill -SEGV "$(worker)"
+sleep 1
+check "no core file" bash -c '! ls /run/tmp/core.* 2>/dev/null'
+kill -9 "$(supervisor)"
+sleep 0.5
+check "who restarts gives it again" refuses "given by hand" "$TOOL" reattach "$MNT"
+check "and then it works" "$TOOL" reattach -o oci.username=me,oci.password_file=password "$MNT"
+cold
+check "all files are right" same_files
+check "umount" "$TOOL" umount "$MNT"
+close_registry
+exit "$failed"
