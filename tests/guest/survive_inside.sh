@@ -106,7 +106,7 @@ check "all files are right" same_files
 check "no record holds more than it may" bash -c '! grep -r password /run/erofs_oci'
 
 cp index.erofs right.erofs
-printf '\1' | dd of=index.erofs bs=1 seek=5000 conv=notrunc 2>/dev/null
+printf '\1' | dd of=index.erofs bs=1 seek=1072 conv=notrunc 2>/dev/null
 kill_worker
 sleep 3
 check "a tarindex that was replaced is not served" refuses "index.erofs" "$TOOL" reattach "$MNT"

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mounts by FUSE outlive the processes that serve them, and what is written down about them."""
+import gzip
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import tarfile
+import time
+import unittest
+
+from support import PASSWORD, TOOL, Running, ToolTest, path, read
+
+
+def contents(tar):
+    """The digest of each regular file."""
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(read(tar)))) as archive:
+        return {member.name.lstrip("./"): hashlib.sha256(archive.extractfile(member).read()).digest()
+                for member in archive if member.isreg()}
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@unittest.skipUnless(os.geteuid() == 0 and os.path.exists("/dev/fuse"), "needs root and /dev/fuse")
+class SurviveTest(ToolTest):
+    def setUp(self):
+        super().setUp()
+        self.target = os.path.join(self.dir, "mount")
+        os.mkdir(self.target)
+        self.journal = os.path.join(self.dir, "journal")
+        self.store = os.path.join(self.dir, "store")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.target], capture_output=True)
+
+    def run_tool(self, *arguments, **options):
+        return subprocess.run([TOOL, *arguments], capture_output=True, text=True, timeout=60, **options)
+
+    def mount(self, image, *options, words="", way="fuse-tree"):
+        done = self.run_tool("mount", "--attach", way, "--journal", self.journal, *options, "-o",
+                             f"oci.store={self.store},oci.layer=1{words}", image, self.target)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def status(self):
+        done = self.run_tool("status", "--json", "--journal", self.journal)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def kill_worker(self):
+        """Kills the present worker; waits for another one."""
+        old = self.status()[0]["worker"]
+        os.kill(old, signal.SIGKILL)
+        self.assertTrue(wait_for(lambda: self.status()[0]["worker"] != old))
+
+    def check_files(self):
+        # A new directory entry each time would do; reading past the page cache does, too.
+        for name, wanted in contents(path("ckpt.tar.gz")).items():
+            file = os.path.join(self.target, name)
+            with open(file, "rb") as stream:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                self.assertEqual(hashlib.sha256(stream.read()).digest(), wanted, name)
+
+    def test_kills_are_not_noticed(self):
+        for way in ("fuse-tree", "fuse-file"):
+            with self.subTest(way):
+                self.mount(f"oci:{self.layout}:v1", way=way)
+                supervisor = self.status()[0]["supervisor"]
+                chooser = random.Random(1)
+                names = sorted(contents(path("ckpt.tar.gz")))
+                kills = 0
+                end = time.monotonic() + 4
+                while time.monotonic() < end:
+                    children = read(f"/proc/{supervisor}/task/{supervisor}/children").split()
+                    if children:
+                        try:
+                            os.kill(int(children[0]), signal.SIGKILL)
+                            kills += 1
+                        except ProcessLookupError:
+                            pass
+                    name = chooser.choice(names)
+                    with open(os.path.join(self.target, name), "rb") as stream:
+                        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                        stream.read()
+                    time.sleep(chooser.uniform(0, 0.4))
+                self.check_files()
+                self.assertGreater(kills, 5)
+                self.assertGreaterEqual(self.status()[0]["restarts"], kills - 1)
+                done = self.run_tool("umount", self.target)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertTrue(wait_for(lambda: os.listdir(self.journal) == []),
+                                os.listdir(self.journal))
+                self.assertTrue(wait_for(lambda: not os.path.exists(f"/proc/{supervisor}")))
+
+    def test_a_hung_worker_is_replaced(self):
+        self.mount(f"oci:{self.layout}:v1")
+        old = self.status()[0]["worker"]
+        os.kill(old, signal.SIGSTOP)
+        self.check_files()
+        self.assertNotEqual(self.status()[0]["worker"], old)
+        self.assertIn("no sign of life", self.status()[0]["last_error"])
+        subprocess.run(["umount", self.target], check=True)
+
+    def test_a_moved_tag_and_a_changed_password_change_nothing(self):
+        secret = self.secret()
+        host = self.registry("--username", "me", "--password-file", secret)
+        self.mount(f"{host}/app:v1",
+                   words=f",oci.insecure,oci.username=me,oci.password_file={secret}")
+        self.server.end()
+        self.secret("another one")
+        empty = os.path.join(self.dir, "moved")
+        subprocess.run(["cp", "-r", self.layout, empty], check=True)
+        index = os.path.join(empty, "index.json")
+        os.unlink(index)
+        with open(index, "w") as stream:
+            stream.write('{"schemaVersion": 2, "manifests": []}')
+        Running(self, "registry", empty, "--listen", host, "--username", "me", "--password-file",
+                secret)
+        self.kill_worker()
+        self.check_files()
+        subprocess.run(["umount", self.target], check=True)
+
+    def test_a_replaced_tarindex_is_not_served(self):
+        index = os.path.join(self.dir, "index.erofs")
+        original = read(path("gz-ckpt.erofs"))
+        with open(index, "wb") as stream:
+            stream.write(original)
+        self.mount(f"oci:{self.layout}:v1",
+                   words=f",oci.tarindex={index},oci.zinfo={path('gz-ckpt.zinfo')}")
+        self.check_files()
+        with open(index, "r+b") as stream:
+            stream.seek(1072)
+            stream.write(bytes([original[1072] ^ 1]))
+        supervisor = self.status()[0]["supervisor"]
+        os.kill(self.status()[0]["worker"], signal.SIGKILL)
+        self.assertTrue(wait_for(lambda: not os.path.exists(f"/proc/{supervisor}")),
+                        "it was served again")
+
+    def test_secrets_stay_where_they_are(self):
+        secret = self.secret()
+        host = self.registry("--username", "me", "--password-file", secret)
+        log = os.path.join(self.dir, "log")
+        text = PASSWORD.replace("\\", "\\\\").replace('"', '\\"')
+        self.mount(f"{host}/app:v1", "-d", "7", "--log", "json", "--log-file", log,
+                   words=f',oci.insecure,oci.username=me,oci.password="{text}"')
+        self.kill_worker()
+        self.check_files()
+        status = self.status()[0]
+        for directory, _, files in os.walk(self.journal):
+            self.assertEqual(stat.S_IMODE(os.stat(self.journal).st_mode), 0o700)
+            for file in files:
+                if stat.S_ISREG(os.stat(os.path.join(directory, file)).st_mode):
+                    self.assertNotIn(PASSWORD.encode(), read(os.path.join(directory, file)))
+        for process in (status["supervisor"], status["worker"]):
+            for file in ("cmdline", "environ"):
+                self.assertNotIn(PASSWORD.encode(), read(f"/proc/{process}/{file}"))
+            # What dumps no core and shows its memory to nobody belongs to root alone in /proc.
+            self.assertIn("VmLck", read(f"/proc/{process}/status").decode())
+        lines = read(log).decode().splitlines()
+        self.assertTrue(lines)
+        for line in lines:
+            self.assertNotIn("battery", line)
+            self.assertLessEqual({"time", "level", "pid", "message"}, json.loads(line).keys())
+        subprocess.run(["umount", self.target], check=True)
+
+    def test_a_worker_has_few_privileges(self):
+        self.mount(f"oci:{self.layout}:v1")
+        status = read(f"/proc/{self.status()[0]['worker']}/status").decode()
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        self.assertEqual(fields["NoNewPrivs"].strip(), "1")
+        self.assertEqual(fields["Seccomp"].strip(), "2")
+        kept = 1 << 2 | 1 << 14 | 1 << 21  # CAP_DAC_READ_SEARCH, CAP_IPC_LOCK, CAP_SYS_ADMIN
+        self.assertEqual(int(fields["CapPrm"], 16) & ~kept, 0)
+        subprocess.run(["umount", self.target], check=True)
+
+    def test_a_signal_unmounts_and_umount_all_does(self):
+        self.mount(f"oci:{self.layout}:v1")
+        os.kill(self.status()[0]["supervisor"], signal.SIGTERM)
+        self.assertTrue(wait_for(lambda: not os.path.ismount(self.target)))
+        self.assertTrue(wait_for(lambda: self.status() == []))
+        self.mount(f"oci:{self.layout}:v1")
+        done = self.run_tool("umount", "--all", "--journal", self.journal)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertFalse(os.path.ismount(self.target))
+        self.assertTrue(wait_for(lambda: os.listdir(self.journal) == []))
+
+    def test_what_is_gone_is_forgotten(self):
+        self.mount(f"oci:{self.layout}:v1")
+        status = self.status()[0]
+        os.kill(status["supervisor"], signal.SIGKILL)
+        os.kill(status["worker"], signal.SIGKILL)
+        subprocess.run(["umount", "-l", self.target], check=True)
+        self.assertTrue(wait_for(lambda: not self.status()[0]["served"]))
+        code, said = self.refused("reattach", "--journal", self.journal, self.target)
+        self.assertIn("ends with its daemon", said)
+        done = self.run_tool("gc", "--journal", self.journal)
+        self.assertEqual((done.returncode, done.stdout), (0, status["name"] + "\n"), done.stderr)
+        self.assertEqual(os.listdir(self.journal), [])
+
+    def test_nothing_to_say(self):
+        self.assertEqual(self.run_tool("status", "--journal", self.journal).stdout, "no mounts\n")
+        self.assertEqual(self.run_tool("gc", "--journal", self.journal).returncode, 0)
+        code, said = self.refused("reattach", "--journal", self.journal, self.target)
+        self.assertEqual(code, 32)
+        self.assertIn(f"{self.target}: no record of such a mount", said)
+
+
+if __name__ == "__main__":
+    unittest.main()
