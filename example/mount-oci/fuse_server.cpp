@@ -26,12 +26,14 @@ erofs_oci::FuseServeOptions serve_options(FuseServing const& what, Log const& lo
   options.threads = what.threads;
   options.read_ahead_kib = static_cast<std::uint32_t>(what.readahead / 1024);
   options.on_stop = what.on_stop;
-  options.on_failure = [&log](erofs_oci::FuseFailure const& failure) {
+  options.on_failure = [&what, &log](erofs_oci::FuseFailure const& failure) {
     auto text = std::string(failure.operation);
     if (failure.length != 0) text += " of " + std::to_string(failure.length) + " bytes";
     text += failure.nid == 0 ? " of the image" : " of inode " + std::to_string(failure.nid);
     if (failure.length != 0) text += " at offset " + std::to_string(failure.offset);
-    log.say(Level::error, text + ": " + failure.error.message());
+    text += ": " + failure.error.message();
+    log.say(Level::error, text);
+    if (what.on_failure) what.on_failure(text);
   };
   return options;
 }

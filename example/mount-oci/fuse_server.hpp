@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -29,6 +30,8 @@ struct FuseServing {
   std::uint64_t readahead = 0;  ///< bytes that the kernel reads ahead; 0: its own number
   std::size_t threads = 0;      ///< reads at once; 0: as many as suit the machine
   erofs_oci::FuseStop on_stop = erofs_oci::FuseStop::unmount;
+  /// Told of each request that failed, from any thread; or empty.
+  std::function<void(std::string const& text)> on_failure{};
 };
 
 /// Mounts the image and serves it until it is unmounted or `stop` is asked for.

@@ -23,7 +23,7 @@ struct Message {
     port = 'P',       ///< the worker may begin: descriptors of a RelayPort, or none for FUSE
     connected = 'C',  ///< FUSE is mounted: the target's path, descriptors of /dev/fuse and of the
                       ///< kernel's first request
-    numbers = 'N',    ///< how the worker does: a JSON object
+    trouble = 'T',    ///< a read has failed: why
   };
   Kind kind = Kind::failed;
   std::string text{};

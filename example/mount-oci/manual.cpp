@@ -102,6 +102,8 @@ OPTIONS
   --dead-timeout SECONDS
                         how long reads wait, by netlink, when the supervisor has died, too, for
                         `mount-oci reattach`, 300
+  --metrics ADDRESS     numbers for Prometheus, over HTTP on HOST:PORT of this machine alone, or on a
+                        unix socket whose path begins with a slash
   --journal DIR         where mounts are written down, for status, reattach, gc and umount --all;
                         default: /run/erofs_oci for root, else $XDG_RUNTIME_DIR/erofs_oci. Never a
                         secret: only where it came from

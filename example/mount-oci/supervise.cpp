@@ -36,6 +36,7 @@
 #include "daemon.hpp"
 #include "kept_device.hpp"
 #include "memory_file.hpp"
+#include "metrics.hpp"
 #include "mount_journal.hpp"
 #include "mount_table.hpp"
 #include "worker.hpp"
@@ -102,6 +103,12 @@ class Keeper {
     hide_memory();
     auto const ready = earlier_ ? take_over() : prepare();
     if (!ready) return ready;
+    if (!options_.keep.metrics.empty()) {
+      auto metrics =
+          MetricsSocket::listen(options_.keep.metrics, [this] { return metrics_text(); });
+      if (!metrics) return fail(std::move(metrics).error());
+      metrics_ = *std::move(metrics);
+    }
     if (journal_.keeps()) {
       options_.image.own_store = absolute(journal_.directory()) + "/" + id_ + ".index";
     }
@@ -260,14 +267,18 @@ class Keeper {
     fds.push_back({worker_ ? worker_->fd() : -1, POLLIN, 0});
     fds.push_back({timer_.get(), POLLIN, 0});
     control_.watch(fds);
+    metrics_.watch(fds);
     if (device_) device_->watch(fds);
   }
 
   void act(std::span<pollfd const> fds) {
-    auto const part = control_.count();
+    constexpr std::size_t own = 4;
+    auto const control = fds.subspan(own, control_.count());
+    auto const metrics = fds.subspan(own + control.size(), metrics_.count());
     // The device first: what follows may make another one.
-    if (device_) device_->act(fds.subspan(4 + part));
-    control_.act(fds.subspan(4, part));
+    if (device_) device_->act(fds.subspan(own + control.size() + metrics.size()));
+    control_.act(control);
+    metrics_.act(metrics);
     if (fds[2].revents != 0 && worker_) hear_worker();
     if (fds[1].revents != 0) hear_mounter();
     if (fds[0].revents != 0) on_signal(signals_->wait());
@@ -286,7 +297,7 @@ class Keeper {
         if (!serving_) failure_ = message->error;
         log_.say(serving_ ? Level::error : Level::info, "worker: " + last_error_);
         return;
-      case Message::Kind::numbers: last_error_ = message->text; return;
+      case Message::Kind::trouble: last_error_ = message->text; return;
       default: return;
     }
   }
@@ -586,6 +597,31 @@ class Keeper {
     return value.dump(-1, ' ', false, erofs_oci::json::Value::error_handler_t::replace);
   }
 
+  [[nodiscard]] std::string metrics_text() const {
+    std::vector<std::pair<std::string, std::string>> const labels{
+        {"mount_point", target_},
+        {"device", device_ ? device_->path() : ""},
+        {"way", std::string(erofs_oci::name_of(way_))}};
+    auto text =
+        metric_text("worker_up", "gauge", "Whether a worker lives.", labels, worker_ ? 1 : 0) +
+        metric_text("worker_restarts_total", "counter", "Workers that were replaced.", labels,
+                    restarts_);
+    if (!device_) return text;
+    auto const& relay = device_->relay();
+    auto const& counters = relay.counters();
+    return text +
+           metric_text("reads_total", "counter", "Reads of the device.", labels,
+                       counters.requests) +
+           metric_text("read_bytes_total", "counter", "Bytes that reads got.", labels,
+                       counters.bytes) +
+           metric_text("read_errors_total", "counter", "Reads that failed.", labels,
+                       counters.errors) +
+           metric_text("reads_taken_over_total", "counter",
+                       "Reads that a worker left to the next one.", labels, counters.taken_over) +
+           metric_text("reads_in_flight", "gauge", "Reads that have no answer yet.", labels,
+                       relay.in_flight());
+  }
+
   Options options_;
   Link mounter_;  // closed once the mount stands
   Life life_;
@@ -596,6 +632,7 @@ class Keeper {
   std::optional<Record> record_;  // empty until the first worker has opened the image
   MountJournal journal_;
   ControlSocket control_;
+  MetricsSocket metrics_;
   MountWay way_ = MountWay::netlink;
   std::string id_;              // what the kernel keeps as the device's backend
   std::string target_;          // where it is mounted; empty if that means nothing here

@@ -154,7 +154,7 @@ class Worker {
     options.on_read_error = [this](std::uint64_t offset, std::uint32_t length, Error const& error) {
       log_.say(Level::error, "read of " + std::to_string(length) + " bytes at offset " +
                                  std::to_string(offset) + ": " + error.message());
-      task_.link.send({Message::Kind::numbers, error.message(), {}, {}});
+      task_.link.send({Message::Kind::trouble, error.message(), {}, {}});
     };
     options.on_tick = [this] { beat(); };
     auto engine = erofs_oci::NbdEngine<AnySource>::open(std::move(source), std::move(port),
@@ -178,7 +178,10 @@ class Worker {
                            .data = task_.options.mount.data,
                            .readahead = task_.options.image.readahead,
                            .threads = worker_count(task_.options.image),
-                           .on_stop = erofs_oci::FuseStop::leave};
+                           .on_stop = erofs_oci::FuseStop::leave,
+                           .on_failure = [this](std::string const& text) {
+                             task_.link.send({Message::Kind::trouble, text, {}, {}});
+                           }};
     std::jthread beating;
     auto end = serve_by_fuse(
         what, std::move(image), std::move(task_.mounted), (*watch)->stop_token(),

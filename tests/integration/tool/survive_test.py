@@ -181,6 +181,22 @@ class SurviveTest(ToolTest):
         self.assertEqual(int(fields["CapPrm"], 16) & ~kept, 0)
         subprocess.run(["umount", self.target], check=True)
 
+    def test_metrics(self):
+        socket = os.path.join(self.dir, "metrics")
+        self.mount(f"oci:{self.layout}:v1", "--metrics", socket)
+        self.kill_worker()
+        done = subprocess.run(["curl", "-sS", "--unix-socket", socket, "http://x/metrics"],
+                              capture_output=True, text=True, timeout=20)
+        self.assertIn("# TYPE erofs_oci_worker_restarts_total counter\n", done.stdout, done.stderr)
+        self.assertRegex(done.stdout, r'erofs_oci_worker_restarts_total\{mount_point="[^"]*/mount",'
+                                      r'device="",way="fuse-tree"\} 1\n')
+        self.assertEqual(stat.S_IMODE(os.stat(socket).st_mode), 0o600)
+        subprocess.run(["umount", self.target], check=True)
+        self.assertTrue(wait_for(lambda: not os.path.exists(socket)))
+        code, said = self.refused("mount", "--attach", "fuse-tree", "--metrics", "0.0.0.0:9",
+                                  f"oci:{self.layout}:v1", self.target)
+        self.assertIn("not an address of this machine alone", said)
+
     def test_a_signal_unmounts_and_umount_all_does(self):
         self.mount(f"oci:{self.layout}:v1")
         os.kill(self.status()[0]["supervisor"], signal.SIGTERM)
