@@ -124,6 +124,23 @@ class IndexTest(ImageTest):
         for entry in os.listdir(os.path.join(self.store, "layers")):
             self.assertIn("index", os.listdir(os.path.join(self.store, "layers", entry)))
 
+    def test_a_full_disk_leaves_no_file_beside_the_whole_ones(self):
+        if os.geteuid() != 0:
+            self.skipTest("needs root to mount a small file system")
+        out = os.path.join(self.dir, "out")
+        os.mkdir(out)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "none", out],
+                          capture_output=True).returncode != 0:
+            self.skipTest("no tmpfs can be mounted here")
+        self.addCleanup(subprocess.run, ["umount", out])
+        self.run_tool("index", "--output", out, status=2)
+        self.assertIn("No space left on device", self.said)
+        wanted = os.path.join(self.dir, "wanted")
+        self.run_tool("index", "--output", wanted)
+        self.assertLess(len(files_below(out)), len(files_below(wanted)))
+        for name in files_below(out):
+            self.assertTrue(read(os.path.join(out, name)) == read(os.path.join(wanted, name)), name)
+
     def run_with_warnings(self, command, *arguments):
         words = f"oci.platform=linux/amd64,oci.store={self.store}"
         done = subprocess.run([TOOL, command, "-o", words, self.image, *arguments],

@@ -3,12 +3,17 @@
 
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
 
@@ -163,6 +168,63 @@ TEST_CASE("Leftovers of a killed writer go after a day, and not before", "[image
 
   CHECK_FALSE(fs::exists(dir / "store/tmp/old"));
   CHECK(fs::exists(dir / "store/tmp/new"));
+}
+
+// Runs `work` in a child that is killed when it enters or leaves a system call for the `stops`th
+// time. Whether it ended by itself before; nothing if this machine lets nobody trace.
+template <class Work>
+std::optional<bool> ends_before_kill(int stops, Work const& work) {
+  auto const child = ::fork();
+  if (child == 0) {
+    if (::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) ::_exit(2);
+    ::raise(SIGSTOP);
+    work();
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  if (WIFEXITED(status)) return std::nullopt;
+  for (int i = 0; i < stops; ++i) {
+    ::ptrace(PTRACE_SYSCALL, child, nullptr, nullptr);
+    ::waitpid(child, &status, 0);
+    if (!WIFSTOPPED(status)) return true;
+  }
+  ::kill(child, SIGKILL);
+  ::waitpid(child, &status, 0);
+  return false;
+}
+
+TEST_CASE("A writer killed at any system call leaves a whole entry or none",
+          "[image][index_store]") {
+  auto const built = build(tar_of("fwdhl"));
+  std::size_t whole = 0;
+  std::size_t none = 0;
+  for (int stops = 1;; ++stops) {
+    INFO("killed at stop " << stops);
+    Directory const dir;
+    auto const ended = ends_before_kill(stops, [&] {
+      auto const store = IndexStore::open(dir / "store");
+      if (store) static_cast<void>(store->put_layer(built.index.blob, built).has_value());
+    });
+    if (!ended) {
+      WARN("skipped: no process can be traced");
+      return;
+    }
+
+    auto const store = IndexStore::open(dir / "store");
+    REQUIRE(store.has_value());
+    auto const found = store->find_layer(built.index.blob);
+    REQUIRE(found.has_value());
+    ++(*found ? whole : none);
+    CHECK(entries(dir / "store/layers") == (*found ? 1U : 0U));
+    if (*found) CHECK((**found).tarindex.size() == built.tarindex.size());
+
+    REQUIRE(store->put_layer(built.index.blob, built).has_value());
+    CHECK(store->find_layer(built.index.blob)->has_value());
+    if (*ended) break;
+  }
+  CHECK(none > 20);
+  CHECK(whole > 1);
 }
 
 TEST_CASE("A full disk is an error, and nothing half-made stays", "[image][index_store][error]") {
