@@ -24,6 +24,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/nbd/arena.hpp>
@@ -56,6 +57,12 @@ struct NbdRelayCounters {
   std::uint64_t taken_over = 0;  ///< READs that an engine left behind and another one got
 };
 
+/// A socket on its way from one relay to another.
+struct NbdRelaySocket {
+  UniqueFd fd{};
+  Bytes unread{};  ///< what was received of a request that is not whole yet
+};
+
 /// Stands between the kernel's NBD client and the process that reads the image, the engine. It owns
 /// the sockets and knows which requests are unanswered, and nothing else: no source, no network, no
 /// secret. An engine may be killed at any instant. Since it has no socket of the kernel's, no reply
@@ -85,6 +92,46 @@ class NbdRelay {
     if (!arena) return fail(std::move(arena).error(), "nbd relay");
     return NbdRelay(std::move(served), std::move(sockets), *std::move(arena), options);
   }
+
+  /// @name Sockets
+  /// @{
+
+  /// Takes over what another relay has released.
+  /// @error{Errc::protocol, more is unread than a relay leaves}
+  [[nodiscard]] Result<void> add_socket(NbdRelaySocket socket) {
+    if (socket.unread.size() >= nbd::Request::wire_size) {
+      return fail(Errc::protocol, "nbd relay: a whole request is unread");
+    }
+    auto& added = sockets_.emplace_back();
+    added.fd = std::move(socket.fd);
+    std::ranges::copy(socket.unread, added.input.begin());
+    added.size = socket.unread.size();
+    return {};
+  }
+
+  /// Takes no new request from here on, but answers those that it has.
+  void pause() noexcept { paused_ = true; }
+
+  /// Whether, once paused, everything is answered and sent.
+  [[nodiscard]] bool is_idle() const noexcept {
+    return paused_ && reads_.empty() && std::ranges::all_of(sockets_, [](Socket const& socket) {
+             return socket.replies.empty() && socket.drop == 0 &&
+                    socket.size < nbd::Request::wire_size;
+           });
+  }
+
+  /// Gives the sockets away; for one that is_idle(). Nothing is answered any more.
+  [[nodiscard]] std::vector<NbdRelaySocket> release_sockets() {
+    std::vector<NbdRelaySocket> released;
+    for (auto& socket : sockets_) {
+      if (!socket.fd) continue;
+      auto const unread = std::span<std::byte const>(socket.input).first(socket.size);
+      released.push_back({std::move(socket.fd), to_bytes(unread)});
+    }
+    sockets_.clear();
+    return released;
+  }
+  /// @}
 
   /// @name Engines
   /// @{
@@ -253,6 +300,8 @@ class NbdRelay {
   }
 
   [[nodiscard]] bool can_receive(Socket const& socket) const noexcept {
+    // What is half of a WRITE is taken to its end.
+    if (paused_ && socket.drop == 0 && socket.size < nbd::Request::wire_size) return false;
     return socket.fd && !socket.full && socket.in_flight < limit_ && socket.size < input_size;
   }
 
@@ -583,6 +632,7 @@ class NbdRelay {
   std::optional<NbdRelayEnd> ended_{};
   NbdRelayCounters counters_{};
   std::string complaint_{};
+  bool paused_ = false;
   bool has_room_ = false;  // for requests that had none
 };
 

@@ -70,6 +70,9 @@ class FakeKernel {
     REQUIRE(::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) == ssize_t(bytes.size()));
   }
 
+  /// A request that is sent by send_raw().
+  void expect(Request const& request) { waiting_.emplace(request.cookie, request); }
+
   /// Takes what has come; checks every byte.
   void take() {
     std::array<std::byte, 65536> buffer{};
@@ -367,6 +370,53 @@ TEST_CASE("A planned handover repeats nothing", "[nbd][relay]") {
   CHECK(kernel.answers.at(before) == Errno::none);
   CHECK(kernel.answers.at(after) == Errno::none);
   CHECK(relay.counters().taken_over == 0);
+}
+
+TEST_CASE("Sockets go from one relay to the next without a request lost or repeated",
+          "[nbd][relay]") {
+  auto [kernel, old] = OneSocket::make();
+  auto [first, before] = ManualEngine::add(old);
+  old.activate(first);
+  kernel.ask(nbd::Command::read, 0, 4096);
+  turn(old);
+  auto young = make_relay({});
+  auto [second, after] = ManualEngine::add(young);
+  std::optional<bool> good;
+  young.probe(second, 0, 512, [&](auto bytes) { good = bytes.has_value(); });
+  after.answer_all();
+  turn(young);
+  CHECK(good == true);
+
+  // Whole requests behind the first wait in the socket; half of one may have been read.
+  Request const request{0, 0, 77, 8192, 4096};
+  auto const raw = encode(request);
+  auto const half = GENERATE(0u, 1u, 27u);
+  kernel.send_raw(std::span(raw).first(half));
+  turn(old);
+  old.pause();
+  CHECK_FALSE(old.is_idle());
+  before.answer_all();
+  turn(old);
+  REQUIRE(old.is_idle());
+  kernel.expect(request);
+  kernel.send_raw(std::span(raw).subspan(half));
+  turn(old);
+  auto sockets = old.release_sockets();
+  REQUIRE(sockets.size() == 1);
+  CHECK(sockets[0].unread.size() == half);
+  REQUIRE(young.add_socket(std::move(sockets[0])));
+  young.activate(second);
+  for (int i = 0; i < 3; ++i) {
+    turn(young);
+    after.answer_all();
+  }
+  turn(young);
+  kernel.take();
+  CHECK(kernel.waiting() == 0);
+  CHECK(kernel.answers.at(77) == Errno::none);
+  CHECK(old.counters().requests == 1);
+  CHECK(young.counters().requests == 1);
+  CHECK_FALSE(young.add_socket({{}, Bytes(28)}));
 }
 
 TEST_CASE("An engine that lies does no harm", "[nbd][relay]") {
