@@ -9,8 +9,10 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <erofs_oci/fuse/privilege.hpp>
 #include <erofs_oci/recovery/service_notifier.hpp>
 
 namespace mount_oci {
@@ -49,6 +51,11 @@ void leave_streams(Log& log) noexcept {
 }
 
 void lock_memory(Log const& log) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_MEMLOCK, &limit);
+  if (limit.rlim_cur != RLIM_INFINITY && !erofs_oci::has_capability(CAP_IPC_LOCK)) {
+    return log.say(Level::info, "memory is not locked: how much may be is limited");
+  }
   if (::mlockall(MCL_CURRENT) != 0 || ::mlockall(MCL_FUTURE | MCL_ONFAULT) != 0) {
     log.say(Level::info, std::string("memory is not locked: ") + std::strerror(errno));
   }

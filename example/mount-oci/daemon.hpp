@@ -9,6 +9,12 @@
 
 namespace mount_oci {
 
+/// How a serving process lives.
+enum class Life {
+  daemon,      ///< leaves its caller's session, directory and streams behind
+  foreground,  ///< stays, and tells a service manager when it is ready
+};
+
 /// Closes all descriptors but the standard streams and those in `keep`.
 void close_all_but(std::vector<int> keep) noexcept;
 
@@ -21,7 +27,8 @@ void close_all_but(std::vector<int> keep) noexcept;
 void leave_streams(Log& log) noexcept;
 
 /// Keeps this process from ever needing a page of the file system that it serves: all of it is
-/// loaded and locked now; what it allocates later is locked as it is touched.
+/// loaded and locked now; what it allocates later is locked as it is touched. Does
+/// nothing for a user whose memory that may be locked is limited: later allocations would fail.
 void lock_memory(Log const& log);
 
 /// Tells a service manager that waits for it that the service is ready, if one does.

@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include <sys/mount.h>
+
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/fuse/fuse_file.hpp>
 #include <erofs_oci/fuse/fuse_image.hpp>
@@ -22,7 +24,6 @@ using Ready = erofs_oci::FunctionRef<void(FuseSession&)>;
 
 erofs_oci::FuseServeOptions serve_options(FuseServing const& what, Log const& log) {
   erofs_oci::FuseServeOptions options;
-  options.mount.flags |= what.flags;
   options.threads = what.threads;
   options.read_ahead_kib = static_cast<std::uint32_t>(what.readahead / 1024);
   options.on_stop = what.on_stop;
@@ -50,7 +51,9 @@ Result<FuseEnd> serve_tree(FuseServing const& what, AnySource source,
   }
   auto reader = ImageReader::open(std::move(source));
   if (!reader) return fail(std::move(reader).error());
-  erofs_oci::FuseTree<AnySource> tree(*std::move(reader), serve_options(what, log));
+  auto options = serve_options(what, log);
+  options.mount.flags = what.flags | MS_RDONLY;  // as they would be of the kernel's EROFS
+  erofs_oci::FuseTree<AnySource> tree(*std::move(reader), std::move(options));
   if (!mounted) return tree.run(what.target, std::move(stop), ready);
   return tree.serve(*std::move(mounted), std::move(stop), ready, ignore_stop);
 }

@@ -13,10 +13,12 @@
 #include <linux/nbd.h>
 
 #include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/fuse/mount.hpp>
 #include <erofs_oci/nbd/device.hpp>
 #include <erofs_oci/nbd/netlink.hpp>
 
 #include "commands.hpp"
+#include "daemon_socket.hpp"
 #include "mount_table.hpp"
 
 namespace mount_oci {
@@ -148,25 +150,50 @@ Result<void> end_device(std::string const& path, dev_t number, UmountOptions con
   return device.wait_until_gone();
 }
 
-Result<void> end_mount(std::string const& target, MountEntry const& entry) {
-  auto const index = nbd_index_of(entry.device);
-  std::optional<Device> device;
-  if (index) {
-    device.emplace(*index);
-    device->hold();  // or the device could be someone else's by the time it is looked at
+/// Of an image that is not on an NBD device.
+Result<void> end_other_mount(std::string const& target, MountEntry const& entry, Log const& log) {
+  auto const daemon = DaemonWatch::of(entry.device);
+  if (auto ok = erofs_oci::unmount_fuse(target, erofs_oci::UnmountBusy::refuse); !ok) return ok;
+  // Mounted a second time: the daemon goes on living for that.
+  auto const table = read_mount_table();
+  if (table && mounted_at(*table, entry.device)) return {};
+  if (!daemon.wait(patience)) {
+    log.say(Level::warning, target + ": its daemon goes on; is it mounted in another namespace?");
   }
+  return {};
+}
+
+Result<void> end_mount(std::string const& target, MountEntry const& entry, Log const& log) {
+  auto const index = nbd_index_of(entry.device);
+  if (!index) return end_other_mount(target, entry, log);
+  Device device(*index);
+  device.hold();  // or the device could be someone else's by the time it is looked at
   if (::umount2(target.c_str(), UMOUNT_NOFOLLOW) != 0) return fail_errno(errno, target);
-  if (!device) return {};
   // Mounted a second time, perhaps where we cannot see it: the device goes on living for that.
-  if (device->is_in_use()) return {};
-  if (auto ok = device->disconnect(); !ok) return ok;
-  return device->wait_until_gone();
+  if (device.is_in_use()) return {};
+  if (auto ok = device.disconnect(); !ok) return ok;
+  return device.wait_until_gone();
+}
+
+/// The absolute path of a mount point, which may be one that answers no more.
+Result<std::string> mount_point_path(std::string path) {
+  auto whole = real_path(path);
+  if (whole) return whole;
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  auto const slash = path.rfind('/');
+  auto const parent = slash == std::string::npos ? std::string(".") : path.substr(0, slash + 1);
+  auto folder = real_path(parent);
+  if (!folder) return whole;
+  auto const table = read_mount_table();
+  auto dead = (*folder == "/" ? "" : *folder) + '/' + path.substr(slash + 1);
+  if (!table || !find_target(*table, dead)) return whole;
+  return dead;
 }
 
 }  // namespace
 
-Result<void> run_umount(UmountOptions const& options, Log&) {
-  auto const path = real_path(options.target);
+Result<void> run_umount(UmountOptions const& options, Log& log) {
+  auto const path = mount_point_path(options.target);
   if (!path) return fail(path.error());
   auto const table = read_mount_table();
   if (!table) return fail(table.error());
@@ -174,7 +201,7 @@ Result<void> run_umount(UmountOptions const& options, Log&) {
   if (options.disconnect) return fail_errno(ENOTBLK, *path);
   auto const entry = find_target(*table, *path);
   if (!entry) return fail_errno(EINVAL, *path + " is not a mount point");
-  return end_mount(*path, *entry);
+  return end_mount(*path, *entry, log);
 }
 
 }  // namespace mount_oci

@@ -55,8 +55,12 @@ class PrivateDirectory {
 
   PrivateDirectory(PrivateDirectory&& other) noexcept : path_(std::exchange(other.path_, {})) {}
   PrivateDirectory& operator=(PrivateDirectory&&) = delete;
-  ~PrivateDirectory() {
+  ~PrivateDirectory() { remove(); }
+
+  /// Once nothing is in it or mounted there.
+  void remove() noexcept {
     if (!path_.empty()) ::rmdir(path_.c_str());
+    path_.clear();
   }
 
   [[nodiscard]] std::string const& path() const noexcept { return path_; }
@@ -91,7 +95,7 @@ class FuseImage {
   /// @error{as mount_fuse()\, FuseSession::run and attach_file()}
   [[nodiscard]] Result<FuseEnd> run(std::string const& target, std::stop_token stop,
                                     FunctionRef<void(AttachedFile const&, FuseSession&)> ready) {
-    auto const directory = detail::PrivateDirectory::make(options_.scratch);
+    auto directory = detail::PrivateDirectory::make(options_.scratch);
     if (!directory) return fail(directory.error());
     auto const& mount = options_.file.serve.mount;
     auto connection = mount_fuse(directory->path(), mount);
@@ -101,6 +105,7 @@ class FuseImage {
       if (std::exchange(hidden, true)) return;
       // It is ours and nobody else knows its name: detaching it cannot fail.
       static_cast<void>(unmount_fuse(directory->path(), UnmountBusy::detach, mount));
+      directory->remove();  // now: a killed server leaves nothing behind
     };
     std::optional<AttachedFile> attached;
     std::optional<Error> failed;
