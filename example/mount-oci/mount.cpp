@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -16,11 +17,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <erofs_oci/fuse/mount.hpp>
+
 #include "commands.hpp"
 #include "device_server.hpp"
 #include "image.hpp"
 #include "link.hpp"
+#include "mount_flags.hpp"
 #include "mount_table.hpp"
+#include "overlay.hpp"
 #include "supervise.hpp"
 
 namespace mount_oci {
@@ -79,22 +84,6 @@ Result<void> check_mounted(std::string const& target) {
     return fail_errno(errno != 0 ? errno : EIO, target + ": read the root directory");
   }
   return {};
-}
-
-/// mount(2) flags as fsmount(2) wants them.
-unsigned mount_attributes(unsigned long flags) {
-  constexpr std::array<std::pair<unsigned long, unsigned>, 6> table{
-      {{MS_RDONLY, MOUNT_ATTR_RDONLY},
-       {MS_NOSUID, MOUNT_ATTR_NOSUID},
-       {MS_NODEV, MOUNT_ATTR_NODEV},
-       {MS_NOEXEC, MOUNT_ATTR_NOEXEC},
-       {MS_NOATIME, MOUNT_ATTR_NOATIME},
-       {MS_NODIRATIME, MOUNT_ATTR_NODIRATIME}}};
-  unsigned attributes = 0;
-  for (auto const& [flag, attribute] : table) {
-    if ((flags & flag) != 0) attributes |= attribute;
-  }
-  return attributes;
 }
 
 /// A mount that is nowhere yet.
@@ -162,17 +151,34 @@ Result<std::string> make_mount(MountOptions const& options, Message const& messa
   return message.text;
 }
 
+/// What the mounting process does.
+struct MountTask {
+  MountOptions mount;  ///< of the image
+  std::string target;  ///< that the user named
+  std::optional<Overlay> overlay;
+};
+
+/// Mounts the image, and over it what makes it writable if that is wanted.
+Result<std::string> make_whole_mount(MountTask& task, Message const& message) {
+  auto target = make_mount(task.mount, message);
+  if (!target || !task.overlay) return target;
+  auto over = task.mount;
+  over.target = task.target;
+  return task.overlay->put_over(over);
+}
+
 /// The part of the process that mounts; returns once the mount stands or everything has failed.
-Result<void> mount_over(Link const& link, MountOptions const& options, Log const& log) {
+Result<void> mount_over(Link const& link, MountTask& task, Log const& log) {
+  auto const& options = task.mount;
   auto const first = link.receive();
   if (!first) return fail(first.error(), "the serving process");
-  auto target = make_mount(options, *first);
+  auto target = make_whole_mount(task, *first);
   if (!target) return fail(std::move(target).error());
   // A path of another namespace means nothing to the server.
   link.send({Message::Kind::mounted, options.name_space.empty() ? *target : std::string(), {}, {}});
   auto const last = link.receive();
   if (!last || last->kind != Message::Kind::settled) {
-    ::umount2(target->c_str(), MNT_DETACH);
+    static_cast<void>(erofs_oci::unmount_fuse(*target, erofs_oci::UnmountBusy::detach));
     return fail(last ? last->error : last.error(), "the serving process");
   }
   if (!last->text.empty()) log.say(Level::warning, last->text);
@@ -194,7 +200,7 @@ Result<void> serve_mount(Options const& options, Link link, Life life, Log& log)
   return serve_device(options, std::move(link), life, log);
 }
 
-Result<void> mount_in_background(Options const& options, Log& log) {
+Result<void> mount_in_background(Options const& options, MountTask& task, Log& log) {
   auto links = Link::make();
   if (!links) return fail(std::move(links).error());
   auto const child = ::fork();
@@ -206,20 +212,22 @@ Result<void> mount_in_background(Options const& options, Log& log) {
     std::_Exit(done ? 0 : 2);
   }
   links->first.close();
-  auto done = mount_over(links->second, options.mount, log);
+  auto done = mount_over(links->second, task, log);
   links->second.close();
+  if (!done && task.overlay) task.overlay->undo();
   if (!done) wait_for_end(child);
   return done;
 }
 
-Result<void> mount_in_foreground(Options const& options, Log& log) {
+Result<void> mount_in_foreground(Options const& options, MountTask& task, Log& log) {
   auto links = Link::make();
   if (!links) return fail(std::move(links).error());
   auto const child = ::fork();
   if (child < 0) return fail_errno(errno, "fork");
   if (child == 0) {
     links->first.close();
-    auto const done = mount_over(links->second, options.mount, log);
+    auto const done = mount_over(links->second, task, log);
+    if (!done && task.overlay) task.overlay->undo();
     if (!done) links->second.send({Message::Kind::failed, {}, done.error(), {}});
     std::_Exit(done ? 0 : 2);
   }
@@ -252,6 +260,32 @@ Result<void> check_target(MountOptions const& options) {
   return {};
 }
 
+/// A device can be mounted in any mount namespace; FUSE only in that of its server.
+Result<Attach> ways_into(MountOptions const& options) {
+  auto const wanted = options.attach;
+  if (options.name_space.empty()) return wanted;
+  if (wanted == Attach::automatic) return Attach::nbd;
+  if (wanted == Attach::fuse || wanted == Attach::fuse_file || wanted == Attach::fuse_tree) {
+    return fail(Errc::invalid_argument,
+                "-N: FUSE cannot be mounted in another namespace; run mount-oci in it instead "
+                "(nsenter -m)");
+  }
+  return wanted;
+}
+
+Result<void> mount_image(Options options, Log& log) {
+  MountTask task{options.mount, options.mount.target, std::nullopt};
+  if (options.mount.writable) {
+    auto overlay = Overlay::prepare(options.mount);
+    if (!overlay) return fail(std::move(overlay).error());
+    options.mount.target = overlay->lower();
+    task.mount.target = overlay->lower();
+    task.overlay = *std::move(overlay);
+  }
+  return options.mount.foreground ? mount_in_foreground(options, task, log)
+                                  : mount_in_background(options, task, log);
+}
+
 }  // namespace
 
 Result<void> run_mount(Options const& options, Log& log) {
@@ -263,7 +297,11 @@ Result<void> run_mount(Options const& options, Log& log) {
     if (!image) return fail(image.error());
     return {};
   }
-  return mount.foreground ? mount_in_foreground(options, log) : mount_in_background(options, log);
+  auto const ways = ways_into(mount);
+  if (!ways) return fail(ways.error());
+  auto chosen = options;
+  chosen.mount.attach = *ways;
+  return mount_image(std::move(chosen), log);
 }
 
 }  // namespace mount_oci
