@@ -1,0 +1,492 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real mounts on this machine, without NBD: by the kernel's EROFS on a file that FUSE serves, and by
+files through FUSE, as root and as nobody; compared with what an independent unpacker makes of the
+same image; and what is left of them however they end. All in a mount namespace of its own."""
+import ctypes
+import os
+import pickle
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+
+import images
+from support import TOOL
+
+NOBODY = 65534
+LIBC = ctypes.CDLL(None, use_errno=True)
+WAYS = ["fuse-file", "fuse-tree"]
+HERE = os.path.dirname(os.path.abspath(__file__))
+FIXTURES = os.environ.get("EROFS_OCI_FIXTURES",
+                          os.path.join(HERE, "../../../../shared/fixtures"))
+
+
+def why_skip():
+    """Why nothing can be tested here, or nothing."""
+    if os.geteuid() != 0:
+        return "not root"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "no /dev/fuse"
+    if LIBC.unshare(0x20000) != 0:  # CLONE_NEWNS
+        return "no mount namespace of our own"
+    if subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True).returncode != 0:
+        return "mounts cannot be made private"
+    # A machine without udev leaves /dev/fuse to root.
+    if os.stat("/dev/fuse").st_mode & 0o6 != 0o6:
+        node = f"/var/tmp/erofs_oci-fuse-{os.getpid()}"
+        os.mknod(node, stat.S_IFCHR | 0o666, os.stat("/dev/fuse").st_rdev)
+        os.chmod(node, 0o666)
+        subprocess.run(["mount", "--bind", node, "/dev/fuse"], check=True)
+        os.unlink(node)
+    return None
+
+
+def entries(path):
+    """The lines of the mount table for a mount point."""
+    with open("/proc/self/mounts") as file:
+        return [line.split() for line in file if line.split()[1] == path]
+
+
+def daemons(words):
+    """The processes whose command line has all these words."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                line = file.read().decode(errors="replace").split("\0")
+            if line[0] == TOOL and all(word in line for word in words):
+                found.append(int(name))
+        except OSError:
+            pass
+    return found
+
+
+def as_user(user, function):
+    """What a function gives that is called in a process of another user."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            with open(theirs, "wb") as file:
+                file.write(pickle.dumps(function()))
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(status)
+    os.close(theirs)
+    with open(ours, "rb") as file:
+        data = file.read()
+    if os.waitpid(child, 0)[1] != 0:
+        raise AssertionError("failed as another user")
+    return pickle.loads(data)
+
+
+def private_directories():
+    return [name for name in os.listdir("/run") if name.startswith(("erofs_oci-", "mount-oci-"))]
+
+
+def wait_for(condition, seconds=15):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class MountTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.base = tempfile.mkdtemp(dir="/var/tmp")
+        cls.addClassCleanup(shutil.rmtree, cls.base, ignore_errors=True)
+        os.chmod(cls.base, 0o755)
+        cls.layout = images.layout_of(os.path.join(cls.base, "image"), images.three_layers())
+        cls.image = f"oci:{cls.layout}:v1"
+        for folder, folders, files in os.walk(cls.layout):
+            for name in folders + files:
+                os.chmod(os.path.join(folder, name), 0o755)
+        cls.plain = None
+        if shutil.which("umoci"):
+            cls.plain = images.unpacked(cls.layout, os.path.join(cls.base, "plain"))
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(dir="/var/tmp")
+        os.chmod(self.dir, 0o755)
+        self.mnt = os.path.join(self.dir, "mnt")
+        os.mkdir(self.mnt)
+        self.addCleanup(self.clean_up)
+        self.leftovers = set(private_directories())
+
+    def clean_up(self):
+        while entries(self.mnt):
+            subprocess.run(["umount", "-l", self.mnt], check=True)
+        for pid in daemons([self.mnt]):
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.dir)
+
+    def run_tool(self, *words, user=None):
+        environment = dict(os.environ, HOME=self.dir, XDG_RUNTIME_DIR=self.dir)
+        return subprocess.run([TOOL, *words], capture_output=True, text=True, timeout=60, user=user,
+                              group=user, extra_groups=[] if user else None, env=environment)
+
+    def mount(self, *words, user=None, image=None):
+        """Mounts; what was said."""
+        store = "none" if user else os.path.join(self.base, "store")
+        done = self.run_tool("mount", "--journal", os.path.join(self.dir, "journal"), "-o",
+                             f"oci.store={store}", *words, image or self.image, self.mnt, user=user)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(len(entries(self.mnt)), 1)
+        return done.stderr
+
+    def assert_gone(self):
+        self.assertEqual(entries(self.mnt), [])
+        self.assertTrue(wait_for(lambda: not daemons([self.mnt])), "a daemon is left")
+        self.assertEqual(set(private_directories()) - self.leftovers, set())
+        self.assertEqual(os.listdir(self.mnt), [])
+
+    def umount(self, user=None):
+        done = self.run_tool("umount", self.mnt, user=user)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(daemons([self.mnt]), [], "umount did not wait for the daemon")
+        self.assert_gone()
+
+    def need_plain(self):
+        if self.plain is None:
+            self.skipTest("umoci is not installed")
+
+    def compare(self, expected, found):
+        self.assertEqual(images.differences(images.tree(expected), images.tree(found)), [])
+
+
+class FuseMountTest(MountTest):
+    def test_both_ways_give_what_umoci_unpacks(self):
+        self.need_plain()
+        for way in WAYS:
+            for life in [], ["--no-supervise"]:
+                with self.subTest(way=way, life=life):
+                    self.mount("--attach", way, *life)
+                    self.assertEqual(entries(self.mnt)[0][2],
+                                     "erofs" if way == "fuse-file" else "fuse.erofs_oci")
+                    self.compare(self.plain, self.mnt)
+                    self.umount()
+
+    def test_files_for_a_user(self):
+        self.need_plain()
+        os.chown(self.mnt, NOBODY, NOBODY)
+        said = self.mount("--no-supervise", user=NOBODY)
+        self.assertIn("fuse-tree", said)
+        found = as_user(NOBODY, lambda: images.tree(self.mnt))
+        self.assertEqual(images.differences(images.tree(self.plain), found), [])
+        self.umount(user=NOBODY)
+
+    def test_the_choice_is_said_and_why(self):
+        if os.path.exists("/sys/module/nbd"):
+            self.skipTest("this machine has nbd")
+        said = self.mount()
+        self.assertRegex(said, r"^mount-oci: mounting by fuse-file: [^\n]+\n$")
+        self.umount()
+        said = self.mount("-v")
+        self.assertIn("not netlink: no nbd in this kernel", said)
+        self.assertIn("not ioctl: no nbd in this kernel", said)
+        self.umount()
+
+    def test_what_was_asked_for_is_not_replaced(self):
+        if os.path.exists("/sys/module/nbd"):
+            self.skipTest("this machine has nbd")
+        for words in ["--attach", "netlink"], ["--attach", "ioctl"], ["-t", "erofs.nbd"]:
+            done = self.run_tool("mount", *words, self.image, self.mnt)
+            self.assertEqual(done.returncode, 32)
+            self.assertIn("no nbd in this kernel", done.stderr)
+            self.assert_gone()
+
+    def test_a_target_that_is_no_directory(self):
+        file = os.path.join(self.dir, "file")
+        open(file, "w").close()
+        for target, why in (file, "Not a directory"), (file + "x", "No such file"):
+            done = self.run_tool("mount", "--attach", "fuse-tree", self.image, target)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(target + ": " + why, done.stderr)
+
+    def test_another_namespace_needs_a_device(self):
+        done = self.run_tool("mount", "-t", "erofs.fuse", "-N", "1", self.image, self.mnt)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("FUSE cannot be mounted in another namespace", done.stderr)
+
+    def test_words_for_the_kernel(self):
+        done = self.run_tool("mount", "--attach", "fuse-tree", "-o", "noacl", self.image, self.mnt)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("noacl", done.stderr)
+        self.mount("--attach", "fuse-file", "-o", "noacl,nosuid,noexec")
+        options = entries(self.mnt)[0][3].split(",")
+        self.assertNotIn("acl", options)
+        self.assertLessEqual({"ro", "nosuid", "noexec"}, set(options))
+        self.umount()
+        self.mount("--attach", "fuse-tree", "-o", "nodev,noexec")
+        options = entries(self.mnt)[0][3].split(",")
+        self.assertLessEqual({"ro", "nodev", "noexec"}, set(options))
+        self.assertNotIn("nosuid", options)
+        self.umount()
+
+    def test_umount_of_others(self):
+        for way in WAYS:
+            for life in [], ["--no-supervise"]:
+                with self.subTest(way=way, life=life):
+                    self.mount("--attach", way, *life)
+                    subprocess.run(["umount", self.mnt], check=True)
+                    self.assert_gone()
+        self.mount("--attach", "fuse-tree")
+        subprocess.run(["fusermount3", "-u", self.mnt], check=True)
+        self.assert_gone()
+
+    def test_umount_by_its_user(self):
+        os.chown(self.mnt, NOBODY, NOBODY)
+        self.mount("--no-supervise", "--attach", "fuse-tree", user=NOBODY)
+        subprocess.run(["fusermount3", "-u", self.mnt], check=True, user=NOBODY, group=NOBODY)
+        self.assert_gone()
+
+    def test_in_use(self):
+        for way in WAYS:
+            with self.subTest(way=way):
+                self.mount("--attach", way)
+                with open(os.path.join(self.mnt, "etc/passwd")) as file:
+                    done = self.run_tool("umount", self.mnt)
+                    self.assertEqual(done.returncode, 32, done.stderr)
+                    self.assertIn("busy", done.stderr)
+                    self.assertEqual(file.read(), "root:x:0:0\nuser:x:1:1\n")
+                self.umount()
+
+    def test_a_signal_unmounts(self):
+        for way in WAYS:
+            with self.subTest(way=way):
+                self.mount("--attach", way, "--no-supervise")
+                [pid] = daemons([self.mnt])
+                with open(os.path.join(self.mnt, "data/large"), "rb") as file:
+                    os.kill(pid, signal.SIGTERM)
+                    self.assertTrue(wait_for(lambda: not entries(self.mnt)))
+                    self.assertEqual(daemons([self.mnt]), [pid])  # it serves its last user
+                    self.assertEqual(len(file.read()), 5_000_000)
+                self.assert_gone()
+
+    def test_a_killed_daemon(self):
+        for way in WAYS:
+            for last in [TOOL, "umount"], ["umount"]:
+                with self.subTest(way=way, last=last):
+                    self.mount("--attach", way, "--no-supervise")
+                    [pid] = daemons([self.mnt])
+                    os.kill(pid, signal.SIGKILL)
+                    self.assertTrue(wait_for(lambda: not daemons([self.mnt])))
+                    with self.assertRaises(OSError):
+                        with open(os.path.join(self.mnt, "data/large"), "rb") as file:
+                            file.read()
+                    subprocess.run([*last, self.mnt], check=True)
+                    self.assert_gone()
+
+    def test_a_killed_daemon_of_a_user(self):
+        os.chown(self.mnt, NOBODY, NOBODY)
+        self.mount("--no-supervise", "--attach", "fuse-tree", user=NOBODY)
+        [pid] = daemons([self.mnt])
+        os.kill(pid, signal.SIGKILL)
+        self.assertTrue(wait_for(lambda: not daemons([self.mnt])))
+        self.umount(user=NOBODY)
+
+    def test_in_the_foreground(self):
+        for way in WAYS:
+            with self.subTest(way=way):
+                process = subprocess.Popen([TOOL, "mount", "--no-supervise", "--foreground",
+                                            "--attach", way, self.image, self.mnt])
+                self.addCleanup(process.kill)
+                self.assertTrue(wait_for(lambda: entries(self.mnt)))
+                self.assertTrue(wait_for(lambda: os.path.exists(self.mnt + "/etc/passwd")))
+                subprocess.run([TOOL, "umount", self.mnt], check=True)
+                self.assertEqual(process.wait(timeout=10), 0)
+                self.assert_gone()
+
+
+class ToolsTest(MountTest):
+    """What people do in a mounted tree, eight at once, against an extracted copy."""
+
+    def output(self, words, folder):
+        done = subprocess.run(words, cwd=folder, capture_output=True, timeout=120,
+                              env=dict(os.environ, LC_ALL="C", GIT_OPTIONAL_LOCKS="0"))
+        return done.returncode, done.stdout, done.stderr
+
+    def work_tree(self):
+        """An image that holds a git work tree; it, and a copy."""
+        tree = os.path.join(self.dir, "tree")
+        os.mkdir(tree)
+        git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", tree]
+        subprocess.run([*git, "init", "-q"], check=True)
+        for i in range(300):
+            path = os.path.join(tree, f"d{i % 17}", f"file{i}")
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(b"needle %d\n" % i if i % 5 == 0 else images.noise(1000 + 37 * i))
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-q", "-m", "all"], check=True)
+        with open(os.path.join(tree, "d0/file0"), "a") as file:
+            file.write("changed\n")
+        with open(os.path.join(tree, "new"), "w") as file:
+            file.write("new\n")
+        tar = os.path.join(self.dir, "layer.tar.gz")
+        subprocess.run(["tar", "-C", tree, "--sort=name", "--format=pax", "-czf", tar, "."],
+                       check=True)
+        layout = os.path.join(self.dir, "git")
+        images.make_layout.make_layout([tar], layout, tag="v1")
+        return f"oci:{layout}:v1", tree
+
+    @unittest.skipUnless(shutil.which("git"), "git is not installed")
+    def test_eight_readers(self):
+        image, copy = self.work_tree()
+        jobs = [["find", ".", "-printf", r"%p %y %m %U %G %s %T@ %l\n"],
+                ["tar", "--sort=name", "-c", "."],
+                ["grep", "-r", "needle", "."],
+                ["git", "-c", "safe.directory=*", "status", "--porcelain"]]
+
+        def normal(result):
+            status, out, errors = result
+            # Times of the archive have no fraction, and find and grep go by the directory's order.
+            out = re.sub(rb"(\d{10})\.\d+", rb"\1", out)
+            return status, sorted(out.splitlines()), errors
+
+        expected = [normal(self.output(job, copy)) for job in jobs]
+        self.assertIn(b" M d0/file0", expected[3][1])
+        for way in WAYS:
+            with self.subTest(way=way):
+                self.mount("--attach", way, image=image)
+                with ThreadPoolExecutor(8) as readers:
+                    found = [readers.submit(self.output, job, self.mnt) for job in jobs * 2]
+                    for i, one in enumerate(found):
+                        got, want = normal(one.result()), expected[i % len(jobs)]
+                        if i % len(jobs) in (0, 1):  # sizes of directories are the file system's
+                            got = self.without_directory_sizes(got)
+                            want = self.without_directory_sizes(want)
+                        self.assertEqual(got, want, jobs[i % len(jobs)])
+                self.umount()
+
+    @staticmethod
+    def without_directory_sizes(result):
+        status, lines, errors = result
+        lines = [re.sub(rb"^(\S+ d \S+ \S+ \S+) \d+", rb"\1", line) for line in lines]
+        return status, sorted(lines), errors
+
+
+class WritableTest(MountTest):
+    def change(self):
+        with open(os.path.join(self.mnt, "etc/passwd"), "a") as file:
+            file.write("more\n")
+        os.remove(os.path.join(self.mnt, "data/large2"))
+        os.rename(os.path.join(self.mnt, "lib"), os.path.join(self.mnt, "renamed"))
+        os.chmod(os.path.join(self.mnt, "attr"), 0o600)
+        with open(os.path.join(self.mnt, "fresh"), "w") as file:
+            file.write("fresh")
+
+    def check_changes(self):
+        with open(os.path.join(self.mnt, "etc/passwd")) as file:
+            self.assertEqual(file.read(), "root:x:0:0\nuser:x:1:1\nmore\n")
+        self.assertFalse(os.path.exists(os.path.join(self.mnt, "data/large2")))
+        self.assertFalse(os.path.exists(os.path.join(self.mnt, "lib")))
+        self.assertEqual(os.path.getsize(os.path.join(self.mnt, "renamed/so")), 200_000)
+        self.assertEqual(os.stat(os.path.join(self.mnt, "attr")).st_mode & 0o7777, 0o600)
+        self.assertEqual(os.getxattr(os.path.join(self.mnt, "attr"), "user.colour"), b"blue")
+        self.assertEqual(os.path.getsize(os.path.join(self.mnt, "fresh")), 5)
+
+    def test_changes_are_kept_and_the_image_is_not_changed(self):
+        for way in WAYS:
+            for life in [], ["--no-supervise"]:
+                with self.subTest(way=way, life=life):
+                    changes = tempfile.mkdtemp(dir=self.dir)
+                    self.mount("--attach", way, *life)
+                    before = images.tree(self.mnt)
+                    self.umount()
+                    self.mount("--attach", way, *life, f"--writable={changes}")
+                    self.assertEqual(entries(self.mnt)[0][2], "overlay")
+                    self.change()
+                    self.check_changes()
+                    self.umount()
+                    self.mount("--attach", way, *life, f"--writable={changes}")
+                    self.check_changes()
+                    self.umount()
+                    self.mount("--attach", way, *life)
+                    self.assertEqual(images.differences(before, images.tree(self.mnt)), [])
+                    self.umount()
+
+    def test_changes_that_go_with_the_mount(self):
+        self.mount("--writable")
+        self.change()
+        self.check_changes()
+        subprocess.run(["umount", self.mnt], check=True)
+        self.assert_gone()
+        self.mount("--writable")
+        self.assertFalse(os.path.exists(os.path.join(self.mnt, "fresh")))
+        self.umount()
+
+    def test_a_signal(self):
+        self.mount("--writable", "--no-supervise")
+        [pid] = daemons([self.mnt])
+        os.kill(pid, signal.SIGTERM)
+        self.assert_gone_soon()
+
+    def assert_gone_soon(self):
+        self.assertTrue(wait_for(lambda: not entries(self.mnt)))
+        self.assert_gone()
+
+    def test_a_directory_on_an_unsuitable_file_system(self):
+        self.mount("--writable")
+        inner = os.path.join(self.dir, "inner")
+        os.mkdir(inner)
+        done = self.run_tool("mount", f"--writable={self.mnt}/changes", self.image, inner)
+        self.assertEqual(done.returncode, 32)
+        self.assertIn("which is on overlay: ext4", done.stderr)
+        self.assertEqual(entries(inner), [])
+        self.umount()
+
+    def test_without_root(self):
+        if shutil.which("fuse-overlayfs"):
+            self.skipTest("fuse-overlayfs is installed")
+        os.chown(self.mnt, NOBODY, NOBODY)
+        done = self.run_tool("mount", "--writable=/tmp/never", self.image, self.mnt, user=NOBODY)
+        self.assertEqual(done.returncode, 32)
+        self.assertIn("fuse-overlayfs", done.stderr)
+
+
+@unittest.skipUnless(os.path.exists(os.path.join(FIXTURES, "debian-essential")),
+                     "skipped: no fixture debian-essential")
+class RealLayerTest(MountTest):
+    def test_every_file(self):
+        """By a walk, and by the tar itself: tools/tree_manifest.py knows neither EROFS nor us."""
+        layer = os.path.join(FIXTURES, "debian-essential", "layer.tar.gz")
+        layout = os.path.join(self.dir, "real")
+        images.make_layout.make_layout([layer], layout, tag="v1")
+        script = os.path.join(HERE, "../../../tools/tree_manifest.py")
+
+        def manifest(*words):
+            done = subprocess.run([sys.executable, script, *words], stdout=subprocess.PIPE,
+                                  check=True, timeout=120)
+            return sorted(done.stdout.splitlines())
+
+        wanted = manifest("tar", layer)
+        self.assertGreater(len(wanted), 1000)
+        for way in WAYS:
+            with self.subTest(way=way):
+                self.mount("--attach", way, image=f"oci:{layout}:v1")
+                self.assertEqual(set(wanted) ^ set(manifest("dir", self.mnt)), set())
+                self.umount()
+
+
+if __name__ == "__main__":
+    reason = why_skip()
+    if reason:
+        print(f"skipped: {reason}")
+        sys.exit(77)
+    unittest.main(verbosity=2)
