@@ -34,6 +34,7 @@
 #include "choose_way.hpp"
 #include "control.hpp"
 #include "daemon.hpp"
+#include "daemon_socket.hpp"
 #include "kept_device.hpp"
 #include "memory_file.hpp"
 #include "metrics.hpp"
@@ -442,6 +443,10 @@ class Keeper {
     if (way_ == MountWay::ioctl) start_timer();
     record_->mount_point = target_;
     write_record();
+    auto const table = read_mount_table();
+    if (auto const entry = table ? find_target(*table, target_) : std::nullopt) {
+      socket_ = DaemonSocket::listen(entry->device);
+    }
     mounter_.send({Message::Kind::settled, warning, {}, {}});
     mounter_.close();
     if (life_ == Life::daemon) {
@@ -632,6 +637,7 @@ class Keeper {
   std::optional<Record> record_;  // empty until the first worker has opened the image
   MountJournal journal_;
   ControlSocket control_;
+  DaemonSocket socket_;  // that others wait on for our end
   MetricsSocket metrics_;
   MountWay way_ = MountWay::netlink;
   std::string id_;              // what the kernel keeps as the device's backend
