@@ -9,7 +9,7 @@ constexpr std::string_view overview =
     R"(mount-oci - mount unmodified OCI images without downloading them
 
 SYNOPSIS
-  mount-oci [mount] [-t erofs.nbd] [-o LIST]... IMAGE MOUNTPOINT
+  mount-oci [mount] [-t TYPE] [-o LIST]... IMAGE MOUNTPOINT
   mount-oci umount TARGET | --all
   mount-oci status [TARGET]
   mount-oci reattach TARGET | --all
@@ -61,10 +61,9 @@ SYNOPSIS
   mount.erofs.nbd IMAGE MOUNTPOINT [-sfnv] [-N NAMESPACE] [-o LIST] [-t TYPE]
 
 DESCRIPTION
-  Serves the image on a network block device of this machine and mounts that as EROFS. Bytes are
+  Mounts the image in the best way that this machine has, and says in a line which and why. Bytes are
   fetched from the registry when they are read. Returns when files can be read; a daemon stays
-  behind and ends with umount(8). Needs root, the nbd module, and Linux 6.4 or newer unless the layer
-  is an EROFS image.
+  behind and ends with umount(8).
 
   A layer that the index store does not know is read once to make its index, all such layers side by
   side, with a progress bar on a terminal; after that, and for the next mount, only what is used is
@@ -86,8 +85,10 @@ WHICH BYTES ARE MOUNTED
 
 OPTIONS
   -o, --options LIST    words separated by commas; repeatable, see below
-  -t, --types TYPE      erofs.nbd (default) or erofs
-  --attach HOW          netlink, ioctl, or auto (default): ioctl only where netlink is missing
+  -t, --types TYPE      erofs (default): any way; erofs.nbd: netlink or ioctl; erofs.fuse: fuse-file or
+                        fuse-tree
+  --attach HOW          one way, or auto (default); see below
+  --writable[=DIR]      let the mount be changed; see below
   --foreground          serve in this process until the mount is gone; tells systemd when ready;
                         SIGTERM unmounts
   -f, --fake            open and check the image, but attach and mount nothing
@@ -107,6 +108,27 @@ OPTIONS
   --journal DIR         where mounts are written down, for status, reattach, gc and umount --all;
                         default: /run/erofs_oci for root, else $XDG_RUNTIME_DIR/erofs_oci. Never a
                         secret: only where it came from
+
+WAYS
+  By looking at what there is, auto takes the first of these; -v says why not the ones before it. A
+  way that was taken and fails says why; no other is tried then.
+
+  netlink    the kernel's EROFS on a network block device, which outlives its server. Needs root, nbd
+             with netlink, and Linux 6.4 or newer unless the layer is an EROFS image
+  ioctl      the same where nbd cannot be reached by netlink
+  fuse-file  the kernel's EROFS on a file that FUSE serves: by itself from Linux 6.12.2 on, else
+             through a loop device. Needs root; no nbd
+  fuse-tree  the files by FUSE. For users too, by fusermount3 of Debian's package fuse3; then only that
+             user sees them, nosuid and nodev
+
+  When a daemon was killed, files answer with errors; `mount-oci umount MOUNTPOINT`, umount(8) or
+  fusermount3 -u takes the rest away.
+
+WRITABLE MOUNTS
+  With --writable an overlay keeps what is changed; the image stays as it is. With DIR the changes are
+  kept in DIR/upper (and DIR/work is used) for the next mount of the same image; DIR has to be on ext4,
+  xfs, btrfs or tmpfs. Without, they are in memory and go with the mount. Users without root need
+  fuse-overlayfs and a DIR, and own all files there. One umount ends all of it.
 
 WORDS OF -o
   A value with a comma is written in double quotes, oci.tarindex="a,b"; a backslash keeps a quote,

@@ -186,8 +186,10 @@ Result<void> Overlay::by_program(std::string const& target, unsigned long flags)
   auto const name = [](std::string const& path) {
     return erofs_oci::detail::escape_mount_option(path);
   };
-  auto words = "lowerdir=" + name(lower()) + ",upperdir=" + name(changes_ + "/upper") +
-               ",workdir=" + name(changes_ + "/work");
+  // Nobody else's files can be changed by a user, so all are the user's own.
+  auto words = "squash_to_uid=" + std::to_string(::geteuid()) +
+               ",squash_to_gid=" + std::to_string(::getegid()) + ",lowerdir=" + name(lower()) +
+               ",upperdir=" + name(changes_ + "/upper") + ",workdir=" + name(changes_ + "/work");
   if ((flags & MS_NOEXEC) != 0) words += ",noexec";
   return run_program({program, "-o", words, target});
 }

@@ -135,8 +135,8 @@ class MountTest(unittest.TestCase):
             os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.dir)
 
-    def run_tool(self, *words, user=None):
-        environment = dict(os.environ, HOME=self.dir, XDG_RUNTIME_DIR=self.dir)
+    def run_tool(self, *words, user=None, path=os.environ["PATH"]):
+        environment = dict(os.environ, HOME=self.dir, XDG_RUNTIME_DIR=self.dir, PATH=path)
         return subprocess.run([TOOL, *words], capture_output=True, text=True, timeout=60, user=user,
                               group=user, extra_groups=[] if user else None, env=environment)
 
@@ -386,7 +386,7 @@ class WritableTest(MountTest):
         with open(os.path.join(self.mnt, "etc/passwd"), "a") as file:
             file.write("more\n")
         os.remove(os.path.join(self.mnt, "data/large2"))
-        os.rename(os.path.join(self.mnt, "lib"), os.path.join(self.mnt, "renamed"))
+        shutil.move(os.path.join(self.mnt, "lib"), os.path.join(self.mnt, "renamed"))
         os.chmod(os.path.join(self.mnt, "attr"), 0o600)
         with open(os.path.join(self.mnt, "fresh"), "w") as file:
             file.write("fresh")
@@ -451,13 +451,32 @@ class WritableTest(MountTest):
         self.assertEqual(entries(inner), [])
         self.umount()
 
+    @unittest.skipUnless(shutil.which("fuse-overlayfs"), "skipped: fuse-overlayfs is not installed")
     def test_without_root(self):
-        if shutil.which("fuse-overlayfs"):
-            self.skipTest("fuse-overlayfs is installed")
+        changes = os.path.join(self.dir, "changes")
+        os.mkdir(changes)
+        for path in self.mnt, changes:
+            os.chown(path, NOBODY, NOBODY)
+        self.mount(f"--writable={changes}", user=NOBODY)
+        self.assertEqual(entries(self.mnt)[0][2], "fuse.fuse-overlayfs")
+        as_user(NOBODY, self.change)
+        as_user(NOBODY, self.check_changes)
+        self.umount(user=NOBODY)
+        self.mount(f"--writable={changes}", "--no-supervise", user=NOBODY)
+        as_user(NOBODY, self.check_changes)
+        subprocess.run(["fusermount3", "-u", self.mnt], check=True, user=NOBODY, group=NOBODY)
+        self.assert_gone()
+
+    def test_without_root_and_what_it_needs(self):
         os.chown(self.mnt, NOBODY, NOBODY)
-        done = self.run_tool("mount", "--writable=/tmp/never", self.image, self.mnt, user=NOBODY)
+        done = self.run_tool("mount", "--writable=/tmp/never", self.image, self.mnt, user=NOBODY,
+                             path=self.dir)
         self.assertEqual(done.returncode, 32)
-        self.assertIn("fuse-overlayfs", done.stderr)
+        self.assertIn("Debian has it in package fuse-overlayfs", done.stderr)
+        if shutil.which("fuse-overlayfs"):
+            done = self.run_tool("mount", "--writable", self.image, self.mnt, user=NOBODY)
+            self.assertEqual(done.returncode, 32)
+            self.assertIn("--writable=DIR", done.stderr)
 
 
 @unittest.skipUnless(os.path.exists(os.path.join(FIXTURES, "debian-essential")),
