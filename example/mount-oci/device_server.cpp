@@ -67,10 +67,6 @@ Result<void> serve_nbd(Connect connect, erofs_oci::DeviceImage image, Options co
        }});
   auto done = server.run(keeper.stop_token(), [&](Connect& device) {
     auto const index = device.index();
-    auto const kib = static_cast<std::uint32_t>(options.image.readahead / 1024);
-    if (auto const ok = erofs_oci::set_nbd_read_ahead(index, kib); !ok) {
-      log.say(Level::info, "read ahead: " + ok.error().message());
-    }
     Attached attached{{Message::Kind::device, erofs_oci::nbd_device_path(index), {}, {}},
                       [&device] { return settle(device); },
                       {}};

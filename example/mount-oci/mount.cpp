@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include <erofs_oci/fuse/mount.hpp>
+#include <erofs_oci/nbd/device.hpp>
 
 #include "commands.hpp"
 #include "device_server.hpp"
@@ -131,8 +132,21 @@ Result<std::string> mount_here(MountOptions const& options, std::string const& d
   return target;
 }
 
-Result<std::string> mount_device(MountOptions const& options, std::string const& device) {
+/// Has the kernel wait for reads that are in flight: not for the process that answers them.
+void set_read_ahead(std::string const& device, std::uint64_t bytes, Log const& log) {
+  auto const number = block_device(device);
+  auto const index = number ? nbd_index_of(*number) : std::nullopt;
+  if (!index) return;
+  auto const kib = static_cast<std::uint32_t>(bytes / 1024);
+  if (auto const ok = erofs_oci::set_nbd_read_ahead(*index, kib); !ok) {
+    log.say(Level::info, "read ahead: " + ok.error().message());
+  }
+}
+
+Result<std::string> mount_device(MountOptions const& options, std::string const& device,
+                                 std::uint64_t read_ahead, Log const& log) {
   if (auto ok = wait_for_node(device); !ok) return fail(ok.error());
+  set_read_ahead(device, read_ahead, log);
   auto target =
       options.name_space.empty() ? mount_here(options, device) : mount_elsewhere(options, device);
   if (!target) return target;
@@ -143,24 +157,27 @@ Result<std::string> mount_device(MountOptions const& options, std::string const&
   return target;
 }
 
+/// What the mounting process does.
+struct MountTask {
+  MountOptions mount;            ///< of the image
+  std::string target;            ///< that the user named
+  std::uint64_t read_ahead = 0;  ///< of the kernel on the device, in bytes
+  std::optional<Overlay> overlay{};
+};
+
 /// Mounts the device that the server has, or checks what it has mounted by itself.
-Result<std::string> make_mount(MountOptions const& options, Message const& message) {
-  if (message.kind == Message::Kind::device) return mount_device(options, message.text);
+Result<std::string> make_mount(MountTask const& task, Message const& message, Log const& log) {
+  if (message.kind == Message::Kind::device) {
+    return mount_device(task.mount, message.text, task.read_ahead, log);
+  }
   if (message.kind != Message::Kind::mounted) return fail(message.error);
   if (auto ok = check_mounted(message.text); !ok) return fail(ok.error());
   return message.text;
 }
 
-/// What the mounting process does.
-struct MountTask {
-  MountOptions mount;  ///< of the image
-  std::string target;  ///< that the user named
-  std::optional<Overlay> overlay;
-};
-
 /// Mounts the image, and over it what makes it writable if that is wanted.
-Result<std::string> make_whole_mount(MountTask& task, Message const& message) {
-  auto target = make_mount(task.mount, message);
+Result<std::string> make_whole_mount(MountTask& task, Message const& message, Log const& log) {
+  auto target = make_mount(task, message, log);
   if (!target || !task.overlay) return target;
   auto over = task.mount;
   over.target = task.target;
@@ -172,7 +189,7 @@ Result<void> mount_over(Link const& link, MountTask& task, Log const& log) {
   auto const& options = task.mount;
   auto const first = link.receive();
   if (!first) return fail(first.error(), "the serving process");
-  auto target = make_whole_mount(task, *first);
+  auto target = make_whole_mount(task, *first, log);
   if (!target) return fail(std::move(target).error());
   // A path of another namespace means nothing to the server.
   link.send({Message::Kind::mounted, options.name_space.empty() ? *target : std::string(), {}, {}});
@@ -274,7 +291,7 @@ Result<Attach> ways_into(MountOptions const& options) {
 }
 
 Result<void> mount_image(Options options, Log& log) {
-  MountTask task{options.mount, options.mount.target, std::nullopt};
+  MountTask task{options.mount, options.mount.target, options.image.readahead};
   if (options.mount.writable) {
     auto overlay = Overlay::prepare(options.mount);
     if (!overlay) return fail(std::move(overlay).error());
