@@ -88,10 +88,10 @@ void ControlSocket::act(std::span<pollfd const> fds) {
     auto const fd = clients_[i].get();
     auto const n = ::recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT);
     if (n > 0) {
-      auto const text = answer_(std::string_view(buffer.data(), static_cast<std::size_t>(n)));
+      auto const question = std::string_view(buffer.data(), static_cast<std::size_t>(n));
+      auto const text = answer_(question, clients_[i]);
       // Who asks and does not read gets no answer.
-      [[maybe_unused]] auto const sent =
-          ::send(fd, text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (clients_[i]) ::send(fd, text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     clients_[i].reset();
   }
@@ -101,19 +101,26 @@ void ControlSocket::act(std::span<pollfd const> fds) {
   if (client) clients_.push_back(std::move(client));
 }
 
-Result<std::string> ask_control(std::string const& path, std::string_view question) {
+Result<UniqueFd> send_question(std::string const& path, std::string_view question,
+                               std::chrono::seconds patience) {
   auto const address = address_of(path);
   if (!address) return fail(address.error());
-  auto const fd = make_socket(0);
-  if (!fd) return fail(fd.error());
-  timeval const patience{2, 0};
-  ::setsockopt(fd->get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  ::setsockopt(fd->get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+  auto fd = make_socket(0);
+  if (!fd) return fd;
+  timeval const limit{static_cast<time_t>(patience.count()), 0};
+  ::setsockopt(fd->get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  ::setsockopt(fd->get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
   auto const* const raw = reinterpret_cast<sockaddr const*>(&address->first);
   if (::connect(fd->get(), raw, address->second) != 0) return fail_errno(errno, path);
   if (::send(fd->get(), question.data(), question.size(), MSG_NOSIGNAL) < 0) {
     return fail_errno(errno, path);
   }
+  return fd;
+}
+
+Result<std::string> ask_control(std::string const& path, std::string_view question) {
+  auto const fd = send_question(path, question, std::chrono::seconds(2));
+  if (!fd) return fail(fd.error());
   std::string answer(longest_answer, '\0');
   auto const n = ::recv(fd->get(), answer.data(), answer.size(), 0);
   if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {

@@ -3,8 +3,8 @@
 /// Questions to the process that keeps a mount, over a socket beside its record.
 #pragma once
 
+#include <chrono>
 #include <functional>
-#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,7 +22,8 @@ namespace mount_oci {
 /// Answers questions, one packet each way. For one thread's poll(2) loop; never blocks.
 class ControlSocket {
  public:
-  using Answer = std::function<std::string(std::string_view question)>;
+  /// Yields the answer; or takes `client` away, to answer it in time.
+  using Answer = std::function<std::string(std::string_view question, UniqueFd& client)>;
 
   /// Answers nothing.
   ControlSocket() = default;
@@ -53,6 +54,11 @@ class ControlSocket {
   UniqueFd listener_;
   std::vector<UniqueFd> clients_;
 };
+
+/// A connection on which a question is sent and the answer is awaited.
+/// @error{an errno, as connect(2): nobody listens}
+[[nodiscard]] Result<UniqueFd> send_question(std::string const& path, std::string_view question,
+                                             std::chrono::seconds patience);
 
 /// Asks and waits for the answer, at most 2 seconds.
 /// @error{an errno, as connect(2): nobody listens}

@@ -9,6 +9,8 @@
 
 #include <erofs_oci/digest/sha256.hpp>
 
+#include "memory_file.hpp"
+
 namespace mount_oci {
 
 using erofs_oci::fail;
@@ -24,6 +26,38 @@ Result<KeptDevice> KeptDevice::open(Connect connect, erofs_oci::Export served) {
     return fail(std::move(relay).error());
   }
   return KeptDevice(std::move(connect), *std::move(relay), size);
+}
+
+Result<KeptDevice> KeptDevice::beside(Connect connect, erofs_oci::Export served) {
+  auto const size = served.size;
+  auto relay = erofs_oci::NbdRelay::make(std::move(served), {});
+  if (!relay) return fail(std::move(relay).error());
+  return KeptDevice(std::move(connect), *std::move(relay), size);
+}
+
+Result<void> KeptDevice::adopt(Message message) {
+  auto const& kind = message.kind;
+  if (kind != Message::Kind::sockets || message.fds.empty() || message.fds.size() % 2 != 0) {
+    return fail(Errc::protocol, path() + ": no sockets");
+  }
+  for (std::size_t i = 0; i < message.fds.size(); i += 2) {
+    auto unread = from_memory_file(message.fds[i + 1]);
+    if (!unread) return fail(std::move(unread).error());
+    auto const ok = relay_.add_socket({std::move(message.fds[i]), *std::move(unread)});
+    if (!ok) return ok;
+  }
+  return {};
+}
+
+Result<Message> KeptDevice::release() {
+  Message message{Message::Kind::sockets, {}, {}, {}};
+  for (auto& socket : relay_.release_sockets()) {
+    auto unread = to_memory_file(socket.unread);
+    if (!unread) return fail(std::move(unread).error());
+    message.fds.push_back(std::move(socket.fd));
+    message.fds.push_back(*std::move(unread));
+  }
+  return message;
 }
 
 std::uint32_t KeptDevice::index() const {

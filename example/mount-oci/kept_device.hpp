@@ -19,6 +19,7 @@
 #include <erofs_oci/nbd/netlink_connect.hpp>
 #include <erofs_oci/nbd/relay.hpp>
 
+#include "link.hpp"
 #include "process.hpp"
 
 namespace mount_oci {
@@ -31,6 +32,21 @@ class KeptDevice {
   /// Sets the device up, or gives it new sockets.
   /// @error{as the connect's attach() says}
   [[nodiscard]] static Result<KeptDevice> open(Connect connect, erofs_oci::Export served);
+
+  /// A device that another process keeps still; it has no sockets before adopt().
+  /// @param connect  NetlinkConnect::to_device()
+  [[nodiscard]] static Result<KeptDevice> beside(Connect connect, erofs_oci::Export served);
+
+  /// Takes the sockets over that another process has released().
+  /// @error{Errc::protocol, they are none}
+  [[nodiscard]] Result<void> adopt(Message message);
+
+  /// @name Giving the device to another process
+  /// @{
+  void pause() noexcept { relay_.pause(); }
+  [[nodiscard]] bool is_idle() const noexcept { return relay_.is_idle(); }
+  [[nodiscard]] Result<Message> release();
+  /// @}
 
   /// N of nbdN.
   [[nodiscard]] std::uint32_t index() const;

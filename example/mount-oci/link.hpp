@@ -23,6 +23,7 @@ struct Message {
     port = 'P',       ///< the worker may begin: descriptors of a RelayPort, or none for FUSE
     connected = 'C',  ///< FUSE is mounted: the target's path, descriptors of /dev/fuse and of the
                       ///< kernel's first request
+    sockets = 'K',    ///< a device's sockets, each with a memory file of what is unread of it
     trouble = 'T',    ///< a read has failed: why
   };
   Kind kind = Kind::failed;
@@ -38,6 +39,9 @@ class Link {
   /// @error{an errno, as socketpair(2)}
   [[nodiscard]] static Result<std::pair<Link, Link>> make();
 
+  /// An end that came about elsewhere: a socket of type SOCK_SEQPACKET.
+  explicit Link(UniqueFd fd) noexcept : fd_(std::move(fd)) {}
+
   /// Sends without waiting. A peer that has gone shows at the next receive().
   void send(Message const& message) const noexcept;
 
@@ -51,7 +55,6 @@ class Link {
   void close() noexcept { fd_.reset(); }
 
  private:
-  explicit Link(UniqueFd fd) noexcept : fd_(std::move(fd)) {}
   UniqueFd fd_;
 };
 

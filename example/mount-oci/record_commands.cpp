@@ -81,7 +81,7 @@ Result<void> reattach(NotedMount const& noted, Options const& options, Log& log)
   if (!noted.record) return fail(Errc::corrupt, noted.name + ": " + noted.problem);
   auto links = Link::make();
   if (!links) return fail(std::move(links).error());
-  EarlierMount earlier{*directory, noted.name};
+  EarlierMount earlier{*directory, noted.name, options.record.replace && noted.held};
   if (options.mount.foreground) {
     return supervise(options, std::move(links->first), Life::foreground, std::move(earlier), log);
   }
@@ -168,7 +168,8 @@ Result<void> run_reattach(Options const& options, Log& log) {
   if (!mounts) return fail(mounts.error());
   auto const all = options.record.target.empty();
   return for_each_mount(*mounts, log, [&](NotedMount const& noted) -> Result<void> {
-    if (all && (noted.held || !noted.is_connected())) return {};
+    auto const busy = noted.held && !options.record.replace;
+    if (all && (busy || !noted.is_connected())) return {};
     return reattach(noted, options, log);
   });
 }

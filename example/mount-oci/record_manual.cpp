@@ -49,12 +49,15 @@ DESCRIPTION
   what was written down when it was made: the same bytes, by their digests. Neither a tag nor a
   manifest is looked up. Files that were named, a tarindex or a blob, must be those that they were.
   Credentials are read again from where they came from; a password that was given by hand must be
-  given again. Refuses while a daemon lives. Done when the new daemon has answered a read.
+  given again. Refuses while a daemon lives, unless it is to be replaced. Done when the new daemon has answered a read.
 
   TARGET is a mount point or an NBD device.
 
 OPTIONS
   -a, --all            all mounts that wait
+  --replace            also in place of a daemon that lives, such as one of an older version: it
+                       answers what it was asked and then hands the device over; no read fails or is
+                       done twice
   -o, --options LIST   oci.username and oci.password_file, if the password was given by hand
   --foreground         serve in this process; tells systemd when ready
   --journal DIR        where mounts are written down, see `mount-oci mount --help`

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <random>
 #include <span>
@@ -98,6 +99,12 @@ class Keeper {
   }
 
  private:
+  /// Work of another process, and what comes after it.
+  struct Apart {
+    UniqueFd pidfd;
+    std::function<void(bool)> done;
+  };
+
   // --- the first worker --------------------------------------------------------------------
 
   Result<void> begin() {
@@ -110,9 +117,8 @@ class Keeper {
       if (!metrics) return fail(std::move(metrics).error());
       metrics_ = *std::move(metrics);
     }
-    if (journal_.keeps()) {
-      options_.image.own_store = absolute(journal_.directory()) + "/" + id_ + ".index";
-    }
+    auto const directory = earlier_ ? earlier_->journal : absolute(journal_.directory());
+    if (!directory.empty()) options_.image.own_store = directory + "/" + id_ + ".index";
     auto daemon = start_worker();
     if (!daemon) return fail(std::move(daemon).error());
     first_ = *std::move(daemon);
@@ -149,15 +155,19 @@ class Keeper {
   Result<void> take_over() {
     auto const journal = erofs_oci::Journal::open(earlier_->journal);
     if (!journal) return fail(journal.error());
-    auto entry = journal->acquire(earlier_->name, 2s);
-    if (!entry) return fail(std::move(entry).error());
+    std::optional<erofs_oci::JournalEntry> entry;
+    if (!earlier_->replace) {
+      auto taken = journal->acquire(earlier_->name, 2s);
+      if (!taken) return fail(std::move(taken).error());
+      entry = *std::move(taken);
+    }
     auto record = journal->read(earlier_->name);
     if (!record) return fail(std::move(record).error());
     if (record->attach.front_end != RecordFrontEnd::netlink || !record->attach.index) {
       return fail(Errc::unsupported, earlier_->name + ": such a mount ends with its daemon");
     }
     record_ = *std::move(record);
-    journal_ = MountJournal::resume(earlier_->journal, *std::move(entry));
+    if (entry) journal_ = MountJournal::resume(earlier_->journal, *std::move(entry));
     reattaches_ = true;
     way_ = MountWay::netlink;
     id_ = record_->attach.backend;
@@ -168,6 +178,7 @@ class Keeper {
 
   /// Before the working directory changes.
   static std::string absolute(std::string const& path) {
+    if (path.empty()) return path;
     std::error_code error;
     auto const result = std::filesystem::absolute(path, error);
     return error ? path : result.string();
@@ -267,13 +278,14 @@ class Keeper {
     fds.push_back({mounter_.fd(), POLLIN, 0});
     fds.push_back({worker_ ? worker_->fd() : -1, POLLIN, 0});
     fds.push_back({timer_.get(), POLLIN, 0});
+    fds.push_back({apart_ ? apart_->pidfd.get() : -1, POLLIN, 0});
     control_.watch(fds);
     metrics_.watch(fds);
     if (device_) device_->watch(fds);
   }
 
   void act(std::span<pollfd const> fds) {
-    constexpr std::size_t own = 4;
+    constexpr std::size_t own = 5;
     auto const control = fds.subspan(own, control_.count());
     auto const metrics = fds.subspan(own + control.size(), metrics_.count());
     // The device first: what follows may make another one.
@@ -284,7 +296,9 @@ class Keeper {
     if (fds[1].revents != 0) hear_mounter();
     if (fds[0].revents != 0) on_signal(signals_->wait());
     if (fds[3].revents != 0) on_timer();
+    if (fds[4].revents != 0) finish_apart();
     if (device_ && device_->ended() && !ending_) on_device_end();
+    if (successor_ && device_->is_idle()) hand_over();
   }
 
   void hear_worker() {
@@ -357,26 +371,61 @@ class Keeper {
     erofs_oci::Export served;
     served.size = record_->image.device_size;
     served.zeros_from = zeros_from;
+    if (replaces()) {
+      auto beside = KeptDevice::beside(connect(), std::move(served));
+      if (!beside) return fail(std::move(beside).error());
+      device_ = std::make_unique<KeptDevice>(*std::move(beside));
+      return {};
+    }
+    if (way_ == MountWay::netlink) write_record();  // whoever finds the device finds the record
+    auto opened = KeptDevice::open(connect(), std::move(served));
+    if (!opened) return fail(std::move(opened).error());
+    device_ = std::make_unique<KeptDevice>(*std::move(opened));
+    note_device();
+    return {};
+  }
+
+  /// Whether another process serves the device until we are ready to.
+  [[nodiscard]] bool replaces() const noexcept {
+    return earlier_ && earlier_->replace && !serving_;
+  }
+
+  [[nodiscard]] KeptDevice::Connect connect() const {
     erofs_oci::NbdDeviceOptions device;
     device.dead_connection_timeout = record_->attach.dead_connection_timeout;
     device.backend = id_;
-    if (way_ == MountWay::netlink) write_record();  // whoever finds the device finds the record
-    auto connect = way_ == MountWay::ioctl ? KeptDevice::Connect(erofs_oci::IoctlConnect(device))
-                   : reattaches_ ? KeptDevice::Connect(erofs_oci::NetlinkConnect::to_device(
-                                       *record_->attach.index, device))
-                                 : KeptDevice::Connect(erofs_oci::NetlinkConnect(device));
-    auto opened = KeptDevice::open(std::move(connect), std::move(served));
-    if (!opened) return fail(std::move(opened).error());
-    device_ = std::make_unique<KeptDevice>(*std::move(opened));
-    auto const index = device_->index();
-    record_->attach.index = index;
-    auto const kib = static_cast<std::uint32_t>(record_->attach.read_ahead / 1024);
-    if (auto const ok = erofs_oci::set_nbd_read_ahead(index, kib); !ok) {
-      log_.say(Level::info, "read ahead: " + ok.error().message());
-    }
+    if (way_ == MountWay::ioctl) return erofs_oci::IoctlConnect(device);
+    if (!reattaches_) return erofs_oci::NetlinkConnect(device);
+    return erofs_oci::NetlinkConnect::to_device(*record_->attach.index, device);
+  }
+
+  /// Writes down that this process keeps the device.
+  void note_device() {
+    record_->attach.index = device_->index();
     if (auto const me = erofs_oci::this_process()) record_->daemon = *me;
     write_record();
-    name_record("nbd" + std::to_string(index));
+    name_record("nbd" + std::to_string(device_->index()));
+  }
+
+  /// The worker is ready: asks the process that serves now for its sockets. It has answered all
+  /// that it was asked by then.
+  Result<void> take_sockets() {
+    auto const path = control_path(earlier_->journal, earlier_->name);
+    auto asked = send_question(path, "hand over", 30s);
+    if (!asked) return fail(std::move(asked).error());
+    Link const from(*std::move(asked));
+    auto message = from.receive();
+    if (!message) return fail(std::move(message).error(), path);
+    if (auto const ok = device_->adopt(*std::move(message)); !ok) return ok;
+    auto const journal = erofs_oci::Journal::open(earlier_->journal);
+    auto entry = journal ? journal->acquire(earlier_->name, 10s)
+                         : Result<erofs_oci::JournalEntry>(fail(journal.error()));
+    if (!entry) {
+      log_.say(Level::warning, "no record of the mount: " + entry.error().message());
+      return {};
+    }
+    journal_ = MountJournal::resume(earlier_->journal, *std::move(entry));
+    note_device();
     return {};
   }
 
@@ -391,13 +440,17 @@ class Keeper {
       log_.say(Level::warning, "the mount's record keeps its first name: " + ok.error().message());
     }
     if (!journal_.keeps()) return;
-    auto control = ControlSocket::listen(control_path(journal_.directory(), journal_.name()),
-                                         [this](auto question) { return answer(question); });
+    auto control = ControlSocket::listen(
+        control_path(journal_.directory(), journal_.name()),
+        [this](auto question, UniqueFd& client) { return answer(question, client); });
     if (!control) return log_.say(Level::info, "no status: " + control.error().message());
     control_ = *std::move(control);
   }
 
   void on_first_service() {
+    if (replaces()) {
+      if (auto const ok = take_sockets(); !ok) return check(ok);
+    }
     serving_ = true;
     lock_memory(log_);
     if (reattaches_) return settle();
@@ -468,7 +521,11 @@ class Keeper {
   void on_timer() {
     std::uint64_t count = 0;
     [[maybe_unused]] auto const n = ::read(timer_.get(), &count, sizeof count);
-    if (device_ && !ending_ && !device_->is_in_use()) force_end();
+    if (!device_ || ending_ || apart_) return;
+    do_apart([this] { return device_->is_in_use(); },
+             [this](bool used) {
+               if (!used && !ending_) force_end();
+             });
   }
 
   /// The kernel has let go of our sockets.
@@ -487,6 +544,22 @@ class Keeper {
     stop_->notify();
   }
 
+  // --- handing over --------------------------------------------------------------------------
+
+  /// Everything is answered: another process goes on.
+  void hand_over() {
+    Link const to(std::exchange(successor_, {}));
+    auto message = device_->release();
+    if (!message) return log_.say(Level::error, message.error().message());
+    to.send(*message);
+    log_.say(Level::info, "handed over");
+    handed_over_ = ending_ = true;
+    control_ = ControlSocket();
+    journal_ = MountJournal();  // lets its lock go
+    device_->dismiss();
+    stop_->notify();
+  }
+
   // --- the end -----------------------------------------------------------------------------
 
   /// The first signal unmounts; users that are still there are served to their end. The second one
@@ -498,10 +571,38 @@ class Keeper {
       return force_end();
     }
     if (target_.empty() || std::exchange(detached_, true)) return force_end();
-    if (!unmount(0)) {
-      log_.say(Level::warning, target_ + " is in use: it is detached, and served to its last user");
-      if (!unmount(MNT_DETACH)) force_end();
-    }
+    apart_.reset();
+    do_apart([this] { return unmount(0); },
+             [this](bool unmounted) {
+               if (!unmounted) detach();
+             });
+  }
+
+  void detach() {
+    log_.say(Level::warning, target_ + " is in use: it is detached, and served to its last user");
+    do_apart([this] { return unmount(MNT_DETACH); },
+             [this](bool unmounted) {
+               if (!unmounted) force_end();
+             });
+  }
+
+  /// Does in a process of its own what may wait for reads of the device, which this one has to
+  /// answer.
+  void do_apart(std::function<bool()> const& work, std::function<void(bool)> done) {
+    auto const child = ::fork();
+    if (child == 0) std::_Exit(work() ? 0 : 1);
+    auto pidfd =
+        child > 0 ? erofs_oci::open_pidfd(child) : Result<UniqueFd>(fail_errno(errno, "fork"));
+    if (!pidfd) return log_.say(Level::error, pidfd.error().message());
+    apart_.emplace(Apart{*std::move(pidfd), std::move(done)});
+  }
+
+  void finish_apart() {
+    auto const exit = erofs_oci::reap(apart_->pidfd);
+    if (exit && !*exit) return;
+    auto const done = std::move(apart_->done);
+    apart_.reset();
+    done(exit && (*exit)->status == 0);
   }
 
   [[nodiscard]] bool unmount(int flags) const {
@@ -544,6 +645,7 @@ class Keeper {
 
   /// Removes what was written about the mount, if the kernel has it no more.
   void clean_up() {
+    if (handed_over_) return;
     auto gone = true;
     if (device_) {
       device_->detach();
@@ -580,7 +682,12 @@ class Keeper {
 
   // --- questions ---------------------------------------------------------------------------
 
-  [[nodiscard]] std::string answer(std::string_view question) const {
+  [[nodiscard]] std::string answer(std::string_view question, UniqueFd& client) {
+    if (question == "hand over" && device_ && settled_ && !ending_ && !successor_) {
+      successor_ = std::move(client);
+      device_->pause();
+      return {};
+    }
     if (question != "status") return R"({"error":"no such question"})";
     erofs_oci::json::Value value;
     value["way"] = std::string(erofs_oci::name_of(way_));
@@ -648,11 +755,14 @@ class Keeper {
   std::unique_ptr<KeptDevice> device_;
   std::optional<erofs_oci::FuseConnection> fuse_;
   UniqueFd timer_;
+  std::optional<Apart> apart_;
+  UniqueFd successor_;       // who waits for the device's sockets
   bool reattaches_ = false;  // the device is there already
   bool serving_ = false;     // a worker has answered a read
   bool settled_ = false;     // mounted, and nobody waits
   bool detached_ = false;    // by a first signal
   bool ending_ = false;
+  bool handed_over_ = false;
   unsigned restarts_ = 0;
   std::string last_error_;
   std::optional<Error> failure_;

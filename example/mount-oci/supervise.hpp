@@ -15,8 +15,9 @@ namespace mount_oci {
 
 /// A mount that was there before.
 struct EarlierMount {
-  std::string journal;  ///< directory, absolute
-  std::string name;     ///< of its record there
+  std::string journal;   ///< directory, absolute
+  std::string name;      ///< of its record there
+  bool replace = false;  ///< whoever serves it now is alive, and hands it over
 };
 
 /// Starts a worker, has the image attached, says so over the link, and keeps the mount served until

@@ -105,6 +105,15 @@ cold
 check "all files are right" same_files
 check "no record holds more than it may" bash -c '! grep -r password /run/erofs_oci'
 
+old=$(pgrep -o -f 'reattach --all')
+(for _ in $(seq 5); do cold; same_files || exit 1; done) & reader=$!
+sleep 1
+check "reattach --replace takes a living daemon's place" "$TOOL" reattach --replace "$MNT"
+check "reads go on meanwhile" wait "$reader"
+check "the old one has gone" bash -c "for _ in \$(seq 50); do [ -e /proc/$old ] || exit 0; sleep 0.1; done; exit 1"
+check "all files are right" same_files
+check "status knows the new one" bash -c "'$TOOL' status '$MNT' | grep 'by process'"
+
 cp index.erofs right.erofs
 printf '\1' | dd of=index.erofs bs=1 seek=1072 conv=notrunc 2>/dev/null
 kill_worker
