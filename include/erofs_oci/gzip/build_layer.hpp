@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -73,13 +72,14 @@ class LayerIndexBuilder {
     end_span();
     workers_.reset();  // all hashes and windows are done now
     if (window_error_) return fail(*window_error_, "window");
-    for (std::size_t i = 0; i < packed_.size(); ++i) {
-      index_.spans[i].packed_window = std::move(packed_[i]);
+    for (std::size_t i = 0; i < done_.size(); ++i) {
+      index_.spans[i].digest = done_[i].digest;
+      index_.spans[i].packed_window = std::move(done_[i].packed_window);
     }
     index_.blob_size = blob_size_;
     index_.decoded_size = decoded_size_;
-    index_.blob = blob_hash_.finish();
-    index_.diff_id = diff_hash_.finish();
+    index_.blob = blob_hash_->finish();
+    index_.diff_id = diff_hash_->finish();
     return std::move(index_);
   }
 
@@ -124,7 +124,7 @@ class LayerIndexBuilder {
 
   void compressed(std::span<std::byte const> bytes) {
     if (bytes.empty()) return;
-    if (span_hash_) span_hash_->update(bytes);
+    if (span_hash_) background(span_hash_, bytes);
     last_byte_ = bytes.back();
     blob_size_ += bytes.size();
     if (!pending_) return;
@@ -133,14 +133,17 @@ class LayerIndexBuilder {
   }
 
   void begin_span(Checkpoint const& point) {
-    span_hash_.emplace();
-    if (point.bits > 0) span_hash_->update(std::span(&last_byte_, 1));
+    span_hash_ = std::make_shared<H>();
+    if (point.bits > 0) background(span_hash_, std::span(&last_byte_, 1));
     index_.spans.push_back({point, {}, {}});
   }
 
   void end_span() {
     settle_window(true);
-    if (span_hash_) index_.spans.back().digest = span_hash_->finish();
+    if (!span_hash_) return;
+    workers_->submit([this, hash = std::move(span_hash_), span = index_.spans.size() - 1] {
+      done(span).digest = hash->finish();
+    });
     span_hash_.reset();
   }
 
@@ -160,17 +163,17 @@ class LayerIndexBuilder {
       use = *found;
     }
     if (!use) return;
-    workers_->submit([this, done = pending_, used = std::make_shared<WindowUse>(*use)] {
-      auto const window = std::span<std::byte const, gzip_window_size>(done->window);
-      packed(done->span, pack_window(window, *used));
+    workers_->submit([this, p = pending_, used = std::make_shared<WindowUse>(*use)] {
+      auto const window = std::span<std::byte const, gzip_window_size>(p->window);
+      done(p->span).packed_window = pack_window(window, *used);
     });
     pending_.reset();
   }
 
-  void packed(std::size_t span, Bytes window) {
-    std::lock_guard const lock(packed_mutex_);
-    packed_.resize(std::max(packed_.size(), span + 1));
-    packed_[span] = std::move(window);
+  // Of the one thread that works in the background.
+  LayerSpan& done(std::size_t span) {
+    done_.resize(std::max(done_.size(), span + 1));
+    return done_[span];
   }
 
   Result<void> push_plain(std::span<std::byte const> piece) {
@@ -188,12 +191,12 @@ class LayerIndexBuilder {
     return {};
   }
 
-  void background(H& hash, std::span<std::byte const> bytes) {
+  void background(std::shared_ptr<H> const& hash, std::span<std::byte const> bytes) {
     // Copies that malloc takes from its heap: larger ones would be fresh, cleared pages each time.
     constexpr std::size_t most = 64 * 1024;
     for (; !bytes.empty(); bytes = bytes.subspan(std::min(most, bytes.size()))) {
-      workers_->submit([&hash, copy = to_bytes(bytes.first(std::min(most, bytes.size())))] {
-        hash.update(copy);
+      workers_->submit([hash, copy = to_bytes(bytes.first(std::min(most, bytes.size())))] {
+        hash->update(copy);
       });
     }
   }
@@ -202,16 +205,15 @@ class LayerIndexBuilder {
   DecodedSink sink_;
   LayerIndex index_;
   GzipScanner<D> scanner_;
-  std::optional<H> span_hash_;
+  std::shared_ptr<H> span_hash_;
   std::byte last_byte_{};
   std::uint64_t blob_size_ = 0;
   std::uint64_t decoded_size_ = 0;
   std::shared_ptr<Pending> pending_;
   std::optional<Error> window_error_;
-  std::mutex packed_mutex_;
-  std::vector<Bytes> packed_;
-  H blob_hash_;
-  H diff_hash_;
+  std::vector<LayerSpan> done_;  // what the thread makes of spans: digests and windows
+  std::shared_ptr<H> blob_hash_ = std::make_shared<H>();
+  std::shared_ptr<H> diff_hash_ = std::make_shared<H>();
   std::unique_ptr<Workers> workers_ = std::make_unique<Workers>(1, 64);  // last: uses all above
 };
 

@@ -77,7 +77,7 @@ struct Known {
 
 std::vector<Known> const known{
     {"oci/basic.tar.gz", "b370b7a755d1e65670932bf6c293484d799dcebd9a03ee6fb34014869a730f43"},
-    {"oci/ckpt.tar.gz", "e08b3b7e3666aea7045e930d9196ba5db324932b918f570e5325519933e5af6e"},
+    {"oci/ckpt.tar.gz", "94801d3ee4187d4b1b0f0d5be86768e14c0480dd1d5ac1255e7116474581a255"},
     {"oci/multi.tar.gz", "ac6187e2fb341bdaf80799153e9f573c0256cc8a4251049610503e0073507838"},
     {"tarindex/in/pax.tar", "8f57d12cb8fc028d04a92ef80976ade4b6259beb9876d518b7cc695a48d69487"},
 };
