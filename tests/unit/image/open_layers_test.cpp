@@ -95,7 +95,8 @@ std::map<std::string, std::string> manifest(std::string const& name) {
   return files;
 }
 
-TEST_CASE("Three layers are one device, with the kernel's view of them", "[image][open_layers]") {
+TEST_CASE("Three layers are one device, with the kernel's view of them",
+          "[image][open_layers][threads]") {
   auto const image = open_all(three_layers());
 
   if (!image) FAIL(image.error().message());
