@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of three and of 64 layers, pushed by skopeo to Debian's docker-registry: unpacked,
-checked, and served as one device that the kernel mounts, they are what umoci makes of the same image, file by file."""
+"""Images of three and of 64 layers, pushed by skopeo to Debian's docker-registry: unpacked, checked,
+and served as one device that the kernel mounts, they are what umoci makes of the same image, file by
+file."""
 import json
 import os
 import pathlib
