@@ -129,6 +129,7 @@ struct NbdReconfigure;
 class NbdRelay;
 struct NbdRelayCounters;
 struct NbdRelayOptions;
+struct NbdRelaySocket;
 struct NbdServerOptions;
 template <RandomAccessSource Source>
 class NbdSession;
