@@ -27,11 +27,11 @@
 
 #include <erofs_oci/fuse/choose_mount.hpp>
 #include <erofs_oci/fuse/mount.hpp>
-#include <erofs_oci/oci/json.hpp>
 #include <erofs_oci/recovery/journal.hpp>
 #include <erofs_oci/recovery/record.hpp>
 #include <erofs_oci/recovery/supervisor.hpp>
 
+#include "apart.hpp"
 #include "choose_way.hpp"
 #include "control.hpp"
 #include "daemon.hpp"
@@ -40,6 +40,7 @@
 #include "memory_file.hpp"
 #include "metrics.hpp"
 #include "mount_journal.hpp"
+#include "mount_report.hpp"
 #include "mount_table.hpp"
 #include "worker.hpp"
 
@@ -76,9 +77,9 @@ RecordFrontEnd front_end_of(MountWay way) {
 }
 
 /// Keeps one mount.
-class Keeper {
+class MountKeeper {
  public:
-  Keeper(Options options, Link link, Life life, std::optional<EarlierMount> earlier, Log& log)
+  MountKeeper(Options options, Link link, Life life, std::optional<EarlierMount> earlier, Log& log)
       : options_(std::move(options)),
         mounter_(std::move(link)),
         life_(life),
@@ -99,12 +100,6 @@ class Keeper {
   }
 
  private:
-  /// Work of another process, and what comes after it.
-  struct Apart {
-    UniqueFd pidfd;
-    std::function<void(bool)> done;
-  };
-
   // --- the first worker --------------------------------------------------------------------
 
   Result<void> begin() {
@@ -113,7 +108,7 @@ class Keeper {
     if (!ready) return ready;
     if (!options_.keep.metrics.empty()) {
       auto metrics =
-          MetricsSocket::listen(options_.keep.metrics, [this] { return metrics_text(); });
+          MetricsSocket::listen(options_.keep.metrics, [this] { return report_metrics(report()); });
       if (!metrics) return fail(std::move(metrics).error());
       metrics_ = *std::move(metrics);
     }
@@ -278,7 +273,7 @@ class Keeper {
     fds.push_back({mounter_.fd(), POLLIN, 0});
     fds.push_back({worker_ ? worker_->fd() : -1, POLLIN, 0});
     fds.push_back({timer_.get(), POLLIN, 0});
-    fds.push_back({apart_ ? apart_->pidfd.get() : -1, POLLIN, 0});
+    fds.push_back({apart_.fd(), POLLIN, 0});
     control_.watch(fds);
     metrics_.watch(fds);
     if (device_) device_->watch(fds);
@@ -296,7 +291,7 @@ class Keeper {
     if (fds[1].revents != 0) hear_mounter();
     if (fds[0].revents != 0) on_signal(signals_->wait());
     if (fds[3].revents != 0) on_timer();
-    if (fds[4].revents != 0) finish_apart();
+    if (fds[4].revents != 0) apart_.finish();
     if (device_ && device_->ended() && !ending_) on_device_end();
     if (successor_ && device_->is_idle()) hand_over();
   }
@@ -521,7 +516,7 @@ class Keeper {
   void on_timer() {
     std::uint64_t count = 0;
     [[maybe_unused]] auto const n = ::read(timer_.get(), &count, sizeof count);
-    if (!device_ || ending_ || apart_) return;
+    if (!device_ || ending_ || apart_.fd() >= 0) return;
     do_apart([this] { return device_->is_in_use(); },
              [this](bool used) {
                if (!used && !ending_) force_end();
@@ -571,7 +566,6 @@ class Keeper {
       return force_end();
     }
     if (target_.empty() || std::exchange(detached_, true)) return force_end();
-    apart_.reset();
     do_apart([this] { return unmount(0); },
              [this](bool unmounted) {
                if (!unmounted) detach();
@@ -586,23 +580,11 @@ class Keeper {
              });
   }
 
-  /// Does in a process of its own what may wait for reads of the device, which this one has to
-  /// answer.
+  /// Does what may wait for reads of the device, which this process has to answer.
   void do_apart(std::function<bool()> const& work, std::function<void(bool)> done) {
-    auto const child = ::fork();
-    if (child == 0) std::_Exit(work() ? 0 : 1);
-    auto pidfd =
-        child > 0 ? erofs_oci::open_pidfd(child) : Result<UniqueFd>(fail_errno(errno, "fork"));
-    if (!pidfd) return log_.say(Level::error, pidfd.error().message());
-    apart_.emplace(Apart{*std::move(pidfd), std::move(done)});
-  }
-
-  void finish_apart() {
-    auto const exit = erofs_oci::reap(apart_->pidfd);
-    if (exit && !*exit) return;
-    auto const done = std::move(apart_->done);
-    apart_.reset();
-    done(exit && (*exit)->status == 0);
+    if (auto const ok = apart_.begin(work, std::move(done)); !ok) {
+      log_.say(Level::error, ok.error().message());
+    }
   }
 
   [[nodiscard]] bool unmount(int flags) const {
@@ -688,50 +670,24 @@ class Keeper {
       device_->pause();
       return {};
     }
-    if (question != "status") return R"({"error":"no such question"})";
-    erofs_oci::json::Value value;
-    value["way"] = std::string(erofs_oci::name_of(way_));
-    value["supervisor"] = ::getpid();
-    value["worker"] = worker_pid_;
-    value["worker_alive"] = worker_.has_value();
-    value["restarts"] = restarts_;
-    value["last_error"] = last_error_;
-    if (device_) {
-      auto const& relay = device_->relay();
-      auto const& counters = relay.counters();
-      value["requests"] = counters.requests;
-      value["bytes"] = counters.bytes;
-      value["errors"] = counters.errors;
-      value["taken_over"] = counters.taken_over;
-      value["in_flight"] = relay.in_flight();
-    }
-    // A message of an error may hold a path, which may be no UTF-8.
-    return value.dump(-1, ' ', false, erofs_oci::json::Value::error_handler_t::replace);
+    if (question == "status") return report_json(report());
+    return R"({"error":"no such question"})";
   }
 
-  [[nodiscard]] std::string metrics_text() const {
-    std::vector<std::pair<std::string, std::string>> const labels{
-        {"mount_point", target_},
-        {"device", device_ ? device_->path() : ""},
-        {"way", std::string(erofs_oci::name_of(way_))}};
-    auto text =
-        metric_text("worker_up", "gauge", "Whether a worker lives.", labels, worker_ ? 1 : 0) +
-        metric_text("worker_restarts_total", "counter", "Workers that were replaced.", labels,
-                    restarts_);
-    if (!device_) return text;
-    auto const& relay = device_->relay();
-    auto const& counters = relay.counters();
-    return text +
-           metric_text("reads_total", "counter", "Reads of the device.", labels,
-                       counters.requests) +
-           metric_text("read_bytes_total", "counter", "Bytes that reads got.", labels,
-                       counters.bytes) +
-           metric_text("read_errors_total", "counter", "Reads that failed.", labels,
-                       counters.errors) +
-           metric_text("reads_taken_over_total", "counter",
-                       "Reads that a worker left to the next one.", labels, counters.taken_over) +
-           metric_text("reads_in_flight", "gauge", "Reads that have no answer yet.", labels,
-                       relay.in_flight());
+  [[nodiscard]] MountReport report() const {
+    MountReport report{.way = way_,
+                       .target = target_,
+                       .device = device_ ? device_->path() : "",
+                       .worker = worker_pid_,
+                       .worker_alive = worker_.has_value(),
+                       .restarts = restarts_,
+                       .last_error = last_error_,
+                       .reads = {},
+                       .in_flight = 0};
+    if (!device_) return report;
+    report.reads = device_->relay().counters();
+    report.in_flight = device_->relay().in_flight();
+    return report;
   }
 
   Options options_;
@@ -755,7 +711,7 @@ class Keeper {
   std::unique_ptr<KeptDevice> device_;
   std::optional<erofs_oci::FuseConnection> fuse_;
   UniqueFd timer_;
-  std::optional<Apart> apart_;
+  Apart apart_;
   UniqueFd successor_;       // who waits for the device's sockets
   bool reattaches_ = false;  // the device is there already
   bool serving_ = false;     // a worker has answered a read
@@ -777,7 +733,7 @@ Result<void> supervise(Options options, Link link, Life life, std::optional<Earl
     if (log.fd() >= 0) keep.push_back(log.fd());
     if (auto const ok = leave_caller(std::move(keep)); !ok) return ok;
   }
-  Keeper keeper(std::move(options), std::move(link), life, std::move(earlier), log);
+  MountKeeper keeper(std::move(options), std::move(link), life, std::move(earlier), log);
   return keeper.run();
 }
 

@@ -148,7 +148,7 @@ cold
 check "and after its worker was replaced" same_files
 check "no secret in a record, a log, an argument or an environment" bash -c '
   ! grep -rl oci-secret-4711 /run/erofs_oci /run/tmp/log &&
-  for p in $(pgrep -f erofs.nbd); do
+  for p in $(pgrep -x mount-oci); do
     ! tr "\0" "\n" <"/proc/$p/cmdline" | grep oci-secret-4711 || exit 1
     ! tr "\0" "\n" <"/proc/$p/environ" | grep oci-secret-4711 || exit 1
   done'

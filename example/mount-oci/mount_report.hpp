@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// How a mount is doing, in words for programs.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <sys/types.h>
+
+#include <erofs_oci/fuse/choose_mount.hpp>
+#include <erofs_oci/nbd/relay.hpp>
+
+namespace mount_oci {
+
+/// What the keeper of a mount knows.
+struct MountReport {
+  erofs_oci::MountWay way{};
+  std::string target;  ///< mount point, or empty
+  std::string device;  ///< "/dev/nbd0", or empty
+  pid_t worker = 0;
+  bool worker_alive = false;
+  unsigned restarts = 0;
+  std::string last_error;
+  std::optional<erofs_oci::NbdRelayCounters> reads;  ///< of an NBD device
+  std::size_t in_flight = 0;
+};
+
+/// A JSON object, for `mount-oci status`.
+[[nodiscard]] std::string report_json(MountReport const& report);
+
+/// Prometheus' text format.
+[[nodiscard]] std::string report_metrics(MountReport const& report);
+
+}  // namespace mount_oci
