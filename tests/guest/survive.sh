@@ -21,5 +21,9 @@ mkdir -p "$work"
 "$top/tools/tree_manifest.py" tar "$layer" >"$work/large.jsonl"
 "$tool" index -o oci.store="$work/store" "oci:$work/large:v1" >/dev/null
 "$top/tools/make_layout.py" "$top"/tests/data/oci/{basic,ckpt}.tar.gz "$work/layout" --tag v1 >/dev/null
+mkdir -p "$work/self"
+cp "$tool" "$work/self/mount-oci"
+tar -C "$work/self" -czf "$work/self.tar.gz" mount-oci
+"$top/tools/make_layout.py" "$work/self.tar.gz" "$work/selfish" --tag v1 >/dev/null
 "$here/run.sh" -t "$((400 + 4 * ${1:-40}))" TOOL="$tool" WORK="$work" DATA="$top/tests/data/oci" \
   TOOLS="$top/tools" KILLS="${1:-40}" "$here/survive_inside.sh"

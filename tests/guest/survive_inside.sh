@@ -135,6 +135,17 @@ umount "$MNT"
 check "gc removes its record" bash -c "'$TOOL' gc | grep -x nbd0"
 check "the journal is empty" bash -c '[ -z "$(ls /run/erofs_oci)" ]'
 
+# ---------------------------------------------------------------- the program is on its own mount
+check "mount an image that holds the program" nbd "oci:$WORK/selfish:v1" "$MNT"
+check "that program takes its own mount over" "$MNT/mount-oci" reattach --replace "$MNT"
+for _ in 1 2 3; do
+  cold
+  kill_worker
+done
+cold
+check "it serves itself, whoever dies" cmp "$MNT/mount-oci" "$TOOL"
+check "umount" "$TOOL" umount "$MNT"
+
 # ---------------------------------------------------------------- no secret
 echo 'oci-secret-4711' >password
 close_registry

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import stat
 import subprocess
 import tarfile
@@ -181,18 +182,36 @@ class SurviveTest(ToolTest):
         self.assertEqual(int(fields["CapPrm"], 16) & ~kept, 0)
         subprocess.run(["umount", self.target], check=True)
 
-    def test_metrics(self):
-        socket = os.path.join(self.dir, "metrics")
-        self.mount(f"oci:{self.layout}:v1", "--metrics", socket)
+    def test_a_service_manager_is_told(self):
+        notify = os.path.join(self.dir, "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(notify)
+            manager.settimeout(20)
+            process = subprocess.Popen(
+                [TOOL, "mount", "--foreground", "--attach", "fuse-tree", "--journal", self.journal,
+                 "-o", f"oci.store={self.store},oci.layer=1", f"oci:{self.layout}:v1", self.target],
+                env=os.environ | {"NOTIFY_SOCKET": notify})
+            self.addCleanup(process.kill)
+            self.assertIn(b"READY=1", manager.recv(4096))
+        self.check_files()
         self.kill_worker()
-        done = subprocess.run(["curl", "-sS", "--unix-socket", socket, "http://x/metrics"],
+        self.check_files()
+        process.terminate()
+        self.assertEqual(process.wait(20), 0)
+        self.assertFalse(os.path.ismount(self.target))
+
+    def test_metrics(self):
+        address = os.path.join(self.dir, "metrics")
+        self.mount(f"oci:{self.layout}:v1", "--metrics", address)
+        self.kill_worker()
+        done = subprocess.run(["curl", "-sS", "--unix-socket", address, "http://x/metrics"],
                               capture_output=True, text=True, timeout=20)
         self.assertIn("# TYPE erofs_oci_worker_restarts_total counter\n", done.stdout, done.stderr)
         self.assertRegex(done.stdout, r'erofs_oci_worker_restarts_total\{mount_point="[^"]*/mount",'
                                       r'device="",way="fuse-tree"\} 1\n')
-        self.assertEqual(stat.S_IMODE(os.stat(socket).st_mode), 0o600)
+        self.assertEqual(stat.S_IMODE(os.stat(address).st_mode), 0o600)
         subprocess.run(["umount", self.target], check=True)
-        self.assertTrue(wait_for(lambda: not os.path.exists(socket)))
+        self.assertTrue(wait_for(lambda: not os.path.exists(address)))
         code, said = self.refused("mount", "--attach", "fuse-tree", "--metrics", "0.0.0.0:9",
                                   f"oci:{self.layout}:v1", self.target)
         self.assertIn("not an address of this machine alone", said)
