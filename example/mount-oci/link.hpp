@@ -24,6 +24,7 @@ struct Message {
     connected = 'C',  ///< FUSE is mounted: the target's path, descriptors of /dev/fuse and of the
                       ///< kernel's first request
     sockets = 'K',    ///< a device's sockets, each with a memory file of what is unread of it
+    cached = 'B',     ///< how many bytes the worker holds in memory, in decimal
     trouble = 'T',    ///< a read has failed: why
   };
   Kind kind = Kind::failed;

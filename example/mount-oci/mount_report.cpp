@@ -21,6 +21,8 @@ std::string report_json(MountReport const& report) {
   value["worker_alive"] = report.worker_alive;
   value["restarts"] = report.restarts;
   value["last_error"] = report.last_error;
+  value["cached"] = report.cached;
+  value["complete"] = report.is_complete();
   if (report.reads) {
     value["requests"] = report.reads->requests;
     value["bytes"] = report.reads->bytes;
@@ -43,6 +45,8 @@ std::string report_metrics(MountReport const& report) {
   };
   add("worker_up", "gauge", "Whether a worker lives.", report.worker_alive ? 1 : 0);
   add("worker_restarts_total", "counter", "Workers that were replaced.", report.restarts);
+  add("cached_bytes", "gauge", "Decoded bytes in the worker's memory.", report.cached);
+  add("device_bytes", "gauge", "Bytes of the device.", report.size);
   if (!report.reads) return text;
   add("reads_total", "counter", "Reads of the device.", report.reads->requests);
   add("read_bytes_total", "counter", "Bytes that reads got.", report.reads->bytes);

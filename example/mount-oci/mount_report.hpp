@@ -23,6 +23,12 @@ struct MountReport {
   bool worker_alive = false;
   unsigned restarts = 0;
   std::string last_error;
+  std::uint64_t cached = 0;    ///< bytes of the image that are in the worker's memory
+  std::uint64_t size = 0;      ///< bytes of the device
+  std::uint64_t metadata = 0;  ///< of these, bytes at the front that come from this machine
+
+  /// Whether no read needs the image's own place any more, while the worker lives.
+  [[nodiscard]] bool is_complete() const noexcept { return size != 0 && cached + metadata >= size; }
   std::optional<erofs_oci::NbdRelayCounters> reads;  ///< of an NBD device
   std::size_t in_flight = 0;
 };

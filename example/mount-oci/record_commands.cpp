@@ -154,6 +154,10 @@ std::string status_text(Value const& status) {
             " bytes, " + number(status, "in_flight") + " in flight, " + number(status, "errors") +
             " failed\n";
   }
+  if (status.contains("cached")) {
+    text += "  cached:   " + number(status, "cached") + " of " + number(status, "size") + " bytes" +
+            (status["complete"].get<bool>() ? ", complete" : "") + "\n";
+  }
   auto const error = word(status, "last_error");
   if (!error.empty()) text += "  last error: " + error + "\n";
   auto const problem = word(status, "problem");

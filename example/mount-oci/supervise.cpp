@@ -5,6 +5,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -234,6 +235,7 @@ class MountKeeper {
   Result<SupervisedDaemon> restart() {
     if (device_) device_->drop_reader();
     worker_.reset();
+    cached_ = 0;
     ++restarts_;
     return start_worker();
   }
@@ -307,6 +309,9 @@ class MountKeeper {
         if (!serving_) failure_ = message->error;
         log_.say(serving_ ? Level::error : Level::info, "worker: " + last_error_);
         return;
+      case Message::Kind::cached:
+        cached_ = std::strtoull(message->text.c_str(), nullptr, 10);
+        return;
       case Message::Kind::trouble: last_error_ = message->text; return;
       default: return;
     }
@@ -335,7 +340,7 @@ class MountKeeper {
       return {};
     }
     if (!device_) {
-      auto const zeros_from = std::stoull("0" + message.text);
+      auto const zeros_from = std::strtoull(message.text.c_str(), nullptr, 10);
       if (auto const ok = attach(zeros_from); !ok) return ok;
     }
     auto port = device_->next_reader();
@@ -682,6 +687,9 @@ class MountKeeper {
                        .worker_alive = worker_.has_value(),
                        .restarts = restarts_,
                        .last_error = last_error_,
+                       .cached = cached_,
+                       .size = record_ ? record_->image.device_size : 0,
+                       .metadata = record_ && record_->known ? record_->known->length : 0,
                        .reads = {},
                        .in_flight = 0};
     if (!device_) return report;
@@ -721,6 +729,7 @@ class MountKeeper {
   bool handed_over_ = false;
   unsigned restarts_ = 0;
   std::string last_error_;
+  std::uint64_t cached_ = 0;  // bytes that the worker holds
   std::optional<Error> failure_;
 };
 

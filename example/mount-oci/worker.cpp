@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -111,6 +112,7 @@ class Worker {
     auto port = task_.link.receive();
     if (!port) return fail(port.error());
     if (port->kind != Message::Kind::port) return fail(Errc::protocol, "the supervisor");
+    cached_ = image->device.cached;
     if (by_fuse()) return serve_fuse(std::move(image->device));
     if (port->fds.size() != 2) return fail(Errc::protocol, "the supervisor: no port");
     return serve_nbd(std::move(image->device.source),
@@ -192,7 +194,7 @@ class Worker {
           task_.heartbeat.answered();
           beating = std::jthread([this](std::stop_token const& stop) {
             while (!stop.stop_requested()) {
-              task_.heartbeat.beat();
+              beat();
               std::this_thread::sleep_for(250ms);
             }
           });
@@ -240,12 +242,17 @@ class Worker {
     if (now - last_beat_ < 200ms) return;
     last_beat_ = now;
     task_.heartbeat.beat();
+    if (!cached_ || now - last_count_ < 1s) return;
+    last_count_ = now;
+    task_.link.send({Message::Kind::cached, std::to_string(cached_()), {}, {}});
   }
 
   WorkerTask task_;
   Log& log_;
   std::unique_ptr<Signals> signals_;
   steady_clock::time_point last_beat_{};
+  steady_clock::time_point last_count_{};
+  std::function<std::uint64_t()> cached_{};
 };
 
 }  // namespace

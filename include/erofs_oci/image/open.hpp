@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -20,6 +21,7 @@
 #include <erofs_oci/combinator/slice.hpp>
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/gzip/gzran.hpp>
+#include <erofs_oci/gzip/gzran_pool.hpp>
 #include <erofs_oci/gzip/zinfo.hpp>
 #include <erofs_oci/image/placement.hpp>
 #include <erofs_oci/oci/descriptor.hpp>
@@ -48,6 +50,8 @@ struct DeviceImage {
   AnySource source;
   /// Where the zeros begin that fill up the last block, in bytes; the size if there are none.
   std::uint64_t zeros_from = 0;
+  /// Counts the bytes that are held in memory now, from any thread; empty: nothing is held here.
+  std::function<std::uint64_t()> cached{};
 };
 
 /// Puts the bytes of a mountable device together: `[tarindex]` if there is one, then the blob,
@@ -92,7 +96,8 @@ inline Result<void> check_blob_format(AnySource const& blob, std::string const& 
 }
 
 /// The blob's contents: decompressed through the zinfo, or as they are.
-inline Result<AnySource> open_contents(LayerSources layer, ImageReadOptions const& options) {
+inline Result<AnySource> open_contents(LayerSources layer, ImageReadOptions const& options,
+                                       std::shared_ptr<GzranPool> const& pool) {
   auto const decompressed = layer.zinfo.has_value();
   if (auto const ok = check_blob_format(layer.blob, layer.media_type, decompressed); !ok) {
     return fail(ok.error());
@@ -102,9 +107,7 @@ inline Result<AnySource> open_contents(LayerSources layer, ImageReadOptions cons
     auto index = read_zinfo(*std::move(layer.zinfo));
     if (!index) return fail(std::move(index).error());
     auto decoded = Gzran<AnySource>::make(std::move(layer.blob), *std::move(index),
-                                          {.cache_bytes = options.cache_bytes,
-                                           .deadline = options.deadline,
-                                           .workers = options.connections});
+                                          {.deadline = options.deadline, .pool = pool});
     if (!decoded) return fail(std::move(decoded).error(), name);
     return AnySource(*std::move(decoded));
   }
@@ -193,12 +196,16 @@ inline Result<DeviceImage> open_image(LayerSources layer, ImageReadOptions const
     if (!found) return fail(found.error(), "tarindex " + describe(*tarindex));
     place = *found;
   }
-  auto contents = detail::open_contents(std::move(layer), options);
+  auto const pool =
+      std::make_shared<GzranPool>(options.cache_bytes, std::max(options.connections, 1U));
+  auto const decodes = layer.zinfo.has_value();
+  auto contents = detail::open_contents(std::move(layer), options, pool);
   if (!contents) return fail(std::move(contents).error());
-  if (!tarindex) return detail::open_native(*std::move(contents));
-  auto const name = "tarindex " + describe(*tarindex);
-  auto image = detail::join(*std::move(tarindex), *std::move(contents), *place);
+  auto const name = tarindex ? "tarindex " + describe(*tarindex) : std::string();
+  auto image = tarindex ? detail::join(*std::move(tarindex), *std::move(contents), *place)
+                        : detail::open_native(*std::move(contents));
   if (!image) return fail(std::move(image).error(), name);
+  if (decodes) image->cached = [pool] { return pool->used(); };
   return image;
 }
 

@@ -203,7 +203,8 @@ namespace detail {
   auto const size = metadata.size();
   auto whole = AnySource(Whole(metadata, *std::move(data)));
   auto const end = whole.size();
-  return MergedImage{{std::move(whole), end}, AnySource(metadata), size};
+  auto cached = [pool] { return pool->used(); };
+  return MergedImage{{std::move(whole), end, std::move(cached)}, AnySource(metadata), size};
 }
 
 }  // namespace erofs_oci

@@ -182,6 +182,16 @@ class SurviveTest(ToolTest):
         self.assertEqual(int(fields["CapPrm"], 16) & ~kept, 0)
         subprocess.run(["umount", self.target], check=True)
 
+    def test_status_says_how_much_is_cached(self):
+        self.mount(f"oci:{self.layout}:v1")
+        self.check_files()
+        self.assertTrue(wait_for(lambda: self.status()[0]["cached"] > 0))
+        self.assertIsInstance(self.status()[0]["complete"], bool)
+        done = self.run_tool("status", "--journal", self.journal)
+        self.assertIn(f" on {self.target}\n  image:    oci:{self.layout}\n", done.stdout)
+        self.assertRegex(done.stdout, r"  cached:   [1-9][0-9]* of [0-9]+ bytes")
+        subprocess.run(["umount", self.target], check=True)
+
     def test_a_service_manager_is_told(self):
         notify = os.path.join(self.dir, "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
