@@ -143,6 +143,16 @@ Result<void> note_layers(FoundImage const& found, ImageOptions const& options,
   return {};
 }
 
+/// The store of indexes, or nothing if there is none: then the mount has one of its own.
+std::string usable_store(ImageOptions const& options) {
+  if (options.store == "none") return {};
+  auto const root = options.store.empty() ? erofs_oci::IndexStore::default_path()
+                                          : Result<std::string>(options.store);
+  auto const store =
+      root ? erofs_oci::IndexStore::open(*root) : Result<erofs_oci::IndexStore>(fail(root.error()));
+  return store ? absolute(store->root()).value_or("") : std::string();
+}
+
 Result<erofs_oci::RecordReach> reach_of(ImageOptions const& options) {
   erofs_oci::RecordReach reach;
   reach.insecure = options.insecure;
@@ -154,11 +164,7 @@ Result<erofs_oci::RecordReach> reach_of(ImageOptions const& options) {
   auto ca = absolute(options.ca);
   if (!ca) return fail(std::move(ca).error(), "oci.ca");
   reach.ca = *std::move(ca);
-  if (options.store == "none") return reach;
-  auto root = options.store.empty() ? erofs_oci::IndexStore::default_path()
-                                    : Result<std::string>(options.store);
-  auto store = root ? absolute(*root) : root;
-  if (store) reach.cache_directory = *std::move(store);  // else there is none
+  reach.cache_directory = usable_store(options);
   return reach;
 }
 
