@@ -2,6 +2,8 @@
 #include "mount_journal.hpp"
 
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include <unistd.h>
@@ -18,13 +20,22 @@ Result<std::string> journal_directory(Options const& options) {
   return fail(Errc::unsupported, "journal: XDG_RUNTIME_DIR is not set; see --journal");
 }
 
+Result<std::string> journal_path(Options const& options) {
+  auto const path = journal_directory(options);
+  if (!path) return path;
+  std::error_code error;
+  auto const absolute = std::filesystem::absolute(*path, error);
+  if (error) return fail(error, *path);
+  return absolute.string();
+}
+
 MountJournal MountJournal::begin(Options const& options, std::string const& name, Log const& log) {
   MountJournal result;
   auto const note = [&](Error const& error) {
     auto const asked_for = !options.journal.empty() || ::geteuid() == 0;
     log.say(asked_for ? Level::warning : Level::info, "no record is kept: " + error.message());
   };
-  auto path = journal_directory(options);
+  auto path = journal_path(options);
   if (!path) return note(path.error()), MountJournal();
   auto const journal = erofs_oci::Journal::open(*path);
   if (!journal) return note(journal.error()), MountJournal();

@@ -19,6 +19,10 @@ namespace mount_oci {
 /// @error{Errc::unsupported, neither is known}
 [[nodiscard]] Result<std::string> journal_directory(Options const& options);
 
+/// The same as an absolute path.
+/// @error{as journal_directory() says}
+[[nodiscard]] Result<std::string> journal_path(Options const& options);
+
 /// A mount's record, on disk if there is a place for it.
 class MountJournal {
  public:
@@ -41,7 +45,7 @@ class MountJournal {
   /// Whether anything is written.
   [[nodiscard]] bool keeps() const noexcept { return entry_.has_value(); }
 
-  /// The directory, or empty.
+  /// The directory, absolute, or empty.
   [[nodiscard]] std::string const& directory() const noexcept { return directory_; }
 
   /// The name of the record, or empty.

@@ -28,16 +28,6 @@ using erofs_oci::fail;
 using erofs_oci::fail_errno;
 using erofs_oci::json::Value;
 
-/// The absolute path of the journal.
-Result<std::string> journal_path(Options const& options) {
-  auto const path = journal_directory(options);
-  if (!path) return path;
-  std::error_code error;
-  auto const absolute = std::filesystem::absolute(*path, error);
-  if (error) return fail(error, *path);
-  return absolute.string();
-}
-
 /// The mount that the options name, or all.
 Result<std::vector<NotedMount>> wanted_mounts(Options const& options, std::string const& target) {
   if (target.empty()) return noted_mounts(options);

@@ -105,15 +105,13 @@ class MountKeeper {
 
   Result<void> begin() {
     hide_memory();
+    // The working directory will be another one for the workers to come.
+    auto& password = options_.image.password_file;
+    if (!password.empty()) password = std::filesystem::absolute(password).string();
     auto const ready = earlier_ ? take_over() : prepare();
     if (!ready) return ready;
-    if (!options_.keep.metrics.empty()) {
-      auto metrics =
-          MetricsSocket::listen(options_.keep.metrics, [this] { return report_metrics(report()); });
-      if (!metrics) return fail(std::move(metrics).error());
-      metrics_ = *std::move(metrics);
-    }
-    auto const directory = earlier_ ? earlier_->journal : absolute(journal_.directory());
+    if (auto const ok = open_metrics(); !ok) return ok;
+    auto const& directory = earlier_ ? earlier_->journal : journal_.directory();
     if (!directory.empty()) options_.image.own_store = directory + "/" + id_ + ".index";
     auto daemon = start_worker();
     if (!daemon) return fail(std::move(daemon).error());
@@ -129,6 +127,16 @@ class MountKeeper {
         return fail(Errc::unavailable, "the process that reads the image has ended");
       }
     }
+    if (life_ == Life::daemon && ::chdir("/") != 0) return fail_errno(errno, "/");
+    return {};
+  }
+
+  Result<void> open_metrics() {
+    if (options_.keep.metrics.empty()) return {};
+    auto metrics =
+        MetricsSocket::listen(options_.keep.metrics, [this] { return report_metrics(report()); });
+    if (!metrics) return fail(std::move(metrics).error());
+    metrics_ = *std::move(metrics);
     return {};
   }
 
@@ -170,14 +178,6 @@ class MountKeeper {
     target_ = record_->mount_point;
     options_.keep.dead_timeout = record_->attach.dead_connection_timeout;
     return {};
-  }
-
-  /// Before the working directory changes.
-  static std::string absolute(std::string const& path) {
-    if (path.empty()) return path;
-    std::error_code error;
-    auto const result = std::filesystem::absolute(path, error);
-    return error ? path : result.string();
   }
 
   Result<SupervisedDaemon> start_worker() {

@@ -2,6 +2,7 @@
 #include "worker.hpp"
 
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -34,6 +35,7 @@ namespace {
 
 using erofs_oci::AnySource;
 using erofs_oci::fail;
+using erofs_oci::fail_errno;
 using erofs_oci::MountWay;
 using erofs_oci::nbd::Wakeup;
 using std::chrono::steady_clock;
@@ -108,6 +110,7 @@ class Worker {
     signals_ = std::make_unique<Signals>(*std::move(signals));
     auto image = open();
     if (!image) return fail(std::move(image).error());
+    if (::chdir("/") != 0) return fail_errno(errno, "/");  // keeps nobody's directory busy
     if (auto const ok = tell_opened(*image); !ok) return ok;
     auto port = task_.link.receive();
     if (!port) return fail(port.error());

@@ -46,9 +46,9 @@ class SurviveTest(ToolTest):
     def run_tool(self, *arguments, **options):
         return subprocess.run([TOOL, *arguments], capture_output=True, text=True, timeout=60, **options)
 
-    def mount(self, image, *options, words="", way="fuse-tree"):
+    def mount(self, image, *options, words="", way="fuse-tree", **more):
         done = self.run_tool("mount", "--attach", way, "--journal", self.journal, *options, "-o",
-                             f"oci.store={self.store},oci.layer=1{words}", image, self.target)
+                             f"oci.store={self.store},oci.layer=1{words}", image, self.target, **more)
         self.assertEqual(done.returncode, 0, done.stderr)
 
     def status(self):
@@ -113,8 +113,11 @@ class SurviveTest(ToolTest):
     def test_a_moved_tag_and_a_changed_password_change_nothing(self):
         secret = self.secret()
         host = self.registry("--username", "me", "--password-file", secret)
-        self.mount(f"{host}/app:v1",
-                   words=f",oci.insecure,oci.username=me,oci.password_file={secret}")
+        relative = os.path.basename(secret)
+        self.mount(f"{host}/app:v1", cwd=self.dir,
+                   words=f",oci.insecure,oci.username=me,oci.password_file={relative}")
+        for process in (self.status()[0]["supervisor"], self.status()[0]["worker"]):
+            self.assertEqual(os.readlink(f"/proc/{process}/cwd"), "/")
         self.server.end()
         self.secret("another one")
         empty = os.path.join(self.dir, "moved")
