@@ -192,6 +192,26 @@ TEST_CASE("choose_mount takes the way that is asked for, or none", "[fuse][choos
   CHECK(shut.result().error().context == "cannot mount here: netlink: no nbd in this kernel");
 }
 
+TEST_CASE("choose_among leaves the ways alone that are not wanted", "[fuse][choose]") {
+  std::vector const by_nbd{MountWay::netlink, MountWay::ioctl};
+  std::vector const by_fuse{MountWay::fuse_file, MountWay::fuse_tree};
+  auto const without_nbd = but([](auto& h) { h.nbd = absent; });
+
+  CHECK(choose_among(by_nbd, full()).way == MountWay::netlink);
+  CHECK(choose_among(by_nbd, but([](auto& h) { h.nbd_netlink = false; })).way == MountWay::ioctl);
+  auto const shut = choose_among(by_nbd, without_nbd).result();
+  REQUIRE_FALSE(shut.has_value());
+  CHECK(shut.error().context ==
+        "cannot mount here: netlink: no nbd in this kernel; ioctl: no nbd in this kernel");
+
+  auto const open = choose_among(by_fuse, without_nbd);
+  CHECK(open.way == MountWay::fuse_file);
+  CHECK_FALSE(open.asked_for);
+  CHECK(open.passed_over().empty());
+  CHECK(choose_among(by_fuse, but([](auto& h) { h.may_mount = false; })).way ==
+        MountWay::fuse_tree);
+}
+
 TEST_CASE("choose_mount knows what older kernels read", "[fuse][choose]") {
   auto const way = [](KernelVersion kernel, ImageNeeds image) {
     return choose_mount(but([&](auto& h) { h.kernel = kernel; }), {}, image).way;
