@@ -92,7 +92,7 @@ OPTIONS
   --foreground          serve in this process until the mount is gone; tells systemd when ready;
                         SIGTERM unmounts
   -f, --fake            open and check the image, but attach and mount nothing
-  -N, --namespace NS    mount in the mount namespace of a process id or a path
+  -N, --namespace NS    mount in the mount namespace of a process id or a path; by netlink or ioctl only
   -n, -s                accepted and ignored
   -u, --unmount         as `mount-oci umount`
   --disconnect DEVICE   as `mount-oci disconnect`

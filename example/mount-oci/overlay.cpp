@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <erofs_oci/core/text_file.hpp>
 #include <erofs_oci/fuse/host_support.hpp>
 #include <erofs_oci/fuse/mount.hpp>
 #include <erofs_oci/fuse/privilege.hpp>
@@ -45,11 +46,20 @@ Result<void> make_directory(std::string const& path) {
   return fail_errno(number, "--writable: " + path);
 }
 
+/// Two overlays over one directory would spoil it, and the kernel only warns in its log.
+Result<void> check_unused(std::string const& directory) {
+  auto const mounts = erofs_oci::read_text_file("/proc/self/mounts");
+  auto const text = decode_octal(mounts.value_or(""));
+  if (text.find(",upperdir=" + directory + "/upper,") == std::string::npos) return {};
+  return fail_errno(EBUSY, "--writable: " + directory + " keeps the changes of another mount");
+}
+
 /// DIR, DIR/upper and DIR/work; yields DIR's absolute path.
 Result<std::string> make_changes(std::string const& directory) {
   if (auto ok = make_directory(directory); !ok) return fail(ok.error());
   auto path = real_path(directory);
   if (!path) return path;
+  if (auto ok = check_unused(*path); !ok) return fail(ok.error());
   for (auto const* name : {"/upper", "/work"}) {
     if (auto ok = make_directory(*path + name); !ok) return fail(ok.error());
   }
@@ -88,8 +98,6 @@ Error explain(int number, int context, std::string const& target, std::string co
   if (number == EINVAL || number == EOPNOTSUPP) {
     text += "; changes are kept in " + changes + ", which is on " + file_system_of(changes) +
             ": ext4, xfs, btrfs and tmpfs are suitable, network and overlay file systems are not";
-  } else if (number == EBUSY) {
-    text += "; another overlay keeps its changes in " + changes;
   }
   return {std::error_code(number, std::system_category()), std::move(text), {}};
 }

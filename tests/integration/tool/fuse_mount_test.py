@@ -443,6 +443,17 @@ class WritableTest(MountTest):
         self.assertTrue(wait_for(lambda: not entries(self.mnt)))
         self.assert_gone()
 
+    def test_one_directory_for_two_mounts(self):
+        changes = os.path.join(self.dir, "my changes")
+        self.mount(f"--writable={changes}")
+        second = os.path.join(self.dir, "second")
+        os.mkdir(second)
+        done = self.run_tool("mount", f"--writable={changes}", self.image, second)
+        self.assertEqual(done.returncode, 32)
+        self.assertIn("keeps the changes of another mount", done.stderr)
+        self.assertEqual(entries(second), [])
+        self.umount()
+
     def test_a_directory_on_an_unsuitable_file_system(self):
         self.mount("--writable")
         inner = os.path.join(self.dir, "inner")
