@@ -448,11 +448,11 @@ class MountKeeper {
   }
 
   void on_first_service() {
+    lock_memory(log_);  // before anything waits for us: this program may lie on the mount
     if (replaces()) {
       if (auto const ok = take_sockets(); !ok) return check(ok);
     }
     serving_ = true;
-    lock_memory(log_);
     if (reattaches_) return settle();
     mounter_.send({Message::Kind::device, device_->path(), {}, {}});
   }
