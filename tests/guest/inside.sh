@@ -21,7 +21,8 @@ traces() {
   grep -lF -f /run/tmp/tool /proc/[0-9]*/cmdline 2>/dev/null | sed "s/^/process /"
   grep . /sys/block/nbd*/size | grep -v ':0$'
   grep . /sys/block/nbd*/pid 2>/dev/null
-  find /run /mnt -xdev ! -path '/run/tmp*' ! -path '/run/registry*' ! -path /run/mount  # mount(8)'s own
+  find /run /mnt -xdev ! -path '/run/tmp*' ! -path '/run/registry*' \
+    ! -path /run/mount ! -path /run/erofs_oci  # mount(8)'s own, and our own, empty
 }
 remember_traces() {
   echo "$TOOL" >/run/tmp/tool  # not an argument of grep, which would find itself

@@ -144,6 +144,7 @@ for _ in 1 2 3; do
 done
 cold
 check "it serves itself, whoever dies" cmp "$MNT/mount-oci" "$TOOL"
+check "another one takes over, or it would keep its own mount busy" "$TOOL" reattach --replace "$MNT"
 check "umount" "$TOOL" umount "$MNT"
 
 # ---------------------------------------------------------------- no secret
