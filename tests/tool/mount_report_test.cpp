@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mount_report.hpp"  // first: proves that the header stands alone
+
+#include <catch2/catch.hpp>
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/oci/json.hpp>
+
+#include "metrics.hpp"
+
+namespace mount_oci {
+namespace {
+
+TEST_CASE("A metric's labels are quoted", "[tool][metrics]") {
+  CHECK(metric_text("reads_total", "counter", "Reads.", {{"a", "b\"c\\d\ne"}, {"f", ""}}, 7) ==
+        "# HELP erofs_oci_reads_total Reads.\n"
+        "# TYPE erofs_oci_reads_total counter\n"
+        "erofs_oci_reads_total{a=\"b\\\"c\\\\d\\ne\",f=\"\"} 7\n");
+}
+
+TEST_CASE("Metrics are served to this machine alone", "[tool][metrics]") {
+  auto const address = GENERATE("0.0.0.0:9000", "192.168.1.1:9000", "[::]:9000", "example.com:80",
+                                "9000", "relative/path");
+  auto const socket = MetricsSocket::listen(address, [] { return std::string(); });
+  REQUIRE_FALSE(socket);
+  CHECK(socket.error().code == Errc::invalid_argument);
+}
+
+TEST_CASE("A report is the same in both forms", "[tool][report]") {
+  MountReport report;
+  report.way = erofs_oci::MountWay::netlink;
+  report.target = "/mnt/\xff";  // no UTF-8
+  report.device = "/dev/nbd3";
+  report.restarts = 2;
+  report.last_error = "offset 5: \xff";
+  report.cached = 100;
+  report.size = 300;
+  report.metadata = 199;
+  report.reads = erofs_oci::NbdRelayCounters{10, 2000, 1, 3};
+  report.in_flight = 4;
+  CHECK_FALSE(report.is_complete());
+  report.metadata = 200;
+  CHECK(report.is_complete());
+
+  auto const json = erofs_oci::json::parse(erofs_oci::as_bytes(report_json(report)), "report");
+  REQUIRE(json);
+  CHECK((*json)["way"] == "netlink");
+  CHECK((*json)["restarts"] == 2);
+  CHECK((*json)["requests"] == 10);
+  CHECK((*json)["bytes"] == 2000);
+  CHECK((*json)["errors"] == 1);
+  CHECK((*json)["taken_over"] == 3);
+  CHECK((*json)["in_flight"] == 4);
+  CHECK((*json)["complete"] == true);
+
+  auto const text = report_metrics(report);
+  CHECK(text.find("erofs_oci_read_errors_total{mount_point=\"/mnt/\xff\",device=\"/dev/nbd3\","
+                  "way=\"netlink\"} 1\n") != std::string::npos);
+  CHECK(text.find("erofs_oci_reads_in_flight{") != std::string::npos);
+
+  report.reads.reset();
+  CHECK(report_metrics(report).find("reads_total") == std::string::npos);
+  CHECK_FALSE(erofs_oci::json::parse(erofs_oci::as_bytes(report_json(report)), "report")
+                  ->contains("requests"));
+}
+
+}  // namespace
+}  // namespace mount_oci
