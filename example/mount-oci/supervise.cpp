@@ -28,6 +28,7 @@
 
 #include <erofs_oci/fuse/choose_mount.hpp>
 #include <erofs_oci/fuse/mount.hpp>
+#include <erofs_oci/nbd/device.hpp>
 #include <erofs_oci/recovery/journal.hpp>
 #include <erofs_oci/recovery/record.hpp>
 #include <erofs_oci/recovery/supervisor.hpp>
@@ -633,16 +634,24 @@ class MountKeeper {
   /// Removes what was written about the mount, if the kernel has it no more.
   void clean_up() {
     if (handed_over_) return;
-    auto gone = true;
-    if (device_) {
-      device_->detach();
-      for (int i = 0; i < 200 && device_->is_connected(); ++i) std::this_thread::sleep_for(10ms);
-      gone = !device_->is_connected();
-    }
-    if (!gone) return log_.say(Level::warning, device_->path() + " is still connected");
+    if (device_ && !end_device()) return;
     remove_index();
     control_ = ControlSocket();
     journal_.remove(log_);
+  }
+
+  /// Whether the kernel lets go of the device.
+  [[nodiscard]] bool end_device() {
+    auto const path = device_->path();
+    auto const index = device_->index();
+    device_->detach();
+    device_.reset();  // a device that was set up by ioctl(2) is held by who did it
+    for (int i = 0; i < 200; ++i) {
+      if (!erofs_oci::nbd_attribute(index, "pid")) return true;
+      std::this_thread::sleep_for(10ms);
+    }
+    log_.say(Level::warning, path + " is still connected");
+    return false;
   }
 
   void remove_index() const {
