@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon_socket.hpp"
 
+#include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include <poll.h>
@@ -41,10 +44,15 @@ UniqueFd make_socket() {
 DaemonSocket DaemonSocket::listen(dev_t device) {
   Name const name(device);
   auto fd = make_socket();
-  // Connections are never accepted: that they end when we do is all that they are for.
-  if (!fd || ::bind(fd.get(), name.get(), name.length) != 0 || ::listen(fd.get(), 64) != 0) {
-    return {};
+  if (!fd) return {};
+  // The kernel gives a device number away again before its last daemon has quite ended.
+  constexpr int tries = 50;
+  for (int i = 1; ::bind(fd.get(), name.get(), name.length) != 0; ++i) {
+    if (errno != EADDRINUSE || i == tries) return {};
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
+  // Connections are never accepted: that they end when we do is all that they are for.
+  if (::listen(fd.get(), 64) != 0) return {};
   return DaemonSocket(std::move(fd));
 }
 
