@@ -134,8 +134,9 @@ std::string status_text(Value const& status) {
   if (!target.empty()) text += " on " + target;
   text += "\n  image:    " + word(status, "image") + "\n  served:   ";
   if (!status["served"].get<bool>()) {
-    text += status["connected"].get<bool>() ? "no; `mount-oci reattach` helps" : "no, and gone";
-    return text + "\n";
+    if (!status["connected"].get<bool>()) return text + "no, and gone\n";
+    return text + (device.empty() ? "no; `mount-oci umount " + target + "` takes it away\n"
+                                  : "no; `mount-oci reattach " + device + "` serves it again\n");
   }
   text += "by process " + number(status, "worker") + ", kept by " + number(status, "supervisor") +
           ", " + word(status, "way") + ", replaced " + number(status, "restarts") + " times\n";

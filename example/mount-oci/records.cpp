@@ -32,6 +32,13 @@ NotedMount read_noted(erofs_oci::Journal const& journal, std::string name) {
   return noted;
 }
 
+/// Whether a FUSE mount is still at its place: who serves it may have died.
+bool is_mounted(std::string const& name, std::string const& target) {
+  auto const table = read_mount_table();
+  auto const entry = table ? find_target(*table, target) : std::nullopt;
+  return entry && name == "fuse" + std::to_string(entry->device);
+}
+
 /// Whether the record is of that device or mount point.
 bool is_of(NotedMount const& noted, std::optional<std::uint32_t> index, std::string const& path) {
   if (!noted.record) return index && noted.name == "nbd" + std::to_string(*index);
@@ -49,7 +56,7 @@ bool NotedMount::is_connected() const {
     auto const backend = erofs_oci::nbd_attribute(*attach.index, "backend");
     return !backend || *backend == attach.backend;  // old kernels show none
   }
-  return held;
+  return held || is_mounted(name, record->mount_point);
 }
 
 std::string NotedMount::device() const {

@@ -245,8 +245,12 @@ class SurviveTest(ToolTest):
         status = self.status()[0]
         os.kill(status["supervisor"], signal.SIGKILL)
         os.kill(status["worker"], signal.SIGKILL)
-        subprocess.run(["umount", "-l", self.target], check=True)
         self.assertTrue(wait_for(lambda: not self.status()[0]["served"]))
+        done = self.run_tool("status", "--journal", self.journal)
+        self.assertIn(f"served:   no; `mount-oci umount {self.target}` takes it away\n", done.stdout)
+        self.assertEqual(self.run_tool("gc", "--journal", self.journal).stdout, "")
+        done = self.run_tool("umount", self.target)
+        self.assertEqual(done.returncode, 0, done.stderr)
         code, said = self.refused("reattach", "--journal", self.journal, self.target)
         self.assertIn("ends with its daemon", said)
         done = self.run_tool("gc", "--journal", self.journal)
