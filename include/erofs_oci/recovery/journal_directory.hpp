@@ -42,6 +42,13 @@ class JournalDirectory {
   [[nodiscard]] static Result<JournalDirectory> open(std::string path) {
     while (path.size() > 1 && path.back() == '/') path.pop_back();  // or a link would be followed
     if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return fail_errno(errno, path);
+    return open_existing(std::move(path));
+  }
+
+  /// Opens the directory if it is there, as when another tool keeps it.
+  /// @error{as open(), as there; ENOENT}
+  [[nodiscard]] static Result<JournalDirectory> open_existing(std::string path) {
+    while (path.size() > 1 && path.back() == '/') path.pop_back();
     auto fd = open_read(path, O_DIRECTORY | O_NOFOLLOW);
     if (!fd) return fail(std::move(fd).error());
     struct stat status{};

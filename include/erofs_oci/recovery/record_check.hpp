@@ -183,8 +183,11 @@ inline Objection check_credentials(CredentialSource const& credentials) {
 
 inline Objection check_attach(RecordAttach const& attach) {
   using enum RecordFrontEnd;
-  if (!attach.backend.empty() && !is_plain_name(attach.backend)) {
-    return "attach.backend: not a plain name";
+  // What another tool has set up keeps the path that it was given.
+  auto const taken_over = attach.front_end == netlink && attach.index.has_value();
+  if (!attach.backend.empty() && !is_plain_name(attach.backend) &&
+      !(taken_over && is_absolute_path(attach.backend))) {
+    return "attach.backend: not a plain name, nor the path of a device of another tool";
   }
   switch (attach.front_end) {
     case netlink:

@@ -120,8 +120,10 @@ enum class RecordFrontEnd : std::uint8_t {
 /// How the image is attached.
 struct RecordAttach {
   RecordFrontEnd front_end = RecordFrontEnd::netlink;
-  std::optional<std::uint32_t> index{};     ///< N of nbdN; empty before the kernel has chosen
-  std::string backend{};                    ///< identifier that the kernel keeps: a plain name
+  std::optional<std::uint32_t> index{};  ///< N of nbdN; empty before the kernel has chosen
+  /// Identifier that the kernel keeps: a plain name; of a device that another tool has set up, the
+  /// absolute path that this tool gave it.
+  std::string backend{};
   std::string address{};                    ///< absolute path or `HOST:PORT`, for sockets
   std::uint32_t sockets = 1;                ///< that the kernel gets; as many at a takeover, > 0
   std::chrono::seconds request_timeout{0};  ///< 0: never

@@ -130,6 +130,20 @@ TEST_CASE("A directory that others could write to is refused", "[recovery][journ
   }
 }
 
+TEST_CASE("A directory that another tool keeps is not made", "[recovery][journal]") {
+  TemporaryDirectory const directory;
+  auto const path = directory / "theirs";
+
+  auto const none = JournalDirectory::open_existing(path);
+  CHECK(none.error().code == std::errc::no_such_file_or_directory);
+  CHECK_FALSE(fs::exists(path));
+
+  REQUIRE(::mkdir(path.c_str(), 0700) == 0);
+  CHECK(JournalDirectory::open_existing(path + "/").has_value());
+  REQUIRE(::chmod(path.c_str(), 0755) == 0);
+  CHECK(JournalDirectory::open_existing(path).error().code == std::errc::permission_denied);
+}
+
 TEST_CASE("A record that others could have written is not read", "[recovery][journal][error]") {
   TemporaryDirectory const directory;
   auto const journal = open(directory);

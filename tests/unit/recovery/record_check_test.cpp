@@ -71,7 +71,13 @@ TEST_CASE("What no daemon could have meant is refused by its field's name",
       {"credentials.where",
        [](Record& r) { r.credentials = {CredentialSource::Kind::helper, "../x", {}}; }},
       {"credentials.username", [](Record& r) { r.credentials.username = "me"; }},
-      {"attach.backend", [](Record& r) { r.attach.backend = "/run/erofsmount/nbd/mountnbd_x"; }},
+      {"attach.backend", [](Record& r) { r.attach.backend = "erofsmount/nbd/mountnbd_x"; }},
+      {"attach.backend", [](Record& r) { r.attach.backend = "/run/erofsmount/../mountnbd_x"; }},
+      {"attach.backend",
+       [](Record& r) {
+         r.attach.backend = "/run/erofsmount/nbd/mountnbd_x";
+         r.attach.index.reset();
+       }},
       {"attach.index",
        [](Record& r) {
          r.attach.index.reset();
@@ -128,6 +134,18 @@ TEST_CASE("Plain names are those that no path and no option can be", "[recovery]
   CHECK(is_plain_name(std::string(64, 'a')));
   CHECK_FALSE(is_plain_name(std::string(65, 'a')));
   CHECK_FALSE(is_plain_name(std::string_view("nbd0\0", 5)));
+}
+
+TEST_CASE("A device that was taken over keeps the identifier of its first tool",
+          "[recovery][record_check]") {
+  auto record = some_record();
+  record.attach.front_end = RecordFrontEnd::netlink;
+  record.attach.index = 3;
+  record.attach.backend = "/var/run/erofsmount/nbd/mountnbd_aB3xY9";
+  CHECK(check(record).has_value());
+
+  record.attach.front_end = RecordFrontEnd::ioctl;  // such a device has none
+  CHECK_FALSE(check(record).has_value());
 }
 
 }  // namespace

@@ -190,6 +190,9 @@ inline RecordAttach any_attach() {
   if (attach.front_end == ioctl || (device && attach.backend.empty())) {
     attach.index = *rc::gen::inRange(0U, 1000U);
   }
+  if (attach.front_end == netlink && attach.index && *rc::gen::arbitrary<bool>()) {
+    attach.backend = *any_path();
+  }
   if (attach.front_end == unix_socket) attach.address = *any_path();
   if (attach.front_end == tcp) attach.address = "127.0.0.1:10809";
   attach.sockets = *rc::gen::inRange(1U, 9U);
