@@ -23,6 +23,13 @@ namespace mount_oci {
 /// @error{as journal_directory() says}
 [[nodiscard]] Result<std::string> journal_path(Options const& options);
 
+/// Where the indexes of one mount are that are in no store.
+/// @param backend  identifier of the mount; of another tool's path, its last component counts
+[[nodiscard]] inline std::string index_directory(std::string const& journal,
+                                                 std::string const& backend) {
+  return journal + "/" + backend.substr(backend.rfind('/') + 1) + ".index";
+}
+
 /// A mount's record, on disk if there is a place for it.
 class MountJournal {
  public:

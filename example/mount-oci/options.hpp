@@ -55,6 +55,14 @@ enum class SociUse {
             ///< a false index there could as well move the tag
 };
 
+/// A device that mount.erofs has set up, and that is served on in its place.
+struct ForeignDevice {
+  std::uint32_t index = 0;  ///< N of nbdN
+  std::string backend;      ///< what the kernel wants to hear before it takes new sockets
+  std::string mount_point;  ///< absolute, where the device's file system can be seen
+  std::string note;         ///< for the user, once the device is served
+};
+
 /// Which image to open and how to reach it. Paths are as the user gave them.
 struct ImageOptions {
   std::string image;                   ///< reference, `oci:DIR[:TAG]`, `file:PATH` or a path
@@ -72,6 +80,8 @@ struct ImageOptions {
   std::string store;                ///< directory of indexes, `none`, or empty for the usual one
   /// Directory for indexes that go with this mount and are not kept in the store; empty: none.
   std::string own_store;
+  /// The image must be the one that is mounted from there; empty: any image will do.
+  std::optional<ForeignDevice> in_place_of;
   std::string ca;                    ///< path of a PEM bundle of more trusted authorities, or empty
   std::vector<std::string> mirrors;  ///< registries to ask when the image's own fails
   bool insecure = false;             ///< plain http

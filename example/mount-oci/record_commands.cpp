@@ -6,20 +6,24 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/nbd/device.hpp>
 #include <erofs_oci/oci/json.hpp>
 
 #include "commands.hpp"
 #include "control.hpp"
 #include "link.hpp"
 #include "mount_journal.hpp"
+#include "mount_table.hpp"
 #include "output.hpp"
 #include "records.hpp"
 #include "supervise.hpp"
+#include "upstream_mount.hpp"
 
 namespace mount_oci {
 namespace {
@@ -65,13 +69,9 @@ Result<void> wait_for_service(Link const& link) {
   return {};
 }
 
-Result<void> reattach(NotedMount const& noted, Options const& options, Log& log) {
-  auto const directory = journal_path(options);
-  if (!directory) return fail(directory.error());
-  if (!noted.record) return fail(Errc::corrupt, noted.name + ": " + noted.problem);
+Result<void> go_on(EarlierMount earlier, Options const& options, Log& log) {
   auto links = Link::make();
   if (!links) return fail(std::move(links).error());
-  EarlierMount earlier{*directory, noted.name, options.record.replace && noted.held};
   if (options.mount.foreground) {
     return supervise(options, std::move(links->first), Life::foreground, std::move(earlier), log);
   }
@@ -87,6 +87,67 @@ Result<void> reattach(NotedMount const& noted, Options const& options, Log& log)
   auto done = wait_for_service(links->second);
   if (!done) ::waitpid(child, nullptr, 0);
   return done;
+}
+
+Result<void> reattach(NotedMount const& noted, Options const& options, Log& log) {
+  auto const directory = journal_path(options);
+  if (!directory) return fail(directory.error());
+  if (!noted.record) return fail(Errc::corrupt, noted.name + ": " + noted.problem);
+  return go_on({*directory, noted.name, options.record.replace && noted.held}, options, log);
+}
+
+// ---------------------------------------------------------------- what mount.erofs has left
+
+/// Where a device's file system can be seen: at the path that was named, if it is there.
+std::optional<std::string> seen_at(std::vector<MountEntry> const& table, std::uint32_t index,
+                                   std::string const& preferred) {
+  std::optional<std::string> found;
+  for (auto const& entry : table) {
+    if (nbd_index_of(entry.device) != index) continue;
+    auto const top = find_target(table, entry.target);
+    if (top && top->device != entry.device) continue;  // another one covers it
+    if (!found || entry.target == preferred) found = entry.target;
+  }
+  return found;
+}
+
+std::string note_on(UpstreamMount const& mount) {
+  auto const device = erofs_oci::nbd_device_path(mount.index);
+  auto note = device + " is served in place of mount.erofs, whose record " + mount.path +
+              " is of no use any more: remove it";
+  if (mount.record.had_credentials) note += "; it holds a user name and a password";
+  return note;
+}
+
+/// Goes on with a device of mount.erofs, whose record becomes one of ours.
+Result<void> import_mount(UpstreamMount const& mount, Options const& options, Log& log) {
+  auto const directory = journal_path(options);
+  if (!directory) return fail(directory.error());
+  auto image = options_of(mount.record, options.image);
+  if (!image) return fail(std::move(image).error(), mount.path);
+  auto const table = read_mount_table();
+  if (!table) return fail(table.error());
+  auto const& target = options.record.target;
+  auto const place = seen_at(*table, mount.index, real_path(target).value_or(target));
+  if (!place) {
+    return fail(Errc::unsupported,
+                erofs_oci::nbd_device_path(mount.index) +
+                    ": not mounted where this process can see it, so that nothing shows what was "
+                    "mounted; see nsenter(1)");
+  }
+  auto changed = options;
+  changed.image = *std::move(image);
+  changed.image.in_place_of = {mount.index, mount.backend, *place, note_on(mount)};
+  auto done = go_on({*directory, "nbd" + std::to_string(mount.index), false}, changed, log);
+  if (!done) return fail(std::move(done).error(), mount.path);
+  return {};
+}
+
+/// The device of mount.erofs that a target means, if it is one.
+Result<std::optional<UpstreamMount>> upstream_mount(std::string const& target) {
+  auto const index = target.empty() ? std::nullopt : nbd_index_of_target(target);
+  if (!index) return std::optional<UpstreamMount>();
+  return find_upstream_mount(*index);
 }
 
 // ---------------------------------------------------------------- status
@@ -160,6 +221,11 @@ std::string status_text(Value const& status) {
 
 Result<void> run_reattach(Options const& options, Log& log) {
   auto const mounts = wanted_mounts(options, options.record.target);
+  if (!mounts && mounts.error().code == Errc::not_found) {
+    auto const other = upstream_mount(options.record.target);
+    if (!other) return fail(other.error());
+    if (*other) return import_mount(**other, options, log);
+  }
   if (!mounts) return fail(mounts.error());
   auto const all = options.record.target.empty();
   return for_each_mount(*mounts, log, [&](NotedMount const& noted) -> Result<void> {
@@ -199,11 +265,13 @@ Result<void> run_gc(Options const& options, Log& log) {
     noted.name = name;
     if (record != nullptr) noted.record = *record;
     auto const connected = noted.is_connected();
-    if (!connected && record != nullptr) indexes.push_back(record->attach.backend + ".index");
+    if (!connected && record != nullptr) {
+      indexes.push_back(index_directory(*directory, record->attach.backend));
+    }
     return connected;
   });
   if (!removed) return fail(removed.error());
-  for (auto const& index : indexes) std::filesystem::remove_all(*directory + "/" + index, ignored);
+  for (auto const& index : indexes) std::filesystem::remove_all(index, ignored);
   for (auto const& name : *removed) {
     std::filesystem::remove(control_path(*directory, name), ignored);
     std::printf("%s\n", name.c_str());

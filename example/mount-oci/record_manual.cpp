@@ -53,12 +53,29 @@ DESCRIPTION
 
   TARGET is a mount point or an NBD device.
 
+MOUNTS OF MOUNT.EROFS
+  TARGET may also be a device that mount.erofs of erofs-utils has set up and mounted, and whose daemon
+  has died. Its record in /run/erofsmount/nbd is found by what the kernel keeps for the device; it
+  must belong to root, be open to nobody else and be no symbolic link. The image is opened as `mount`
+  would open it, and served only if it is what is mounted: an EROFS image, or a layer with its
+  tarindex, that has the device's size, as far as mount.erofs has set one, and the block size, the
+  numbers of blocks and inodes and the UUID (Linux 6.10) of the mounted file system, which must be
+  where this process can see it. A tag that has moved to another image is refused by that. From then
+  on the mount is like any other here, and the old record can be removed: nothing reads, writes or
+  removes it any more.
+
+  A record does not say how a registry is reached; say it with -o: oci.insecure, oci.ca, oci.mirror.
+  A password in it is not used; give it in one of the usual ways. A record by number of layer names
+  no tarindex; if there was one, give it: oci.tarindex, oci.zinfo. Refused are objects of S3, and
+  devices whose daemon lives, with --replace, too.
+
 OPTIONS
-  -a, --all            all mounts that wait
+  -a, --all            all mounts that wait; none of mount.erofs
   --replace            also in place of a daemon that lives, such as one of an older version: it
                        answers what it was asked and then hands the device over; no read fails or is
                        done twice
-  -o, --options LIST   oci.username and oci.password_file, if the password was given by hand
+  -o, --options LIST   oci.username and oci.password_file, if the password was given by hand; for
+                       mounts of mount.erofs also how the image is reached, see above
   --foreground         serve in this process; tells systemd when ready
   --journal DIR        where mounts are written down, see `mount-oci mount --help`
 

@@ -77,6 +77,16 @@ std::string NotedMount::image() const {
   return image.registry + "/" + image.repository + tag + digest;
 }
 
+std::optional<std::uint32_t> nbd_index_of_target(std::string const& target) {
+  // Not opened: who opens a device whose daemon is dead may hang.
+  if (auto const device = block_device(target)) {
+    if (auto const index = nbd_index_of(*device)) return index;
+  }
+  auto const table = read_mount_table();
+  auto const entry = table ? find_target(*table, real_path(target).value_or(target)) : std::nullopt;
+  return entry ? nbd_index_of(entry->device) : std::nullopt;
+}
+
 Result<std::vector<NotedMount>> noted_mounts(Options const& options) {
   auto const path = journal_directory(options);
   if (!path) return fail(path.error());
@@ -94,16 +104,8 @@ Result<std::vector<NotedMount>> noted_mounts(Options const& options) {
 Result<NotedMount> noted_mount(Options const& options, std::string const& target) {
   auto all = noted_mounts(options);
   if (!all) return fail(std::move(all).error());
-  // Not opened: who opens a device whose daemon is dead may hang.
-  auto const device = block_device(target);
-  auto index = device ? nbd_index_of(*device) : std::nullopt;
-  auto path = target;
-  if (!index) {
-    if (auto const real = real_path(target)) path = *real;
-    auto const table = read_mount_table();
-    auto const entry = table ? find_target(*table, path) : std::nullopt;
-    if (entry) index = nbd_index_of(entry->device);
-  }
+  auto const index = nbd_index_of_target(target);
+  auto const path = real_path(target).value_or(target);
   for (auto& noted : *all) {
     if (is_of(noted, index, path)) return std::move(noted);
   }

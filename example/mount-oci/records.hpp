@@ -3,6 +3,7 @@
 /// The mounts that are written down.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,6 +32,9 @@ struct NotedMount {
   /// The image, as a user would name it.
   [[nodiscard]] std::string image() const;
 };
+
+/// The number of the NBD device that a mount point or device means, or nothing. Opens neither.
+[[nodiscard]] std::optional<std::uint32_t> nbd_index_of_target(std::string const& target);
 
 /// All that are written down, sorted by name; none if there is no journal.
 /// @error{as erofs_oci::Journal says}

@@ -20,6 +20,8 @@
 
 #include "find_image.hpp"
 #include "image.hpp"
+#include "same_image.hpp"
+#include "upstream_mount.hpp"
 
 namespace mount_oci {
 namespace {
@@ -224,6 +226,25 @@ Result<OwnIndex> open_index(erofs_oci::RecordImage const& image) {
   return OwnIndex{*std::move(tarindex), *std::move(zinfo)};
 }
 
+/// What mount.erofs mounts has its metadata in the blob or in a tarindex, and no other index will
+/// do.
+Result<void> check_whole(FoundImage const& found, OwnIndex const& index) {
+  if (!index.empty()) return {};
+  auto const native = is_native(found);
+  if (!native) return fail(native.error());
+  if (*native) return {};
+  return fail(Errc::unsupported,
+              found.name +
+                  ": no EROFS image; if it was mounted with a tarindex, which such a "
+                  "record does not name, give it: -o oci.tarindex=PATH,oci.zinfo=PATH");
+}
+
+/// In place of a device's first daemon: nothing but what is mounted from it.
+Result<AnySource> in_place_of(ForeignDevice const& device, AnySource image) {
+  if (auto const ok = check_same_image(device, image); !ok) return fail(ok.error());
+  return pad_for_upstream(std::move(image));
+}
+
 }  // namespace
 
 Result<ServedImage> serve_first(ImageOptions const& options, Log const& log,
@@ -232,10 +253,18 @@ Result<ServedImage> serve_first(ImageOptions const& options, Log const& log,
   if (!index) return fail(std::move(index).error());
   auto found = find_image(options, log);
   if (!found) return fail(found.error());
+  if (options.in_place_of) {
+    if (auto const ok = check_whole(*found, *index); !ok) return fail(ok.error());
+  }
   auto opened = open_found(*found, *std::move(index), options, log, guard);
   if (!opened) return fail(std::move(opened).error());
   auto record = record_of(*found, *opened, options);
   if (!record) return fail(std::move(record).error());
+  if (options.in_place_of) {
+    auto source = in_place_of(*options.in_place_of, std::move(opened->device.source));
+    if (!source) return fail(std::move(source).error());
+    opened->device.source = *std::move(source);
+  }
   return ServedImage{std::move(opened->device), *std::move(record)};
 }
 
@@ -255,6 +284,11 @@ Result<ServedImage> serve_again(Record const& record, ImageOptions const& option
   if (record.known) {
     auto const ok = check_known(*record.known, opened->device.source);
     if (!ok) return fail(ok.error());
+  }
+  if (is_foreign(record)) {
+    auto padded = pad_for_upstream(std::move(opened->device.source));
+    if (!padded) return fail(std::move(padded).error());
+    opened->device.source = *std::move(padded);
   }
   return ServedImage{std::move(opened->device), record};
 }

@@ -17,7 +17,10 @@ struct ServedImage {
   erofs_oci::Record record;  ///< without `attach`, `mount_point` and `daemon`
 };
 
-/// Opens the image that the options name, as open_source() does.
+/// Opens the image that the options name, as open_source() does. In place of another tool's daemon:
+/// an EROFS image, or a layer with the tarindex that is given, and only if it is what is mounted.
+/// @error{Errc::mismatch, another image is mounted}
+/// @error{Errc::unsupported, in place of another\, and no EROFS image}
 /// @error{as open_source() says}
 [[nodiscard]] Result<ServedImage> serve_first(ImageOptions const& options, Log const& log,
                                               ExitOnSignal const* guard);

@@ -44,6 +44,8 @@
 #include "mount_journal.hpp"
 #include "mount_report.hpp"
 #include "mount_table.hpp"
+#include "same_image.hpp"
+#include "upstream_mount.hpp"
 #include "worker.hpp"
 
 namespace mount_oci {
@@ -113,7 +115,7 @@ class MountKeeper {
     if (!ready) return ready;
     if (auto const ok = open_metrics(); !ok) return ok;
     auto const& directory = earlier_ ? earlier_->journal : journal_.directory();
-    if (!directory.empty()) options_.image.own_store = directory + "/" + id_ + ".index";
+    if (!directory.empty()) options_.image.own_store = index_directory(directory, id_);
     auto daemon = start_worker();
     if (!daemon) return fail(std::move(daemon).error());
     first_ = *std::move(daemon);
@@ -158,6 +160,7 @@ class MountKeeper {
 
   /// For an earlier one, whose daemon must be gone: it holds the record's lock while it lives.
   Result<void> take_over() {
+    if (options_.image.in_place_of) return take_from_upstream(*options_.image.in_place_of);
     auto const journal = erofs_oci::Journal::open(earlier_->journal);
     if (!journal) return fail(journal.error());
     std::optional<erofs_oci::JournalEntry> entry;
@@ -178,6 +181,21 @@ class MountKeeper {
     id_ = record_->attach.backend;
     target_ = record_->mount_point;
     options_.keep.dead_timeout = record_->attach.dead_connection_timeout;
+    return {};
+  }
+
+  /// For another tool's, of which there is no record of ours yet.
+  Result<void> take_from_upstream(ForeignDevice const& device) {
+    auto const journal = erofs_oci::Journal::open(earlier_->journal);
+    if (!journal) return fail(journal.error());
+    auto entry = journal->acquire(earlier_->name, 2s);
+    if (!entry) return fail(std::move(entry).error());
+    journal_ = MountJournal::resume(earlier_->journal, *std::move(entry));
+    reattaches_ = true;
+    way_ = MountWay::netlink;
+    id_ = device.backend;
+    target_ = device.mount_point;
+    options_.keep.dead_timeout = upstream_dead_timeout;  // which stays as it is
     return {};
   }
 
@@ -362,6 +380,7 @@ class MountKeeper {
     attach = {};
     attach.front_end = front_end_of(way_);
     attach.backend = id_;
+    if (options_.image.in_place_of) attach.index = options_.image.in_place_of->index;
     attach.dead_connection_timeout = options_.keep.dead_timeout;
     attach.read_ahead = options_.image.readahead;
     record_->mount_point = target_;
@@ -371,6 +390,11 @@ class MountKeeper {
   Result<void> attach(std::uint64_t zeros_from) {
     erofs_oci::Export served;
     served.size = record_->image.device_size;
+    if (is_foreign(*record_)) {  // made larger than what is on it
+      auto const bytes = nbd_device_bytes(*record_->attach.index);
+      if (!bytes) return fail(bytes.error());
+      served.size = *bytes;
+    }
     served.zeros_from = zeros_from;
     if (replaces()) {
       auto beside = KeptDevice::beside(connect(), std::move(served));
@@ -501,6 +525,9 @@ class MountKeeper {
     if (auto const entry = table ? find_target(*table, target_) : std::nullopt) {
       socket_ = DaemonSocket::listen(entry->device);
     }
+    if (auto const& device = options_.image.in_place_of; device && !device->note.empty()) {
+      log_.say(Level::notice, device->note);
+    }
     mounter_.send({Message::Kind::settled, warning, {}, {}});
     mounter_.close();
     if (life_ == Life::daemon) {
@@ -619,6 +646,7 @@ class MountKeeper {
       wait_for_worker();
     }
     if (!reattaches_) clean_up();
+    if (options_.image.in_place_of) journal_.remove(log_);  // the device waits on for who asks next
   }
 
   /// The worker may have been reaped already.
