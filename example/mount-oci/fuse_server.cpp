@@ -27,6 +27,7 @@ erofs_oci::FuseServeOptions serve_options(FuseServing const& what, Log const& lo
   options.threads = what.threads;
   options.read_ahead_kib = static_cast<std::uint32_t>(what.readahead / 1024);
   options.on_stop = what.on_stop;
+  options.on_tick = what.on_tick;
   options.on_failure = [&what, &log](erofs_oci::FuseFailure const& failure) {
     auto text = std::string(failure.operation);
     if (failure.length != 0) text += " of " + std::to_string(failure.length) + " bytes";

@@ -32,6 +32,7 @@ struct FuseServing {
   erofs_oci::FuseStop on_stop = erofs_oci::FuseStop::unmount;
   /// Told of each request that failed, from any thread; or empty.
   std::function<void(std::string const& text)> on_failure{};
+  erofs_oci::OnFuseTick on_tick{};  ///< see erofs_oci::FuseSession::run()
 };
 
 /// Mounts the image and serves it until it is unmounted or `stop` is asked for.

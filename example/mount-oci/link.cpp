@@ -8,6 +8,7 @@
 #include <cstring>
 #include <system_error>
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -100,6 +101,14 @@ void Link::send(Message const& message) const noexcept {
     std::memcpy(CMSG_DATA(part), fds.data(), count * sizeof(int));
   }
   [[maybe_unused]] auto const n = ::sendmsg(fd_.get(), &header, MSG_NOSIGNAL);
+}
+
+Result<Message> Link::receive_within(std::chrono::milliseconds patience) const {
+  pollfd wait{fd_.get(), POLLIN, 0};
+  if (::poll(&wait, 1, static_cast<int>(patience.count())) == 0) {
+    return fail(Errc::timed_out, "the other process");
+  }
+  return receive();
 }
 
 Result<Message> Link::receive() const {

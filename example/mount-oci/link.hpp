@@ -3,6 +3,7 @@
 /// Link: how the process that serves and the process that mounts tell each other how far they are.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <utility>
@@ -15,15 +16,16 @@ namespace mount_oci {
 /// One message of a Link.
 struct Message {
   enum class Kind : char {
-    device = 'D',     ///< the server has a device: its path
-    mounted = 'M',    ///< it is mounted and files can be read: the target's absolute path
-    settled = 'S',    ///< the server needs the other no more; the text is a warning or empty
-    failed = 'F',     ///< it failed; see `error`
-    opened = 'O',     ///< the worker can read the image: a descriptor of the encoded record
-    port = 'P',       ///< the worker may begin: descriptors of a RelayPort, or none for FUSE
-    connected = 'C',  ///< FUSE is mounted: the target's path, descriptors of /dev/fuse and of the
-                      ///< kernel's first request
+    device = 'D',   ///< the server has a device: its path
+    mounted = 'M',  ///< it is mounted and files can be read: the target's absolute path
+    settled = 'S',  ///< the server needs the other no more; the text is a warning or empty
+    failed = 'F',   ///< it failed; see `error`
+    opened = 'O',   ///< the worker can read the image: a descriptor of the encoded record
+    port = 'P',     ///< the worker may begin: descriptors of a RelayPort; or of a FUSE connection,
+                    ///< or none if it is to be mounted
+    connected = 'C',  ///< a FUSE connection, which is mounted
     sockets = 'K',    ///< a device's sockets, each with a memory file of what is unread of it
+    taken = 'A',      ///< whoever got a mount serves it
     cached = 'B',     ///< how many bytes the worker holds in memory, in decimal
     trouble = 'T',    ///< a read has failed: why
   };
@@ -50,6 +52,10 @@ class Link {
   /// @error{Errc::unavailable, the other end is closed}
   /// @error{Errc::protocol, no message}
   [[nodiscard]] Result<Message> receive() const;
+
+  /// The same, but no longer than this.
+  /// @error{Errc::timed_out, no message in time}
+  [[nodiscard]] Result<Message> receive_within(std::chrono::milliseconds patience) const;
 
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
 

@@ -6,6 +6,7 @@
 
 #include <unistd.h>
 
+#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/oci/json.hpp>
 
 #include "metrics.hpp"
@@ -32,6 +33,12 @@ std::string report_json(MountReport const& report) {
   }
   // A message of an error may hold a path, which may be no UTF-8.
   return value.dump(-1, ' ', false, Value::error_handler_t::replace);
+}
+
+std::string way_in_report(std::string_view json) {
+  auto const value = erofs_oci::json::parse(erofs_oci::as_bytes(json), "status");
+  if (!value) return {};
+  return erofs_oci::json::text(*value, "way").value_or("");
 }
 
 std::string report_metrics(MountReport const& report) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include <sys/types.h>
 
@@ -35,6 +36,9 @@ struct MountReport {
 
 /// A JSON object, for `mount-oci status`.
 [[nodiscard]] std::string report_json(MountReport const& report);
+
+/// The name of the way in such an object; empty if it is none.
+[[nodiscard]] std::string way_in_report(std::string_view json);
 
 /// Prometheus' text format.
 [[nodiscard]] std::string report_metrics(MountReport const& report);

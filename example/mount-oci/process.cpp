@@ -106,12 +106,18 @@ void Log::detach() noexcept {
   detached_ = true;
 }
 
-Result<Signals> Signals::take() {
+void Signals::give_back(int number) noexcept {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, number);
+  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
+
+Result<Signals> Signals::take(std::initializer_list<int> numbers) {
   std::signal(SIGPIPE, SIG_IGN);
   sigset_t set;
   sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
+  for (auto const number : numbers) sigaddset(&set, number);
   if (auto const number = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); number != 0) {
     return fail_errno(number, "signals");
   }

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <atomic>
+#include <csignal>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -73,8 +75,12 @@ class Log {
 /// ignores SIGPIPE.
 class Signals {
  public:
+  /// From here on these come only this way, in this process and its forks.
   /// @error{an errno, as signalfd(2)}
-  [[nodiscard]] static Result<Signals> take();
+  [[nodiscard]] static Result<Signals> take(std::initializer_list<int> numbers = {SIGTERM, SIGINT});
+
+  /// Lets one act as ever in the calling thread: for a fork.
+  static void give_back(int number) noexcept;
 
   /// Readable when a signal has come.
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -38,6 +39,7 @@
 #include "control.hpp"
 #include "daemon.hpp"
 #include "daemon_socket.hpp"
+#include "fuse_handover.hpp"
 #include "kept_device.hpp"
 #include "memory_file.hpp"
 #include "metrics.hpp"
@@ -94,6 +96,9 @@ class MountKeeper {
     auto signals = Signals::take();
     if (!signals) return fail(std::move(signals).error());
     signals_ = std::make_unique<Signals>(*std::move(signals));
+    auto children = Signals::take({SIGCHLD});
+    if (!children) return fail(std::move(children).error());
+    children_ = std::make_unique<Signals>(*std::move(children));
     auto stop = Wakeup::open();
     if (!stop) return fail(std::move(stop).error());
     stop_ = std::make_unique<Wakeup>(*std::move(stop));
@@ -113,7 +118,9 @@ class MountKeeper {
     if (!password.empty()) password = std::filesystem::absolute(password).string();
     auto const ready = earlier_ ? take_over() : prepare();
     if (!ready) return ready;
-    if (auto const ok = open_metrics(); !ok) return ok;
+    if (!replaces()) {
+      if (auto const ok = open_metrics(); !ok) return ok;
+    }
     auto const& directory = earlier_ ? earlier_->journal : journal_.directory();
     if (!directory.empty()) options_.image.own_store = index_directory(directory, id_);
     auto daemon = start_worker();
@@ -171,13 +178,12 @@ class MountKeeper {
     }
     auto record = journal->read(earlier_->name);
     if (!record) return fail(std::move(record).error());
-    if (record->attach.front_end != RecordFrontEnd::netlink || !record->attach.index) {
-      return fail(Errc::unsupported, earlier_->name + ": such a mount ends with its daemon");
-    }
+    auto const way = way_of(*record);
+    if (!way) return fail(way.error());
+    way_ = *way;
     record_ = *std::move(record);
     if (entry) journal_ = MountJournal::resume(earlier_->journal, *std::move(entry));
     reattaches_ = true;
-    way_ = MountWay::netlink;
     id_ = record_->attach.backend;
     target_ = record_->mount_point;
     options_.keep.dead_timeout = record_->attach.dead_connection_timeout;
@@ -199,27 +205,37 @@ class MountKeeper {
     return {};
   }
 
+  /// How an earlier mount is attached.
+  [[nodiscard]] Result<MountWay> way_of(Record const& record) const {
+    auto const front_end = record.attach.front_end;
+    if (front_end == RecordFrontEnd::netlink && record.attach.index) return MountWay::netlink;
+    if (front_end != RecordFrontEnd::fuse || !earlier_->replace) {
+      return fail(Errc::unsupported, earlier_->name + ": such a mount ends with its daemon");
+    }
+    auto const path = control_path(earlier_->journal, earlier_->name);
+    auto const answer = ask_control(path, "status");
+    if (!answer) return fail(answer.error());
+    for (auto const way : {MountWay::fuse_file, MountWay::fuse_tree}) {
+      if (way_in_report(*answer) == erofs_oci::name_of(way)) return way;
+    }
+    return fail(Errc::unsupported, earlier_->name + ": it cannot be handed over");
+  }
+
   Result<SupervisedDaemon> start_worker() {
     auto heartbeat = erofs_oci::Heartbeat::pair();
     if (!heartbeat) return fail(std::move(heartbeat).error());
     auto links = Link::make();
     if (!links) return fail(std::move(links).error());
-    std::optional<erofs_oci::FuseConnection> mounted;
-    if (fuse_) {
-      UniqueFd copy(::fcntl(fuse_->device.get(), F_DUPFD_CLOEXEC, 3));
-      if (!copy) return fail_errno(errno, "dup");
-      mounted = erofs_oci::FuseConnection{std::move(copy), fuse_->opening};
-    }
     auto const child = ::fork();
     if (child < 0) return fail_errno(errno, "fork");
     if (child == 0) {
       std::vector<int> keep{heartbeat->first.fd(), links->second.fd()};
-      if (mounted) keep.push_back(mounted->device.get());
       if (log_.fd() >= 0) keep.push_back(log_.fd());
       close_all_but(std::move(keep));
-      std::_Exit(run_worker({options_, record_, way_, std::move(mounted), target_,
-                             std::move(links->second), std::move(heartbeat->first)},
-                            log_));
+      Signals::give_back(SIGCHLD);
+      std::_Exit(run_worker(
+          {options_, record_, way_, target_, std::move(links->second), std::move(heartbeat->first)},
+          log_));
     }
     worker_.emplace(std::move(links->first));
     worker_pid_ = child;
@@ -229,10 +245,20 @@ class MountKeeper {
   // --- after the first worker ----------------------------------------------------------------
 
   Result<void> keep() {
+    for (;;) {
+      auto const ok = supervise();
+      if (!ok || !successor_ || device_) return ok;
+      if (hand_connection_over()) return {};
+      stop_->clear();
+    }
+  }
+
+  Result<void> supervise() {
     erofs_oci::Supervisor supervisor(
         {.start = [this] { return restart(); },
          .verify = is_nbd(way_) ? std::function<Result<UniqueFd>()>([this] { return verify(); })
                                 : nullptr,
+         .asked = device_ ? std::function<bool()>([this] { return has_reads(); }) : nullptr,
          .watch = [this](std::vector<pollfd>& fds) { watch(fds); },
          .act = [this](std::span<pollfd const> fds) { act(fds); },
          .note = [this](Decision decision,
@@ -240,21 +266,26 @@ class MountKeeper {
         {.first_pause = 20ms,
          .healthy_after = 200ms,
          .give_up_after = std::max<std::chrono::milliseconds>(options_.keep.dead_timeout, 10s)});
-    auto const end = supervisor.run(stop_->fd(), std::move(first_));
+    auto const end = supervisor.run(stop_->fd(), std::exchange(first_, {}));
     if (!end) return fail(end.error());
     if (*end == erofs_oci::SupervisionState::given_up) {
       give_up(supervisor.reason());
       return fail(Errc::unavailable, supervisor.reason());
     }
+    if (successor_ && fuse_) return {};
     clean_up();
     if (failure_) return fail(*failure_);
     return {};
   }
 
+  /// Whether the kernel waits for the worker.
+  [[nodiscard]] bool has_reads() const { return device_ && device_->relay().in_flight() != 0; }
+
   Result<SupervisedDaemon> restart() {
     if (device_) device_->drop_reader();
     worker_.reset();
     cached_ = 0;
+    connected_ = false;
     ++restarts_;
     return start_worker();
   }
@@ -295,13 +326,16 @@ class MountKeeper {
     fds.push_back({worker_ ? worker_->fd() : -1, POLLIN, 0});
     fds.push_back({timer_.get(), POLLIN, 0});
     fds.push_back({apart_.fd(), POLLIN, 0});
+    fds.push_back({children_->fd(), POLLIN, 0});
+    // A worker hears of its end by itself; and looking would wake this process for each request.
+    fds.push_back({fuse_ && !connected_ ? fuse_->device.get() : -1, 0, 0});
     control_.watch(fds);
     metrics_.watch(fds);
     if (device_) device_->watch(fds);
   }
 
   void act(std::span<pollfd const> fds) {
-    constexpr std::size_t own = 5;
+    constexpr std::size_t own = 7;
     auto const control = fds.subspan(own, control_.count());
     auto const metrics = fds.subspan(own + control.size(), metrics_.count());
     // The device first: what follows may make another one.
@@ -313,8 +347,10 @@ class MountKeeper {
     if (fds[0].revents != 0) on_signal(signals_->wait());
     if (fds[3].revents != 0) on_timer();
     if (fds[4].revents != 0) apart_.finish();
+    if (fds[5].revents != 0) on_child();
+    if (fds[6].revents != 0) stop_->notify();  // unmounted, while there was no worker
     if (device_ && device_->ended() && !ending_) on_device_end();
-    if (successor_ && device_->is_idle()) hand_over();
+    if (successor_ && device_ && device_->is_idle()) hand_device_over();
   }
 
   void hear_worker() {
@@ -354,10 +390,7 @@ class MountKeeper {
     auto record = erofs_oci::parse_record(erofs_oci::as_text(*bytes));
     if (!record) return fail(std::move(record).error());
     if (!record_) note_attach(*std::move(record));
-    if (!is_nbd(way_)) {
-      worker_->send({Message::Kind::port, {}, {}, {}});
-      return {};
-    }
+    if (!is_nbd(way_)) return send_connection();
     if (!device_) {
       auto const zeros_from = std::strtoull(message.text.c_str(), nullptr, 10);
       if (auto const ok = attach(zeros_from); !ok) return ok;
@@ -370,6 +403,21 @@ class MountKeeper {
     worker_->send(answer);
     if (serving_) return {};  // the supervisor has it verified
     device_->verify_reader([this](Result<void> const& ok) { ok ? on_first_service() : check(ok); });
+    return {};
+  }
+
+  /// The connection that is to be served, if it is mounted already.
+  Result<void> send_connection() {
+    if (replaces()) {
+      if (auto const ok = take_connection(); !ok) return ok;
+    }
+    if (!fuse_) {
+      worker_->send({Message::Kind::port, {}, {}, {}});
+      return {};
+    }
+    auto const message = to_message(Message::Kind::port, *fuse_);
+    if (!message) return fail(message.error());
+    worker_->send(*message);
     return {};
   }
 
@@ -424,34 +472,60 @@ class MountKeeper {
     return erofs_oci::NetlinkConnect::to_device(*record_->attach.index, device);
   }
 
-  /// Writes down that this process keeps the device.
   void note_device() {
     record_->attach.index = device_->index();
-    if (auto const me = erofs_oci::this_process()) record_->daemon = *me;
-    write_record();
-    name_record("nbd" + std::to_string(device_->index()));
+    note_process("nbd" + std::to_string(device_->index()));
   }
 
-  /// The worker is ready: asks the process that serves now for its sockets. It has answered all
-  /// that it was asked by then.
-  Result<void> take_sockets() {
+  /// Writes down, under that name, that this process keeps the mount.
+  void note_process(std::string const& name) {
+    if (auto const me = erofs_oci::this_process()) record_->daemon = *me;
+    write_record();
+    name_record(name);
+  }
+
+  /// The worker is ready: asks the process that serves now for what it serves on. It has answered
+  /// all that it was asked by then.
+  Result<Message> take() {
     auto const path = control_path(earlier_->journal, earlier_->name);
     auto asked = send_question(path, "hand over", 30s);
     if (!asked) return fail(std::move(asked).error());
-    Link const from(*std::move(asked));
-    auto message = from.receive();
+    predecessor_.emplace(*std::move(asked));
+    auto message = predecessor_->receive();
     if (!message) return fail(std::move(message).error(), path);
+    return message;
+  }
+
+  Result<void> take_sockets() {
+    auto message = take();
+    if (!message) return fail(std::move(message).error());
     if (auto const ok = device_->adopt(*std::move(message)); !ok) return ok;
+    if (take_record()) note_device();
+    return {};
+  }
+
+  Result<void> take_connection() {
+    auto message = take();
+    if (!message) return fail(std::move(message).error());
+    auto connection = connection_of(*std::move(message));
+    if (!connection) return fail(std::move(connection).error());
+    fuse_ = *std::move(connection);
+    return {};
+  }
+
+  /// The record, too, once the process before is done with it; yields whether there is one.
+  bool take_record() {
+    predecessor_->send({Message::Kind::taken, {}, {}, {}});
+    predecessor_.reset();
     auto const journal = erofs_oci::Journal::open(earlier_->journal);
     auto entry = journal ? journal->acquire(earlier_->name, 10s)
                          : Result<erofs_oci::JournalEntry>(fail(journal.error()));
     if (!entry) {
       log_.say(Level::warning, "no record of the mount: " + entry.error().message());
-      return {};
+      return false;
     }
     journal_ = MountJournal::resume(earlier_->journal, *std::move(entry));
-    note_device();
-    return {};
+    return true;
   }
 
   void write_record() {
@@ -483,17 +557,22 @@ class MountKeeper {
   }
 
   Result<void> on_connected(Message& message) {
-    if (message.fds.size() != 2) return fail(Errc::protocol, "worker: no FUSE connection");
-    auto opening = from_memory_file(message.fds[1]);
-    if (!opening) return fail(std::move(opening).error());
-    fuse_ = erofs_oci::FuseConnection{std::move(message.fds[0]), *std::move(opening)};
-    if (std::exchange(serving_, true)) return {};
+    auto connection = connection_of(std::move(message));
+    if (!connection) return fail(std::move(connection).error(), "worker");
+    fuse_ = *std::move(connection);
+    connected_ = true;
+    if (serving_) return {};
     lock_memory(log_);
-    struct stat status{};
-    if (::stat(target_.c_str(), &status) == 0) {
-      write_record();
-      name_record("fuse" + std::to_string(status.st_dev));
+    if (replaces()) {
+      auto const has_record = take_record();
+      serving_ = true;
+      if (has_record) note_process(earlier_->name);
+      settle();
+      return {};
     }
+    serving_ = true;
+    struct stat status{};
+    if (::stat(target_.c_str(), &status) == 0) note_process("fuse" + std::to_string(status.st_dev));
     mounter_.send({Message::Kind::mounted, target_, {}, {}});
     return {};
   }
@@ -514,9 +593,26 @@ class MountKeeper {
     mounter_.close();
   }
 
+  /// A worker that somebody stops would keep the kernel waiting. Its end is the Supervisor's
+  /// matter.
+  void on_child() {
+    static_cast<void>(children_->wait());
+    siginfo_t info{};
+    if (worker_pid_ <= 0 ||
+        ::waitid(P_PID, static_cast<id_t>(worker_pid_), &info, WSTOPPED | WNOHANG) != 0 ||
+        info.si_pid != worker_pid_) {
+      return;
+    }
+    log_.say(Level::warning, "the worker was stopped; it goes on");
+    ::kill(worker_pid_, SIGCONT);
+  }
+
   /// It is mounted, and nobody waits any more.
   void settle() {
     settled_ = true;
+    if (earlier_ && earlier_->replace) {  // the process before had the address
+      if (auto const ok = open_metrics(); !ok) log_.say(Level::warning, ok.error().message());
+    }
     auto const warning = device_ ? device_->settle() : std::string();
     if (way_ == MountWay::ioctl) start_timer();
     record_->mount_point = target_;
@@ -574,18 +670,47 @@ class MountKeeper {
 
   // --- handing over --------------------------------------------------------------------------
 
-  /// Everything is answered: another process goes on.
-  void hand_over() {
+  /// Every request of the device is answered: another process goes on.
+  void hand_device_over() {
     Link const to(std::exchange(successor_, {}));
     auto message = device_->release();
     if (!message) return log_.say(Level::error, message.error().message());
     to.send(*message);
-    log_.say(Level::info, "handed over");
-    handed_over_ = ending_ = true;
-    control_ = ControlSocket();
-    journal_ = MountJournal();  // lets its lock go
+    let_go();
+    ending_ = true;
     device_->dismiss();
     stop_->notify();
+  }
+
+  /// The worker has answered what it had, and ended: another process goes on, or, if that comes to
+  /// nothing, this one.
+  /// @return whether another does
+  bool hand_connection_over() {
+    Link const to(std::exchange(successor_, {}));
+    metrics_ = MetricsSocket();
+    auto const message = to_message(Message::Kind::connected, *fuse_);
+    if (!message) {
+      log_.say(Level::error, message.error().message());
+    } else {
+      to.send(*message);
+      auto const answer = to.receive_within(60s);
+      if (answer && answer->kind == Message::Kind::taken) {
+        let_go();
+        return true;
+      }
+      log_.say(Level::error, "handing over has come to nothing");
+    }
+    if (auto const ok = open_metrics(); !ok) log_.say(Level::warning, ok.error().message());
+    return false;
+  }
+
+  /// The mount and its record are another process's.
+  void let_go() {
+    log_.say(Level::info, "handed over");
+    handed_over_ = true;
+    control_ = ControlSocket();
+    metrics_ = MetricsSocket();
+    journal_ = MountJournal();  // lets its lock go
   }
 
   // --- the end -----------------------------------------------------------------------------
@@ -707,9 +832,9 @@ class MountKeeper {
   // --- questions ---------------------------------------------------------------------------
 
   [[nodiscard]] std::string answer(std::string_view question, UniqueFd& client) {
-    if (question == "hand over" && device_ && settled_ && !ending_ && !successor_) {
+    if (question == "hand over" && (device_ || fuse_) && settled_ && !ending_ && !successor_) {
       successor_ = std::move(client);
-      device_->pause();
+      device_ ? device_->pause() : stop_->notify();
       return {};
     }
     if (question == "status") return report_json(report());
@@ -741,6 +866,7 @@ class MountKeeper {
   std::optional<EarlierMount> earlier_;
   Log& log_;
   std::unique_ptr<Signals> signals_;
+  std::unique_ptr<Signals> children_;
   std::unique_ptr<Wakeup> stop_;
   std::optional<Record> record_;  // empty until the first worker has opened the image
   MountJournal journal_;
@@ -757,11 +883,13 @@ class MountKeeper {
   std::optional<erofs_oci::FuseConnection> fuse_;
   UniqueFd timer_;
   Apart apart_;
-  UniqueFd successor_;       // who waits for the device's sockets
-  bool reattaches_ = false;  // the device is there already
-  bool serving_ = false;     // a worker has answered a read
-  bool settled_ = false;     // mounted, and nobody waits
-  bool detached_ = false;    // by a first signal
+  UniqueFd successor_;               // who waits for what this process serves on
+  std::optional<Link> predecessor_;  // whom this process has asked for that
+  bool reattaches_ = false;          // the device is there already
+  bool connected_ = false;           // the present worker serves by FUSE
+  bool serving_ = false;             // a worker has answered a read
+  bool settled_ = false;             // mounted, and nobody waits
+  bool detached_ = false;            // by a first signal
   bool ending_ = false;
   bool handed_over_ = false;
   unsigned restarts_ = 0;

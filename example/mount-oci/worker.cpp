@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <erofs_oci/core/activity.hpp>
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/fuse/choose_mount.hpp>
 #include <erofs_oci/fuse/session.hpp>
@@ -24,6 +25,7 @@
 #include <erofs_oci/recovery/supervision.hpp>
 
 #include "daemon.hpp"
+#include "fuse_handover.hpp"
 #include "fuse_server.hpp"
 #include "hardening.hpp"
 #include "image.hpp"
@@ -33,6 +35,7 @@
 namespace mount_oci {
 namespace {
 
+using erofs_oci::Activity;
 using erofs_oci::AnySource;
 using erofs_oci::fail;
 using erofs_oci::fail_errno;
@@ -116,7 +119,7 @@ class Worker {
     if (!port) return fail(port.error());
     if (port->kind != Message::Kind::port) return fail(Errc::protocol, "the supervisor");
     cached_ = image->device.cached;
-    if (by_fuse()) return serve_fuse(std::move(image->device));
+    if (by_fuse()) return serve_fuse(std::move(image->device), *std::move(port));
     if (port->fds.size() != 2) return fail(Errc::protocol, "the supervisor: no port");
     return serve_nbd(std::move(image->device.source),
                      {std::move(port->fds[0]), std::move(port->fds[1])});
@@ -161,7 +164,7 @@ class Worker {
                                  std::to_string(offset) + ": " + error.message());
       task_.link.send({Message::Kind::trouble, error.message(), {}, {}});
     };
-    options.on_tick = [this] { beat(); };
+    options.on_tick = [this](Activity<> const& reads) { beat(reads); };
     auto engine = erofs_oci::NbdEngine<AnySource>::open(std::move(source), std::move(port),
                                                         std::move(options));
     if (!engine) return fail(std::move(engine).error());
@@ -173,7 +176,14 @@ class Worker {
     return engine->run((*watch)->stop_token());
   }
 
-  Result<void> serve_fuse(erofs_oci::DeviceImage image) {
+  /// @param port  with the connection of an earlier worker, or without
+  Result<void> serve_fuse(erofs_oci::DeviceImage image, Message port) {
+    std::optional<erofs_oci::FuseConnection> mounted;
+    if (!port.fds.empty()) {
+      auto connection = connection_of(std::move(port));
+      if (!connection) return fail(std::move(connection).error());
+      mounted = *std::move(connection);
+    }
     auto const watch = begin_watch(false);
     if (!watch) return fail(watch.error());
     lock_memory(log_);
@@ -184,23 +194,18 @@ class Worker {
                            .readahead = task_.options.image.readahead,
                            .threads = worker_count(task_.options.image),
                            .on_stop = erofs_oci::FuseStop::leave,
-                           .on_failure = [this](std::string const& text) {
-                             task_.link.send({Message::Kind::trouble, text, {}, {}});
-                           }};
-    std::jthread beating;
+                           .on_failure =
+                               [this](std::string const& text) {
+                                 task_.link.send({Message::Kind::trouble, text, {}, {}});
+                               },
+                           .on_tick = [this](Activity<> const& requests) { beat(requests); }};
     auto end = serve_by_fuse(
-        what, std::move(image), std::move(task_.mounted), (*watch)->stop_token(),
+        what, std::move(image), std::move(mounted), (*watch)->stop_token(),
         [&](erofs_oci::FuseSession& session) {
           auto const ok = tell_connected(session);
           if (!ok) log_.say(Level::warning, "no restart: " + ok.error().message());
           refuse();
           task_.heartbeat.answered();
-          beating = std::jthread([this](std::stop_token const& stop) {
-            while (!stop.stop_requested()) {
-              beat();
-              std::this_thread::sleep_for(250ms);
-            }
-          });
         },
         log_);
     if (!end) return fail(std::move(end).error());
@@ -209,14 +214,11 @@ class Worker {
   }
 
   [[nodiscard]] Result<void> tell_connected(erofs_oci::FuseSession& session) const {
-    auto connection = session.share();
-    if (!connection) return fail(std::move(connection).error());
-    auto opening = to_memory_file(connection->opening);
-    if (!opening) return fail(std::move(opening).error());
-    Message message{Message::Kind::connected, task_.target, {}, {}};
-    message.fds.push_back(std::move(connection->device));
-    message.fds.push_back(*std::move(opening));
-    task_.link.send(message);
+    auto const connection = session.share();
+    if (!connection) return fail(connection.error());
+    auto const message = to_message(Message::Kind::connected, *connection);
+    if (!message) return fail(message.error());
+    task_.link.send(*message);
     return {};
   }
 
@@ -239,15 +241,34 @@ class Worker {
     if (auto const ok = refuse_system_calls(); !ok) log_.say(Level::info, ok.error().message());
   }
 
-  /// A sign of life, but not for each of thousands of packets a second.
-  void beat() {
+  /// A sign of life, but not for each of thousands of packets a second, and none if the threads
+  /// that read get nothing done.
+  void beat(Activity<> const& work) {
     auto const now = steady_clock::now();
-    if (now - last_beat_ < 200ms) return;
+    auto const busy = work.under_way() != 0;
+    if (busy == was_busy_ && now - last_beat_ < 15ms) return;
+    if (is_stalled(work)) return;
+    was_busy_ = busy;
     last_beat_ = now;
-    task_.heartbeat.beat();
+    task_.heartbeat.beat(busy);
     if (!cached_ || now - last_count_ < 1s) return;
     last_count_ = now;
-    task_.link.send({Message::Kind::cached, std::to_string(cached_()), {}, {}});
+    auto const cached = cached_();
+    if (std::exchange(last_cached_, cached) == cached) return;
+    task_.link.send({Message::Kind::cached, std::to_string(cached), {}, {}});
+  }
+
+  /// Whether nothing has been done for longer than anything may take. A request may cost several
+  /// reads, each of which has its time.
+  bool is_stalled(Activity<> const& work) {
+    auto const most = 4 * task_.options.image.timeout + 15s;
+    if (work.stalled() < most) return false;
+    if (!std::exchange(said_stalled_, true)) {
+      auto const text = "no read has ended for " + std::to_string(most.count()) + " s";
+      log_.say(Level::error, text);
+      task_.link.send({Message::Kind::trouble, text, {}, {}});
+    }
+    return true;
   }
 
   WorkerTask task_;
@@ -255,6 +276,9 @@ class Worker {
   std::unique_ptr<Signals> signals_;
   steady_clock::time_point last_beat_{};
   steady_clock::time_point last_count_{};
+  std::uint64_t last_cached_ = 0;
+  bool was_busy_ = false;
+  bool said_stalled_ = false;
   std::function<std::uint64_t()> cached_{};
 };
 
@@ -265,7 +289,6 @@ int run_worker(WorkerTask task, Log& log) {
   Worker worker(std::move(task), log);
   auto const done = worker.run();
   if (done) return 0;
-  log.say(Level::info, "worker: " + done.error().message());
   worker.report(done.error());
   return is_final(done.error()) ? erofs_oci::SupervisionOptions{}.final_status : 2;
 }

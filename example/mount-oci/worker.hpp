@@ -7,7 +7,6 @@
 #include <string>
 
 #include <erofs_oci/fuse/choose_mount.hpp>
-#include <erofs_oci/fuse/mount.hpp>
 #include <erofs_oci/recovery/heartbeat.hpp>
 #include <erofs_oci/recovery/record_fields.hpp>
 
@@ -20,11 +19,10 @@ namespace mount_oci {
 /// What a worker begins with.
 struct WorkerTask {
   Options options;
-  std::optional<erofs_oci::Record> record;           ///< of what was served before; empty: nothing
-  erofs_oci::MountWay way{};                         ///< that the supervisor has chosen
-  std::optional<erofs_oci::FuseConnection> mounted;  ///< by an earlier worker
-  std::string target;                                ///< absolute; for FUSE
-  Link link;                                         ///< to the supervisor
+  std::optional<erofs_oci::Record> record;  ///< of what was served before; empty: nothing
+  erofs_oci::MountWay way{};                ///< that the supervisor has chosen
+  std::string target;                       ///< absolute; for FUSE
+  Link link;                                ///< to the supervisor
   erofs_oci::Heartbeat heartbeat;
 };
 

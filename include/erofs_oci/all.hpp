@@ -19,6 +19,7 @@
 #include <erofs_oci/combinator/slice.hpp>
 #include <erofs_oci/combinator/stream_exact.hpp>
 #include <erofs_oci/combinator/verified.hpp>
+#include <erofs_oci/core/activity.hpp>
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/core/arithmetic.hpp>
 #include <erofs_oci/core/bytes.hpp>
@@ -29,6 +30,7 @@
 #include <erofs_oci/core/function_ref.hpp>
 #include <erofs_oci/core/one_of.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/shared_memory.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/core/text_file.hpp>
 #include <erofs_oci/core/workers.hpp>
@@ -58,6 +60,7 @@
 #include <erofs_oci/fuse/fuse_image.hpp>
 #include <erofs_oci/fuse/fuse_tree.hpp>
 #include <erofs_oci/fuse/host_support.hpp>
+#include <erofs_oci/fuse/inflight.hpp>
 #include <erofs_oci/fuse/kernel_version.hpp>
 #include <erofs_oci/fuse/listing.hpp>
 #include <erofs_oci/fuse/loop_device.hpp>
@@ -125,6 +128,7 @@
 #include <erofs_oci/oci/registry.hpp>
 #include <erofs_oci/oci/session.hpp>
 #include <erofs_oci/oci/soci.hpp>
+#include <erofs_oci/recovery/hang_check.hpp>
 #include <erofs_oci/recovery/heartbeat.hpp>
 #include <erofs_oci/recovery/journal.hpp>
 #include <erofs_oci/recovery/journal_directory.hpp>

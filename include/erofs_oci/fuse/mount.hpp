@@ -35,10 +35,12 @@ namespace erofs_oci {
 /// An open /dev/fuse that is mounted somewhere.
 ///
 /// It can outlive the process that serves it: who holds a descriptor keeps the mount alive, and
-/// requests wait. A new server needs `opening` too, since the kernel says it only once.
+/// requests wait. A new server needs `opening` too, since the kernel says it only once, and
+/// `inflight`, since it hands each request out only once.
 struct FuseConnection {
   UniqueFd device;
-  Bytes opening{};  ///< the kernel's first request, FUSE_INIT; empty until it has come
+  Bytes opening{};      ///< the kernel's first request, FUSE_INIT; empty until it has come
+  UniqueFd inflight{};  ///< of FuseInflight; empty until a server has begun
 };
 
 /// Who may use a mounted file system.

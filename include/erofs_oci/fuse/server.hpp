@@ -39,6 +39,7 @@ struct FuseServeOptions {
   std::uint32_t read_ahead_kib = 1024;
   FuseStop on_stop = FuseStop::unmount;
   OnFuseFailure on_failure{};
+  OnFuseTick on_tick{};  ///< see FuseSession::run()
 };
 
 namespace fuse::detail {
@@ -72,7 +73,7 @@ struct Handlers {
   auto session = FuseSession::open(handlers.operations, handlers.user, std::move(connection),
                                    thread_count(options, handlers.remote));
   if (!session) return fail(std::move(session).error());
-  return session->run(std::move(stop), ready, on_stop);
+  return session->run(std::move(stop), ready, on_stop, options.on_tick);
 }
 
 /// Mounts, serves, and unmounts unless that has happened or is not wanted.

@@ -7,10 +7,12 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -28,11 +30,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <erofs_oci/core/activity.hpp>
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/function_ref.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/fuse/api.hpp>
+#include <erofs_oci/fuse/inflight.hpp>
 #include <erofs_oci/fuse/mount.hpp>
 
 namespace erofs_oci {
@@ -43,11 +47,14 @@ enum class FuseEnd : std::uint8_t {
   stopped,    ///< it was told to; the mount may still be there
 };
 
+/// Told now and then of the requests that are being answered.
+using OnFuseTick = std::function<void(Activity<> const& requests)>;
+
 /// Serves one FUSE connection with a number of threads.
 ///
 /// The threads share one descriptor, without clones: requests that a server has taken and not
-/// answered survive its death as long as somebody else holds that descriptor (share()), and the
-/// kernel repeats them to the next server (Linux 6.9). Those of a clone would fail at once.
+/// answered survive its death as long as somebody else holds what share() gives, and the next
+/// server answers them. Those of a clone would fail at once.
 ///
 /// @par Thread safety
 /// run() once, on one thread; share() while it runs, from `ready` on.
@@ -57,14 +64,18 @@ class FuseSession {
   ///                    throw
   /// @param user        what fuse_req_userdata() yields in them
   /// @param connection  from mount_fuse(); or shared by an earlier server, which is taken over then
-  /// @param threads     at least 1
+  /// @param threads     at least 1; a taken-over connection may allow fewer, but no less than 64
   /// @error{std::errc::not_enough_memory, libfuse could not begin}
-  /// @error{an errno, as epoll_create(2)\, eventfd(2) and fcntl(2)}
+  /// @error{Errc::protocol, `connection.inflight` is something else}
+  /// @error{an errno, as epoll_create(2)\, eventfd(2)\, fcntl(2) and memfd_create(2)}
   [[nodiscard]] static Result<FuseSession> open(fuse_lowlevel_ops const& operations, void* user,
                                                 FuseConnection connection, std::size_t threads) {
-    auto state = std::make_unique<State>();
+    auto inflight = connection.inflight ? FuseInflight::map(std::move(connection.inflight))
+                                        : FuseInflight::make(std::max(threads, fewest_slots));
+    if (!inflight) return fail(std::move(inflight).error(), "fuse");
+    auto state = std::make_unique<State>(*std::move(inflight));
     state->connection = std::move(connection);
-    state->threads = std::max<std::size_t>(threads, 1);
+    state->threads = std::clamp<std::size_t>(threads, 1, state->inflight.slots());
     if (auto const ok = state->open(operations, user); !ok) return fail(ok.error(), "fuse");
     return FuseSession(std::move(state));
   }
@@ -73,18 +84,20 @@ class FuseSession {
   /// @param ready    called once, on this thread, when the kernel and we have agreed on how to talk
   /// @param on_stop  called on this thread when `stop` is asked for, while requests are still
   ///                 served: unmounts, or does nothing to leave the mount to another server
+  /// @param on_tick  called on this thread in between: at least once a second, and every 20 ms
+  /// while
+  ///                 requests are being answered; or empty
   /// @error{Errc::protocol, a kernel that libfuse cannot talk to}
   /// @error{an errno, as read(2) of /dev/fuse}
   [[nodiscard]] Result<FuseEnd> run(std::stop_token stop, FunctionRef<void(FuseSession&)> ready,
-                                    FunctionRef<void()> on_stop) {
+                                    FunctionRef<void()> on_stop, OnFuseTick const& on_tick = {}) {
     auto& state = *state_;
     auto end = FuseEnd::unmounted;
     if (!state.connection.opening.empty()) state.take_over();
     std::vector<std::jthread> threads;
-    auto const ended = [&] { return state.ended; };
     try {
       for (std::size_t i = 0; i < state.threads; ++i) {
-        threads.emplace_back([&state] { state.work(); });
+        threads.emplace_back([&state, i] { state.work(i); });
       }
       std::unique_lock lock(state.mutex);
       auto const begun = [&] { return state.agreed || state.ended; };
@@ -93,7 +106,7 @@ class FuseSession {
         ready(*this);
         lock.lock();
       }
-      if (!state.changed.wait(lock, stop, ended)) {
+      if (!state.wait_for_end(lock, stop, on_tick)) {
         lock.unlock();
         end = FuseEnd::stopped;
         on_stop();
@@ -115,13 +128,14 @@ class FuseSession {
   [[nodiscard]] Result<FuseConnection> share() const {
     auto device = duplicate(state_->connection.device.get());
     if (!device) return fail(std::move(device).error());
+    auto inflight = state_->inflight.share();
+    if (!inflight) return fail(std::move(inflight).error());
     std::lock_guard const lock(state_->mutex);
-    return FuseConnection{*std::move(device), state_->connection.opening};
+    return FuseConnection{*std::move(device), state_->connection.opening, *std::move(inflight)};
   }
 
  private:
-  /// Room for the longest request, as libfuse computes it: 256 pages and a header.
-  static constexpr std::size_t request_size = 256 * 4096 + 4096;
+  static constexpr std::size_t fewest_slots = 64;  // for a next server with more threads
 
   [[nodiscard]] static Result<UniqueFd> duplicate(int fd) {
     UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
@@ -134,8 +148,12 @@ class FuseSession {
   };
 
   struct State {
-    FuseConnection connection;
+    explicit State(FuseInflight slots) noexcept : inflight(std::move(slots)) {}
+
+    FuseInflight inflight;
+    FuseConnection connection;  // without what `inflight` is
     std::size_t threads = 1;
+    Activity<> activity;
     UniqueFd wakeup;
     UniqueFd epoll;
     std::unique_ptr<fuse_session, Destroy> session;
@@ -190,21 +208,19 @@ class FuseSession {
     ///
     /// A request wakes one thread only: EPOLLONESHOT takes the descriptor out of the wait until its
     /// thread has read, and then epoll looks by itself whether there is more to read.
-    void work() noexcept {
-      auto const buffer = std::unique_ptr<std::byte[]>(new (std::nothrow) std::byte[request_size]);
-      if (!buffer) {
-        finish(Error{make_error_code(std::errc::not_enough_memory), "a buffer for requests", {}});
-        return;
-      }
+    void work(std::size_t index) noexcept {
+      inflight.touch(index);
+      for (auto slot = index; slot < inflight.slots(); slot += threads) answer(slot);
+      auto const slot = inflight.slot(index);
       auto const fd = connection.device.get();
       auto mine = false;
       while (!dismissed.load()) {
-        auto const n = ::read(fd, buffer.get(), request_size);
+        auto const n = ::read(fd, slot.data(), slot.size());
         auto const number = n < 0 ? errno : 0;
         if (mine) static_cast<void>(watch(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLONESHOT));
         mine = false;
         if (n > 0) {
-          process({buffer.get(), static_cast<std::size_t>(n)});
+          answer(index);
         } else if (number == EAGAIN) {
           mine = wait();
         } else if (number == ENODEV || n == 0) {
@@ -221,6 +237,16 @@ class FuseSession {
     bool wait() const noexcept {
       epoll_event event{};
       return ::epoll_wait(epoll.get(), &event, 1, -1) == 1 && event.data.fd != wakeup.get();
+    }
+
+    /// Carries out what is in a slot, if anything is.
+    void answer(std::size_t index) noexcept {
+      auto const request = inflight.request(index);
+      if (request.empty()) return;
+      activity.begin();
+      process(request);
+      inflight.clear(index);
+      activity.end();
     }
 
     void process(std::span<std::byte> request) noexcept {
@@ -251,10 +277,21 @@ class FuseSession {
     void take_over() noexcept {
       auto opening = connection.opening;
       process(opening);
-      // @spec{Linux 6.9 include/uapi/linux/fuse.h: FUSE_NOTIFY_RESEND} Older kernels refuse it.
-      constexpr int resend = 7;
-      fuse_out_header const again{sizeof again, resend, 0};
-      [[maybe_unused]] auto const n = ::write(connection.device.get(), &again, sizeof again);
+    }
+
+    /// Whether the session has ended, and not only `stop` was asked for.
+    bool wait_for_end(std::unique_lock<std::mutex>& lock, std::stop_token const& stop,
+                      OnFuseTick const& on_tick) {
+      auto const is_over = [this] { return ended; };
+      if (!on_tick) return changed.wait(lock, stop, is_over);
+      while (!stop.stop_requested()) {
+        auto const tick = std::chrono::milliseconds(activity.under_way() == 0 ? 1000 : 20);
+        if (changed.wait_for(lock, stop, tick, is_over)) return true;
+        lock.unlock();
+        on_tick(activity);
+        lock.lock();
+      }
+      return ended;
     }
 
     void finish(std::optional<Error> why) noexcept {

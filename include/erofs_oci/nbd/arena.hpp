@@ -1,85 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Arena: memory that a relay and its engines share, and ArenaRanges, which says what of it is
-/// free.
+/// ArenaRanges: which parts of the memory that a relay and its engines share are free.
 #pragma once
 
 #include <cassert>
-#include <cerrno>
 #include <cstddef>
 #include <iterator>
 #include <map>
 #include <optional>
-#include <span>
-#include <utility>
-
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <erofs_oci/core/fd.hpp>
-#include <erofs_oci/core/result.hpp>
 
 namespace erofs_oci::nbd {
-
-/// Shared memory of a fixed size, mapped for reading and writing.
-///
-/// @par Thread safety
-/// None of its own: who writes to which part is agreed on elsewhere.
-class Arena {
- public:
-  /// New memory, all zeros, that no process can make smaller: a mapped page can never go.
-  /// @param size  bytes, > 0
-  /// @error{an errno, as memfd_create(2) and mmap(2)}
-  [[nodiscard]] static Result<Arena> make(std::size_t size) {
-    UniqueFd fd(::memfd_create("erofs_oci", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-    if (!fd) return fail_errno(errno, "arena");
-    if (::ftruncate(fd.get(), static_cast<off_t>(size)) != 0 ||
-        ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-      return fail_errno(errno, "arena");
-    }
-    return map(std::move(fd));
-  }
-
-  /// The memory of another process's arena.
-  /// @error{Errc::protocol, it is no arena\, or could become smaller}
-  /// @error{an errno, as fstat(2) and mmap(2)}
-  [[nodiscard]] static Result<Arena> map(UniqueFd fd) {
-    struct stat status{};
-    if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, "arena");
-    auto const seals = ::fcntl(fd.get(), F_GET_SEALS);
-    if (seals < 0 || (seals & F_SEAL_SHRINK) == 0 || status.st_size <= 0) {
-      return fail(Errc::protocol, "arena: not sealed memory");
-    }
-    auto const size = static_cast<std::size_t>(status.st_size);
-    auto* const start = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-    if (start == MAP_FAILED) return fail_errno(errno, "arena");
-    return Arena(std::move(fd), {static_cast<std::byte*>(start), size});
-  }
-
-  Arena(Arena&& other) noexcept
-      : fd_(std::move(other.fd_)), bytes_(std::exchange(other.bytes_, {})) {}
-  Arena& operator=(Arena&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    std::swap(bytes_, other.bytes_);
-    return *this;
-  }
-  ~Arena() {
-    if (!bytes_.empty()) ::munmap(bytes_.data(), bytes_.size());
-  }
-
-  [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
-
-  /// For another process to map.
-  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
-
- private:
-  Arena(UniqueFd fd, std::span<std::byte> bytes) noexcept : fd_(std::move(fd)), bytes_(bytes) {}
-
-  UniqueFd fd_;
-  std::span<std::byte> bytes_;
-};
 
 /// Hands out ranges of an arena, the first that fits.
 ///

@@ -21,11 +21,12 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <erofs_oci/core/activity.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/shared_memory.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/core/workers.hpp>
-#include <erofs_oci/nbd/arena.hpp>
 #include <erofs_oci/nbd/engine_protocol.hpp>
 #include <erofs_oci/nbd/protocol.hpp>
 #include <erofs_oci/nbd/session.hpp>
@@ -38,9 +39,9 @@ struct NbdEngineOptions {
   std::size_t workers = 0;  ///< threads that read the source. 0: 2 + the number of processors
   /// Called for each failed read, from any thread, several at once.
   OnReadError on_read_error{};
-  /// Called on run()'s thread whenever it has looked for requests, at least four times a second: a
-  /// sign that they are still taken.
-  std::function<void()> on_tick{};
+  /// Called on run()'s thread whenever it has looked for requests, a sign that they are still
+  /// taken: at least once a second, and every 20 ms while any is unanswered.
+  std::function<void(Activity<> const& reads)> on_tick{};
 };
 
 /// Carries out what an NbdRelay hands over, until the relay closes the channel. It owns nothing of
@@ -52,10 +53,10 @@ template <RandomAccessSource Source>
 class NbdEngine {
  public:
   /// Owns the source.
-  /// @error{as nbd::Arena::map(), as there}
+  /// @error{as SharedMemory::map(), as there}
   [[nodiscard]] static Result<NbdEngine> open(Source source, nbd::RelayPort port,
                                               NbdEngineOptions options = {}) {
-    auto arena = nbd::Arena::map(std::move(port.arena));
+    auto arena = SharedMemory::map(std::move(port.arena));
     if (!arena) return fail(std::move(arena).error(), "nbd engine");
     auto wakeup = nbd::Wakeup::open();
     if (!wakeup) return fail(std::move(wakeup).error());
@@ -75,7 +76,7 @@ class NbdEngine {
     auto const packet = std::make_unique<nbd::Packet<nbd::EngineRequest>>();
     while (!stop.stop_requested()) {
       if (auto const ok = wait(); !ok) return ok;
-      if (options_.on_tick) options_.on_tick();
+      if (options_.on_tick) options_.on_tick(*activity_);
       auto const n =
           ::recv(channel_.get(), packet->room().data(), packet->room().size(), MSG_DONTWAIT);
       if (n == 0 || (n < 0 && errno == ECONNRESET)) return {};
@@ -95,7 +96,7 @@ class NbdEngine {
  private:
   static constexpr std::size_t queue = 8192;  // more than a relay ever has in flight
 
-  NbdEngine(Source source, UniqueFd channel, nbd::Arena arena, nbd::Wakeup wakeup,
+  NbdEngine(Source source, UniqueFd channel, SharedMemory arena, nbd::Wakeup wakeup,
             NbdEngineOptions options)
       : source_(std::move(source)),
         channel_(std::move(channel)),
@@ -105,7 +106,7 @@ class NbdEngine {
 
   Result<void> wait() const {
     pollfd fds[2] = {{channel_.get(), POLLIN, 0}, {wakeup_.fd(), POLLIN, 0}};
-    constexpr int tick = 250;  // milliseconds
+    auto const tick = activity_->under_way() == 0 ? 1000 : 20;  // milliseconds
     if (::poll(fds, 2, tick) < 0 && errno != EINTR) return fail_errno(errno, "poll");
     return {};
   }
@@ -120,6 +121,7 @@ class NbdEngine {
         request.place > room - request.length) {
       return fail(Errc::protocol, "nbd engine: a request outside of the arena");
     }
+    activity_->begin();
     workers.submit([this, request] { serve(request); });
     return {};
   }
@@ -148,6 +150,7 @@ class NbdEngine {
   }
 
   void answer(nbd::EngineRequest const& request, nbd::Errno error) const noexcept {
+    activity_->end();
     nbd::EngineAnswer const message{request.id, static_cast<std::uint32_t>(error)};
     // A relay that is gone wants no answer.
     while (::send(channel_.get(), &message, sizeof message, MSG_NOSIGNAL) < 0 && errno == EINTR) {}
@@ -155,9 +158,10 @@ class NbdEngine {
 
   Source source_;
   UniqueFd channel_;
-  nbd::Arena arena_;
+  SharedMemory arena_;
   nbd::Wakeup wakeup_;
   NbdEngineOptions options_;
+  std::unique_ptr<Activity<>> activity_ = std::make_unique<Activity<>>();
 };
 
 }  // namespace erofs_oci

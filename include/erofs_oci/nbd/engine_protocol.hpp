@@ -17,7 +17,7 @@ namespace erofs_oci::nbd {
 /// What an engine needs to serve: the ends of its relay's channel and arena.
 struct RelayPort {
   UniqueFd channel{};  ///< SOCK_SEQPACKET; a packet is a whole number of messages
-  UniqueFd arena{};    ///< to be mapped by Arena::map()
+  UniqueFd arena{};    ///< to be mapped by SharedMemory::map()
 };
 
 /// What is asked of an engine.

@@ -27,6 +27,7 @@
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/shared_memory.hpp>
 #include <erofs_oci/nbd/arena.hpp>
 #include <erofs_oci/nbd/connect.hpp>
 #include <erofs_oci/nbd/engine_protocol.hpp>
@@ -85,10 +86,10 @@ class NbdRelay {
   using OnProbe = std::function<void(Result<std::span<std::byte const>>)>;
 
   /// Owns the sockets.
-  /// @error{an errno, as nbd::Arena::make()}
+  /// @error{an errno, as SharedMemory::make()}
   [[nodiscard]] static Result<NbdRelay> make(Export served, std::vector<UniqueFd> sockets,
                                              NbdRelayOptions options = {}) {
-    auto arena = nbd::Arena::make(options.arena);
+    auto arena = SharedMemory::make(options.arena);
     if (!arena) return fail(std::move(arena).error(), "nbd relay");
     return NbdRelay(std::move(served), std::move(sockets), *std::move(arena), options);
   }
@@ -288,7 +289,8 @@ class NbdRelay {
     bool full = false;          // waits for room in the arena
   };
 
-  NbdRelay(Export served, std::vector<UniqueFd> sockets, nbd::Arena arena, NbdRelayOptions options)
+  NbdRelay(Export served, std::vector<UniqueFd> sockets, SharedMemory arena,
+           NbdRelayOptions options)
       : served_(std::move(served)),
         arena_(std::move(arena)),
         ranges_(options.arena),
@@ -619,7 +621,7 @@ class NbdRelay {
   }
 
   Export served_;
-  nbd::Arena arena_;
+  SharedMemory arena_;
   nbd::ArenaRanges ranges_;
   std::size_t limit_;
   std::vector<Socket> sockets_{};

@@ -20,15 +20,16 @@
 namespace erofs_oci {
 
 /// The daemon's end. Each sign is one byte on a stream socket; no call blocks or fails, for a
-/// daemon must go on without its supervisor. Send signs from where requests are answered, not from
-/// a timer of its own, or a hang goes unseen.
+/// daemon must go on without its supervisor. Send signs from the main thread, which HangCheck looks
+/// at, and only while requests are taken and answered, or a hang goes unseen.
 ///
 /// @par Thread safety
 /// All const members, from any thread.
 class Heartbeat {
  public:
   static constexpr char answered_sign = 'a';  ///< a first read was answered
-  static constexpr char beat_sign = 'b';      ///< still well
+  static constexpr char beat_sign = 'b';      ///< still well, and nothing to do
+  static constexpr char busy_sign = 'w';      ///< still well, and at work
   static constexpr char finished_sign = 'f';  ///< the device is gone; the end comes next
 
   /// Owns the descriptor that pair() gave, perhaps before fork(2) and exec(2).
@@ -48,8 +49,9 @@ class Heartbeat {
   /// Only after a read of the device was answered, not when it is merely ready.
   void answered() const noexcept { send(answered_sign); }
 
-  /// Several times within SupervisionOptions::hung_after.
-  void beat() const noexcept { send(beat_sign); }
+  /// Several times within SupervisionOptions::hung_after; while `busy`, within
+  /// SupervisionOptions::suspect_after.
+  void beat(bool busy = false) const noexcept { send(busy ? busy_sign : beat_sign); }
 
   /// Once the kernel has said that the device is disconnected.
   void finished() const noexcept { send(finished_sign); }

@@ -23,9 +23,13 @@ struct SupervisionOptions {
   std::chrono::milliseconds start_within{60'000};
   /// From there to the known span. Default: 30 s.
   std::chrono::milliseconds verify_within{30'000};
-  /// A serving daemon that has not given a sign for so long hangs, and is killed. A false alarm
-  /// costs a restart, so several heartbeats must fit in. Default: 5 s.
+  /// A serving daemon that has not given a sign for so long hangs, and is killed, whatever it looks
+  /// like. A false alarm costs a restart, so several heartbeats must fit in. Default: 5 s.
   std::chrono::milliseconds hung_after{5'000};
+  /// A daemon with work to do that has not given a sign for so long is looked at, to see whether it
+  /// hangs. Default: 50 ms.
+  std::chrono::milliseconds suspect_after{50};
+  std::chrono::milliseconds look_again{20};  ///< from one such look to the next
   /// From being asked to stop to being killed. Default: 10 s.
   std::chrono::milliseconds stop_within{10'000};
   /// The first restart after good service comes at once; the second in a row after this pause, and
@@ -63,6 +67,7 @@ enum class Decision : std::uint8_t {
   pause,      ///< wait for the deadline
   verify,     ///< read the known span through the device and compare it
   terminate,  ///< ask the daemon to end
+  examine,    ///< look at the daemon: it gives no sign
   kill,       ///< end the daemon
   done,       ///< nothing is left to do
   give_up,    ///< stop trying; reason() says why
@@ -156,11 +161,28 @@ class Supervision {
   }
 
   /// The daemon gives a sign of life.
-  [[nodiscard]] Decision heartbeat() {
+  /// @param busy  it is at work, and will give the next sign soon
+  [[nodiscard]] Decision heartbeat(bool busy = false) {
     if (state_ != SupervisionState::serving) return Decision::nothing;
     last_good_ = time_.now();
-    deadline_ = last_good_ + options_.hung_after;
+    busy_ = busy;
+    expect_sign();
     return Decision::nothing;
+  }
+
+  /// There is something that the daemon has to do, or no more: as long as there is, it is at work
+  /// whether it has said so or not.
+  void asked(bool something) {
+    if (something == asked_since_.has_value()) return;
+    asked_since_ = something ? std::optional(time_.now()) : std::nullopt;
+    if (state_ == SupervisionState::serving) expect_sign();
+  }
+
+  /// The daemon was looked at.
+  /// @param why  it hangs; empty if it may be well
+  [[nodiscard]] Decision examined(std::optional<std::string> why) {
+    if (state_ != SupervisionState::serving || !why) return Decision::nothing;
+    return kill("hangs: " + *std::move(why));
   }
 
   /// The daemon says that its device is gone, so that its end will be no failure.
@@ -203,7 +225,7 @@ class Supervision {
       case pausing: return start();
       case opening: return kill("no read answered in time");
       case verifying: return kill("the known span was not read in time");
-      case serving: return kill("no sign of life");
+      case serving: return doubt();
       case stopping: return kill("did not stop in time");
       case idle:
       case starting:
@@ -228,10 +250,28 @@ class Supervision {
   }
 
   Decision serve() {
-    enter(SupervisionState::serving, options_.hung_after);
+    state_ = SupervisionState::serving;
     last_good_ = time_.now();
     serving_since_ = last_good_;
+    busy_ = false;
+    expect_sign();
     return Decision::nothing;
+  }
+
+  void expect_sign() {
+    deadline_ = last_good_ + options_.hung_after;
+    if (!busy_ && !asked_since_) return;
+    auto const since = std::max(last_good_, asked_since_.value_or(last_good_));
+    deadline_ = std::min(*deadline_, since + options_.suspect_after);
+  }
+
+  // It serves, and no sign has come in time.
+  Decision doubt() {
+    auto const end = last_good_ + options_.hung_after;
+    auto const now = time_.now();
+    if (now >= end) return kill("no sign of life");
+    deadline_ = std::min(end, now + options_.look_again);
+    return Decision::examine;
   }
 
   Decision terminate() {
@@ -282,6 +322,8 @@ class Supervision {
   bool hopeless_ = false;  // no daemon will do better than the present one
   bool finished_ = false;  // the present daemon has said so: it is the last
   bool stop_asked_ = false;
+  bool busy_ = false;  // the present daemon has said so
+  std::optional<TimePoint> asked_since_{};
   std::string reason_{};
 };
 

@@ -23,6 +23,7 @@
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/recovery/hang_check.hpp>
 #include <erofs_oci/recovery/heartbeat.hpp>
 #include <erofs_oci/recovery/process.hpp>
 #include <erofs_oci/recovery/supervision.hpp>
@@ -45,6 +46,8 @@ struct SupervisorHooks {
   /// one byte: '1' for the same bytes, '0' for others; its end without one says that they could not
   /// be read. Empty: every daemon is taken at its word.
   std::function<Result<UniqueFd>()> verify{};
+  /// Whether there is something that the daemon has to do now; or empty, if only it can tell.
+  std::function<bool()> asked{};
   /// Adds what else this process waits for, each time that it waits; or empty.
   std::function<void(std::vector<pollfd>&)> watch{};
   /// Gets those that watch() added, with what poll(2) says of them, before anything else is looked
@@ -54,8 +57,8 @@ struct SupervisorHooks {
   std::function<void(Decision, Supervision<> const&)> note{};
 };
 
-/// Keeps one daemon running. A daemon that ends is noticed at once, by its pidfd; one that hangs at
-/// its deadline.
+/// Keeps one daemon running. A daemon that ends is noticed at once, by its pidfd; one that hangs
+/// while it has something to do, by HangCheck, within 100 ms on a machine that is not busy.
 ///
 /// @par Thread safety
 /// None: run() is the process's or a thread's only work.
@@ -106,7 +109,9 @@ class Supervisor {
     auto pidfd = open_pidfd(daemon.pid);
     if (!pidfd) return fail(std::move(pidfd).error());
     pidfd_ = *std::move(pidfd);
+    pid_ = daemon.pid;
     heartbeat_ = std::move(daemon.heartbeat);
+    hang_check_.reset();
     return {};
   }
 
@@ -119,6 +124,8 @@ class Supervisor {
         decision = start();
       } else if (now == Decision::verify) {
         decision = verify();
+      } else if (now == Decision::examine) {
+        decision = examine();
       } else if (now == Decision::terminate || now == Decision::kill) {
         verdict_.reset();
         if (auto ok = send_signal(pidfd_, now == Decision::kill ? SIGKILL : SIGTERM); !ok) {
@@ -148,6 +155,12 @@ class Supervisor {
     return Decision::nothing;
   }
 
+  // What cannot be looked at is not taken for hung.
+  Decision examine() {
+    auto const view = view_process(pid_);
+    return machine_.examined(view ? hang_check_.look(*view) : std::nullopt);
+  }
+
   // Waits for one event. A death comes last, so that what was said before it counts.
   Result<Decision> wait(int stop) {
     std::vector<pollfd> fds{{heartbeat_.get(), POLLIN, 0},
@@ -156,6 +169,7 @@ class Supervisor {
                             {stop_seen_ ? -1 : stop, POLLIN, 0}};
     auto const own = fds.size();
     if (hooks_.watch) hooks_.watch(fds);
+    if (hooks_.asked) machine_.asked(hooks_.asked());
     while (::poll(fds.data(), fds.size(), patience()) < 0) {
       if (errno != EINTR) return fail_errno(errno, "poll");
     }
@@ -189,11 +203,13 @@ class Supervisor {
       heartbeat_.reset();  // its pidfd, or the deadline, says what this means
       return Decision::nothing;
     }
+    hang_check_.reset();
     auto decision = Decision::nothing;
     for (auto const sign : *signs) {
       auto next = Decision::nothing;
       if (sign == Heartbeat::answered_sign) next = machine_.answered();
       if (sign == Heartbeat::beat_sign) next = machine_.heartbeat();
+      if (sign == Heartbeat::busy_sign) next = machine_.heartbeat(true);
       if (sign == Heartbeat::finished_sign) next = machine_.finished();
       if (next != Decision::nothing) decision = next;
     }
@@ -221,9 +237,11 @@ class Supervisor {
 
   SupervisorHooks hooks_;
   Supervision<> machine_;
+  pid_t pid_ = 0;  // of the daemon; its own until it is reaped
   UniqueFd pidfd_{};
   UniqueFd heartbeat_{};
   UniqueFd verdict_{};
+  HangCheck hang_check_{};
   bool stop_seen_ = false;
 };
 

@@ -601,16 +601,16 @@ TEST_CASE("Readers of a source that fails get EIO, and the data once it works ag
 TEST_CASE("A reader waits over the death of a server for the next one",
           "[fuse][kernel][takeover]") {
   if (skip()) return;
-  if (running_kernel() < KernelVersion{6, 9, 0}) {
-    WARN("skipped: this kernel does not repeat requests");
-    return;
-  }
   auto const& layer = Layers::basic();
   auto const name = some_file(layer);
   auto const metadata = Local::open(layer.index).value().size();
   Folder const folder;
   auto connection = mount_fuse(folder.mnt()).value();
-  auto const keep = [&] { return UniqueFd(::dup(connection.device.get())); };
+  auto const inflight = FuseInflight::make(64).value();
+  auto const keep = [&](Bytes first) {
+    return FuseConnection{UniqueFd(::dup(connection.device.get())), std::move(first),
+                          inflight.share().value()};
+  };
   int ends[2];
   REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
   UniqueFd const ours(ends[0]);
@@ -629,7 +629,7 @@ TEST_CASE("A reader waits over the death of a server for the next one",
         erofs::Reader<AnySource>::open(AnySource(Gate(layer.open(), metadata, control))).value();
     FuseTree<AnySource> tree(std::move(reader));
     auto const end = tree.serve(
-        {keep()}, {},
+        keep({}), {},
         [&](FuseSession& session) {
           static_cast<void>(write_full(theirs.get(), session.share().value().opening));
         },
@@ -653,7 +653,7 @@ TEST_CASE("A reader waits over the death of a server for the next one",
 
   FuseTree<AnySource> tree(reader_of(layer));
   Serving serving([&](std::stop_token stop, Serving::Ready const& ready) {
-    return tree.serve({keep(), opening}, std::move(stop), [&](FuseSession&) { ready(); }, [] {});
+    return tree.serve(keep(opening), std::move(stop), [&](FuseSession&) { ready(); }, [] {});
   });
 
   CHECK(status_of(client) == 0);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mounts by FUSE outlive the processes that serve them, and what is written down about them."""
+import ctypes
 import gzip
 import hashlib
 import io
@@ -11,6 +12,7 @@ import socket
 import stat
 import subprocess
 import tarfile
+import threading
 import time
 import unittest
 
@@ -41,7 +43,12 @@ class SurviveTest(ToolTest):
         os.mkdir(self.target)
         self.journal = os.path.join(self.dir, "journal")
         self.store = os.path.join(self.dir, "store")
+        self.addCleanup(self.wait_for_end)
         self.addCleanup(subprocess.run, ["umount", "-l", self.target], capture_output=True)
+
+    def wait_for_end(self):
+        """What is written down goes a moment later than the mount."""
+        wait_for(lambda: not os.path.exists(self.journal) or os.listdir(self.journal) == [], 2)
 
     def run_tool(self, *arguments, **options):
         return subprocess.run([TOOL, *arguments], capture_output=True, text=True, timeout=60, **options)
@@ -101,13 +108,105 @@ class SurviveTest(ToolTest):
                                 os.listdir(self.journal))
                 self.assertTrue(wait_for(lambda: not os.path.exists(f"/proc/{supervisor}")))
 
+    def test_a_stopped_worker_goes_on(self):
+        self.mount(f"oci:{self.layout}:v1")
+        old = self.status()[0]["worker"]
+        for _ in range(5):
+            os.kill(old, signal.SIGSTOP)
+            self.check_files()
+        self.assertEqual(self.status()[0]["worker"], old)
+        subprocess.run(["umount", self.target], check=True)
+
     def test_a_hung_worker_is_replaced(self):
         self.mount(f"oci:{self.layout}:v1")
         old = self.status()[0]["worker"]
-        os.kill(old, signal.SIGSTOP)
+        libc = ctypes.CDLL(None, use_errno=True)
+        seize, interrupt = 0x4206, 0x4207
+        for request in (seize, interrupt):  # the main thread halts, as in a debugger
+            self.assertEqual(libc.ptrace(request, old, None, None), 0, os.strerror(ctypes.get_errno()))
         self.check_files()
-        self.assertNotEqual(self.status()[0]["worker"], old)
+
+        def is_replaced():
+            try:
+                os.waitpid(old, os.WNOHANG)  # the tracer hears of the end before the parent does
+            except ChildProcessError:
+                pass
+            return self.status()[0]["worker"] != old
+
+        self.assertTrue(wait_for(is_replaced))
         self.assertIn("no sign of life", self.status()[0]["last_error"])
+        self.check_files()
+        subprocess.run(["umount", self.target], check=True)
+
+    def test_another_process_takes_over(self):
+        """As when the program is replaced by a newer one: readers notice nothing."""
+        for way in ("fuse-tree", "fuse-file"):
+            with self.subTest(way):
+                metrics = os.path.join(self.dir, "metrics")
+                self.mount(f"oci:{self.layout}:v1", "--metrics", metrics, way=way)
+                stop = threading.Event()
+                failures, reads = [], []
+
+                def keep_reading():
+                    while not stop.is_set():
+                        try:
+                            self.check_files()
+                            reads.append(time.monotonic())
+                        except (OSError, AssertionError) as error:
+                            failures.append(error)
+
+                readers = [threading.Thread(target=keep_reading) for _ in range(3)]
+                for reader in readers:
+                    reader.start()
+                supervisors = [self.status()[0]["supervisor"]]
+                for _ in range(4):
+                    done = self.run_tool("reattach", "--replace", "--journal", self.journal,
+                                         "--metrics", metrics, self.target)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    supervisors.append(self.status()[0]["supervisor"])
+                    self.assertEqual(self.status()[0]["way"], way)
+                    count = len(reads)
+                    self.assertTrue(wait_for(lambda: len(reads) > count + 3))
+                stop.set()
+                for reader in readers:
+                    reader.join()
+                self.assertEqual(failures, [])
+                self.assertEqual(len(set(supervisors)), 5)
+                for old in supervisors[:-1]:
+                    self.assertTrue(wait_for(lambda: not os.path.exists(f"/proc/{old}")))
+                self.assertEqual(stat.S_IMODE(os.stat(metrics).st_mode), 0o600)
+                self.kill_worker()
+                self.check_files()
+                subprocess.run(["umount", self.target], check=True)
+                self.assertTrue(wait_for(lambda: os.listdir(self.journal) == []))
+
+    def test_a_take_over_that_fails_leaves_all_as_it_was(self):
+        index = os.path.join(self.dir, "index.erofs")
+        original = read(path("gz-ckpt.erofs"))
+        with open(index, "wb") as stream:
+            stream.write(original)
+        self.mount(f"oci:{self.layout}:v1",
+                   words=f",oci.tarindex={index},oci.zinfo={path('gz-ckpt.zinfo')}")
+        old = self.status()[0]
+        os.rename(index, index + ".away")
+        code, said = self.refused("reattach", "--replace", "--journal", self.journal, self.target)
+        self.assertIn("index.erofs", said)
+        self.check_files()
+        os.rename(index + ".away", index)
+        self.assertEqual(self.status()[0]["supervisor"], old["supervisor"])
+        # One that asks for the mount, gets it and dies.
+        control = next(os.path.join(self.journal, name) for name in os.listdir(self.journal)
+                       if stat.S_ISSOCK(os.stat(os.path.join(self.journal, name)).st_mode))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asker:
+            asker.connect(control)
+            asker.send(b"hand over")
+            _, fds, _, _ = socket.recv_fds(asker, 4096, 4)
+            self.assertEqual(len(fds), 3)
+            for fd in fds:
+                os.close(fd)
+        self.check_files()
+        self.assertTrue(wait_for(lambda: self.status()[0]["worker"] != old["worker"]))
+        self.assertEqual(self.status()[0]["supervisor"], old["supervisor"])
         subprocess.run(["umount", self.target], check=True)
 
     def test_a_moved_tag_and_a_changed_password_change_nothing(self):
@@ -239,6 +338,19 @@ class SurviveTest(ToolTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertFalse(os.path.ismount(self.target))
         self.assertTrue(wait_for(lambda: os.listdir(self.journal) == []))
+
+    def test_an_unmount_while_no_worker_can_start_ends_it(self):
+        layout = os.path.join(self.dir, "layout")
+        subprocess.run(["cp", "-r", self.layout, layout], check=True)
+        self.mount(f"oci:{layout}:v1")
+        status = self.status()[0]
+        os.rename(layout, layout + ".away")
+        os.kill(status["worker"], signal.SIGKILL)
+        self.assertTrue(wait_for(lambda: self.status()[0]["restarts"] > 2))
+        done = self.run_tool("umount", self.target)  # umount(8) would ask who cannot answer
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(wait_for(lambda: not os.path.exists(f"/proc/{status['supervisor']}")))
+        self.assertEqual(os.listdir(self.journal), [])
 
     def test_what_is_gone_is_forgotten(self):
         self.mount(f"oci:{self.layout}:v1")

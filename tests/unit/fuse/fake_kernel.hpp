@@ -65,9 +65,9 @@ class FakeKernel {
   }
 
   /// The server's end; several servers can have it, one after the other.
-  [[nodiscard]] FuseConnection connection(Bytes opening = {}) const {
+  [[nodiscard]] FuseConnection connection(Bytes opening = {}, UniqueFd inflight = {}) const {
     std::lock_guard const lock(mutex_);
-    return FuseConnection{UniqueFd(::dup(theirs_.get())), std::move(opening)};
+    return FuseConnection{UniqueFd(::dup(theirs_.get())), std::move(opening), std::move(inflight)};
   }
 
   /// Ends the connection, as unmounting does.
@@ -77,7 +77,8 @@ class FakeKernel {
     ours_.reset();
   }
 
-  std::uint64_t send(std::uint32_t opcode, std::uint64_t node, std::string const& arguments = {}) {
+  /// A request that nobody has been sent yet.
+  std::string request(std::uint32_t opcode, std::uint64_t node, std::string const& arguments = {}) {
     unique_ += 2;
     fuse_in_header header{};
     header.len = static_cast<std::uint32_t>(sizeof header + arguments.size());
@@ -85,7 +86,11 @@ class FakeKernel {
     header.unique = unique_;
     header.nodeid = node;
     header.uid = caller;
-    auto const packet = raw(header) + arguments;
+    return raw(header) + arguments;
+  }
+
+  std::uint64_t send(std::uint32_t opcode, std::uint64_t node, std::string const& arguments = {}) {
+    auto const packet = request(opcode, node, arguments);
     REQUIRE(::send(ours_.get(), packet.data(), packet.size(), 0) ==
             static_cast<ssize_t>(packet.size()));
     return unique_;

@@ -150,13 +150,13 @@ void turn_until(NbdRelay& relay, Done const& done) {
 /// An engine whose every step the test decides.
 struct ManualEngine {
   UniqueFd channel;
-  nbd::Arena arena;
+  SharedMemory arena;
   std::deque<nbd::EngineRequest> requests{};
 
   static std::pair<EngineId, ManualEngine> add(NbdRelay& relay) {
     auto added = relay.add_engine();
     REQUIRE(added);
-    auto arena = nbd::Arena::map(std::move(added->second.arena));
+    auto arena = SharedMemory::map(std::move(added->second.arena));
     REQUIRE(arena);
     return {added->first, ManualEngine{std::move(added->second.channel), *std::move(arena)}};
   }

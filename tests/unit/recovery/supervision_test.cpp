@@ -140,6 +140,79 @@ TEST_CASE("A daemon without a sign of life is killed and replaced", "[recovery][
   CHECK(f.machine.reason() == "no sign of life");
 }
 
+TEST_CASE("A daemon at work that gives no sign is looked at soon", "[recovery][supervision]") {
+  Fixture f({.hung_after = 500ms, .suspect_after = 50ms, .look_again = 20ms});
+  REQUIRE(f.machine.begin() == Decision::start);
+  f.serve();
+  f.let_pass(200ms);
+  REQUIRE(f.machine.expired() == Decision::nothing);
+  SECTION("as it says") {
+    REQUIRE(f.machine.heartbeat(true) == Decision::nothing);
+  }
+  SECTION("as others know, who asked it") {
+    REQUIRE(f.machine.heartbeat() == Decision::nothing);
+    f.let_pass(100ms);
+    f.machine.asked(true);
+    f.machine.asked(true);
+  }
+  f.let_pass(49ms);
+  CHECK(f.machine.expired() == Decision::nothing);
+  f.let_pass(1ms);
+  REQUIRE(f.machine.expired() == Decision::examine);
+  CHECK(f.machine.examined({}) == Decision::nothing);
+  f.let_pass(19ms);
+  CHECK(f.machine.expired() == Decision::nothing);
+  f.let_pass(1ms);
+  REQUIRE(f.machine.expired() == Decision::examine);
+  CHECK(f.machine.examined("it sleeps") == Decision::kill);
+  CHECK(f.machine.died(killed) == Decision::start);
+  CHECK(f.machine.reason() == "hangs: it sleeps");
+}
+
+TEST_CASE("A daemon that may only be slow has until the end of patience",
+          "[recovery][supervision]") {
+  Fixture f({.hung_after = 500ms, .suspect_after = 50ms, .look_again = 20ms});
+  REQUIRE(f.machine.begin() == Decision::start);
+  f.serve();
+  REQUIRE(f.machine.heartbeat(true) == Decision::nothing);
+  auto const began = f.clock.now();
+  auto decision = Decision::examine;
+  int looks = -1;
+  for (; decision == Decision::examine; ++looks) {
+    REQUIRE(f.machine.examined({}) == Decision::nothing);
+    f.clock.sleep(
+        std::chrono::ceil<std::chrono::milliseconds>(*f.machine.deadline() - f.clock.now()));
+    decision = f.machine.expired();
+  }
+  CHECK(decision == Decision::kill);
+  CHECK(f.clock.now() - began == 500ms);
+  CHECK(looks > 15);
+  CHECK(f.machine.reason() == "no sign of life");
+}
+
+TEST_CASE("A daemon with nothing to do is not looked at", "[recovery][supervision]") {
+  Fixture f;
+  REQUIRE(f.machine.begin() == Decision::start);
+  f.serve();
+  REQUIRE(f.machine.heartbeat(true) == Decision::nothing);
+  f.machine.asked(true);
+  f.machine.asked(false);
+  REQUIRE(f.machine.heartbeat() == Decision::nothing);
+  f.let_pass(4999ms);
+  CHECK(f.machine.expired() == Decision::nothing);
+}
+
+TEST_CASE("The next daemon is not busy because the last one was", "[recovery][supervision]") {
+  Fixture f;
+  REQUIRE(f.machine.begin() == Decision::start);
+  f.serve();
+  REQUIRE(f.machine.heartbeat(true) == Decision::nothing);
+  REQUIRE(f.machine.died(killed) == Decision::start);
+  f.serve();
+  f.let_pass(4s);
+  CHECK(f.machine.expired() == Decision::nothing);
+}
+
 TEST_CASE("A daemon that hangs again and again does not look healthy", "[recovery][supervision]") {
   Fixture f({.hung_after = 5s, .healthy_after = 1s});
   REQUIRE(f.machine.begin() == Decision::start);
@@ -296,7 +369,7 @@ TEST_CASE("Whatever happens, there is one daemon at most and always a next step"
     bool lives = false;
     bool stopped = false;
     bool doomed = false;  // killed or asked to end
-    auto const events = *rc::gen::container<std::vector<int>>(60, rc::gen::inRange(0, 16));
+    auto const events = *rc::gen::container<std::vector<int>>(60, rc::gen::inRange(0, 19));
 
     auto const see = [&](Decision decision) {
       RC_ASSERT(!(decision == Decision::start && lives));
@@ -329,7 +402,10 @@ TEST_CASE("Whatever happens, there is one daemon at most and always a next step"
         case 6:
         case 7: decision = machine.verified(Verdict::same); break;
         case 8: decision = machine.verified(Verdict::unknown); break;
-        case 9: decision = machine.heartbeat(); break;
+        case 9: decision = machine.heartbeat(*rc::gen::arbitrary<bool>()); break;
+        case 16: machine.asked(*rc::gen::arbitrary<bool>()); break;
+        case 17: decision = machine.examined({}); break;
+        case 18: decision = machine.examined("x"); break;
         case 10:
         case 11:
           if (!lives) break;

@@ -180,6 +180,83 @@ TEST_CASE("A daemon that hangs is killed and replaced", "[recovery][supervisor]"
   CHECK(board->starts == 2);
 }
 
+/// The reasons of two daemons' ends: the first one hangs as `hang` does, after it has said that it
+/// is `busy`; patience alone would take an hour.
+std::vector<std::string> reasons_of_hang(bool busy, std::function<bool()> asked,
+                                         std::function<void()> const& hang) {
+  SharedBoard const board;
+  Stop const stop;
+  std::vector<std::string> reasons;
+  Supervisor supervisor({.start = starter(board,
+                                          [&](Heartbeat const& heartbeat, int number) {
+                                            if (number > 1) beat_for_ever(heartbeat);
+                                            heartbeat.answered();
+                                            ::usleep(10'000);
+                                            heartbeat.beat(busy);
+                                            hang();
+                                          }),
+                         .verify = {},
+                         .asked = std::move(asked),
+                         .note =
+                             [&](Decision decision, Supervision<> const& machine) {
+                               if (decision == Decision::kill) reasons.push_back(machine.reason());
+                               if (decision == Decision::verify && board->starts == 2) stop.ask();
+                             }},
+                        {.hung_after = 3600s});
+  CHECK(supervisor.run(stop.read.get()).value() == SupervisionState::done);
+  CHECK(board->starts == 2);
+  return reasons;
+}
+
+TEST_CASE("A daemon that hangs at work is found out at once", "[recovery][supervisor]") {
+  SECTION("asleep") {
+    auto const sleep = [] { ::pause(); };
+    std::vector<std::string> const why{"hangs: its main thread waits for what does not come"};
+    CHECK(reasons_of_hang(true, {}, sleep) == why);
+    CHECK(reasons_of_hang(false, [] { return true; }, sleep) == why);
+  }
+  SECTION("going round") {
+    auto const spin = [] {
+      for (std::atomic<unsigned> i{0};; ++i) {}
+    };
+    CHECK(reasons_of_hang(true, {}, spin) ==
+          std::vector<std::string>{"hangs: its main thread goes round"});
+  }
+  SECTION("stopped") {
+    auto const stop = [] { ::raise(SIGSTOP); };
+    CHECK(reasons_of_hang(true, {}, stop) ==
+          std::vector<std::string>{"hangs: it was stopped by a signal"});
+  }
+}
+
+TEST_CASE("A daemon with nothing to do may sleep", "[recovery][supervisor]") {
+  SharedBoard const board;
+  Stop const stop;
+  std::atomic<int> looks{0};
+  Supervisor supervisor({.start = starter(board,
+                                          [](Heartbeat const& heartbeat, int) {
+                                            heartbeat.answered();
+                                            heartbeat.beat();
+                                            ::pause();
+                                          }),
+                         .verify = {},
+                         .asked = [] { return false; },
+                         .note =
+                             [&](Decision decision, Supervision<> const&) {
+                               if (decision == Decision::examine) ++looks;
+                             }},
+                        {.hung_after = 3600s});
+  std::thread stopper([&] {
+    eventually([&] { return board->starts == 1; });
+    std::this_thread::sleep_for(300ms);
+    stop.ask();
+  });
+  CHECK(supervisor.run(stop.read.get()).value() == SupervisionState::done);
+  stopper.join();
+  CHECK(looks == 0);
+  CHECK(board->starts == 1);
+}
+
 TEST_CASE("A stopped process hangs too", "[recovery][supervisor]") {
   SharedBoard const board;
   Stop const stop;
