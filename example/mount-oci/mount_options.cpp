@@ -159,6 +159,9 @@ Checked parse_mount(std::vector<std::string> words, Options& options) {
   if (common.ends(options)) return {};
   if (auto ok = common.apply(options); !ok) return ok;
   if (auto ok = keeping.apply(options.keep); !ok) return ok;
+  if (!other.reattach.empty()) {
+    if (auto ok = apply_lists(lists, options); !ok) return ok;
+  }
   if (other.wanted()) return other.apply(options);
 
   auto const way = choose_attach(type, attach);

@@ -111,6 +111,17 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
     CHECK(options->umount.target == "/mnt");
     CHECK_FALSE(options->umount.disconnect);
   }
+  SECTION("reattach") {
+    auto const list = "oci.insecure,oci.username=me,oci.password_file=/p";
+    auto const words = GENERATE_COPY(Arguments{"--reattach", "/dev/nbd3", "-o", list},
+                                     Arguments{"reattach", "/dev/nbd3", "-o", list});
+    auto const options = parse(words);
+    REQUIRE(options.has_value());
+    CHECK(options->command == Command::reattach);
+    CHECK(options->record.target == "/dev/nbd3");
+    CHECK(options->image.insecure);
+    CHECK(options->image.username == "me");
+  }
   SECTION("disconnect") {
     auto const words =
         GENERATE(Arguments{"--disconnect", "/dev/nbd3"}, Arguments{"disconnect", "/dev/nbd3"});
