@@ -78,8 +78,8 @@ DESCRIPTION
 
 OPTIONS
   --json         a list of objects: name, device, mount_point, image, size, connected, served,
-                 supervisor, worker, restarts, requests, bytes, errors, in_flight, taken_over,
-                 last_error, cached (bytes in the worker's memory), complete (no read needs the
+                 supervisor, worker, restarts, requests, bytes, errors, for NBD in_flight and
+                 taken_over, last_error, cached (bytes in the worker's memory), complete (no read needs the
                  registry any more)
   --journal DIR  where mounts are written down, see `mount-oci mount --help`
 

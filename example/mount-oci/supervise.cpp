@@ -266,7 +266,8 @@ class MountKeeper {
   Result<SupervisedDaemon> restart() {
     if (device_) device_->drop_reader();
     worker_.reset();
-    cached_ = 0;
+    counted_ = counts();
+    counts_ = {};
     connected_ = false;
     ++restarts_;
     return start_worker();
@@ -346,9 +347,7 @@ class MountKeeper {
         if (!serving_) failure_ = message->error;
         log_.say(serving_ ? Level::error : Level::info, "worker: " + last_error_);
         return;
-      case Message::Kind::cached:
-        cached_ = std::strtoull(message->text.c_str(), nullptr, 10);
-        return;
+      case Message::Kind::counts: counts_ = WorkerCounts::parse(message->text); return;
       case Message::Kind::trouble: last_error_ = message->text; return;
       default: return;
     }
@@ -813,6 +812,11 @@ class MountKeeper {
     return R"({"error":"no such question"})";
   }
 
+  [[nodiscard]] WorkerCounts counts() const {
+    return {counts_.cached, counted_.reads + counts_.reads, counted_.bytes + counts_.bytes,
+            counted_.errors + counts_.errors};
+  }
+
   [[nodiscard]] MountReport report() const {
     MountReport report{.way = way_,
                        .target = target_,
@@ -821,7 +825,7 @@ class MountKeeper {
                        .worker_alive = worker_.has_value(),
                        .restarts = restarts_,
                        .last_error = last_error_,
-                       .cached = cached_,
+                       .counts = counts(),
                        .size = record_ ? record_->image.device_size : 0,
                        .metadata = record_ && record_->known ? record_->known->length : 0,
                        .reads = {},
@@ -866,7 +870,8 @@ class MountKeeper {
   bool handed_over_ = false;
   unsigned restarts_ = 0;
   std::string last_error_;
-  std::uint64_t cached_ = 0;  // bytes that the worker holds
+  WorkerCounts counts_;   // of the present worker
+  WorkerCounts counted_;  // of those before
   std::optional<Error> failure_;
 };
 
