@@ -13,6 +13,7 @@
 
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/core/source.hpp>
+#include <erofs_oci/erofs/marks.hpp>
 #include <erofs_oci/erofs/reader.hpp>
 #include <erofs_oci/erofs/tree.hpp>
 #include <erofs_oci/erofs/walk.hpp>
@@ -23,8 +24,7 @@ namespace erofs_oci::erofs {
 
 namespace detail {
 
-[[nodiscard]] inline Kind kind_of(Inode const& inode, Marks marks) noexcept {
-  if (marks != Marks::drop && inode.is_whiteout()) return Kind::whiteout;
+[[nodiscard]] inline Kind kind_of(Inode const& inode) noexcept {
   switch (file_type(inode.mode())) {
     case FileType::directory: return Kind::directory;
     case FileType::symlink: return Kind::symlink;
@@ -38,44 +38,34 @@ namespace detail {
   return Kind::regular;
 }
 
-/// Takes the overlay marks out of a directory's xattrs.
-inline void take_marks(Node& node, Marks marks) {
-  auto* const directory = node.directory();
-  if (directory == nullptr || marks == Marks::drop) return;
-  std::string const prefix = marks == Marks::user ? "user.overlay." : "trusted.overlay.";
-  std::erase_if(node.xattrs, [&](Xattr const& xattr) {
-    if (xattr.name == prefix + "opaque" && as_text(xattr.value) == "y") {
-      return directory->opaque = true;
-    }
-    return xattr.name == prefix + "origin" && xattr.value.empty();
-  });
-}
-
 /// Turns one inode into a node without children.
 template <RandomAccessSource S>
 [[nodiscard]] Result<Node> load_node(Reader<S> const& reader, Inode const& inode, Marks marks) {
-  auto node = make_node(kind_of(inode, marks));
+  auto node = make_node(kind_of(inode));
   node.permissions = inode.mode() & 07777;
   node.uid = inode.record.uid;
   node.gid = inode.record.gid;
   node.mtime = inode.mtime;
+  std::vector<Xattr> hidden;
   auto const listed = reader.visit_xattrs(inode, [&](XattrView const& view) {
     if (auto const prefix = reader.prefix_text(view.prefix)) {
       node.xattrs.push_back({*prefix + std::string(view.rest), to_bytes(view.value)});
-    } else if (view.prefix == internal_prefix && view.rest == implied_mark &&
-               node.directory() != nullptr) {
-      node.directory()->implied = true;
+    } else if (view.prefix == internal_prefix) {
+      hidden.push_back({std::string(view.rest), to_bytes(view.value)});
     }
     return true;
   });
   if (!listed) return tl::unexpected(listed.error());
-  take_marks(node, marks);
+  if (auto* const directory = node.directory()) {
+    directory->implied = std::ranges::find(hidden, implied_mark, &Xattr::name) != hidden.end();
+  }
   if (inode.is_symlink()) {
     auto target = reader.read_link(inode);
     if (!target) return tl::unexpected(target.error());
     node.content = Symlink{*std::move(target)};
   }
-  if (inode.is_device() && node.kind != Kind::whiteout) node.content = inode.device();
+  if (inode.is_device()) node.content = inode.device();
+  take_marks(node, hidden, marks);
   auto* const file = node.regular();
   if (file == nullptr) return node;
   file->size = inode.size();
@@ -94,11 +84,11 @@ template <RandomAccessSource S>
 /// Reads a whole image into a tree, hard links and all; any damage on the way is an error.
 ///
 /// Extents name devices as the image does; data in the image itself is on device 0. The implied
-/// mark is read if it is there. A tree that the Writer wrote with Addressing::device_table and the
-/// same `marks` comes back equal, but that adjoining extents are joined and sizes below a block's
-/// end lose `clean_padding`.
+/// mark is read if it is there, and what the Writer says of files that only look marked. A tree
+/// that the Writer wrote with Addressing::device_table and the same `marks` comes back equal, but
+/// that adjoining extents are joined and sizes below a block's end lose `clean_padding`.
 /// @param marks  which overlay marks become whiteouts and opaque directories; drop = none, a device
-///               0:0 is then a device
+///               0:0 is then a device, as it is where the Writer was given one
 template <RandomAccessSource S>
 [[nodiscard]] Result<Tree> load_tree(Reader<S> const& reader, Marks marks = Marks::drop) {
   Tree tree;
