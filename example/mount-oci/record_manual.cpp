@@ -55,11 +55,13 @@ DESCRIPTION
 
 OPTIONS
   -a, --all            all mounts that wait
-  --replace            also in place of a daemon that lives, such as one of an older version: it
-                       answers what it was asked and then hands the device over; no read fails or is
-                       done twice
+  --replace            also in place of a daemon that lives, such as one of an older version, and
+                       also by FUSE: it answers what it was asked and then hands the device or the
+                       connection over; no read fails or is done twice. If the new one fails, the old
+                       one goes on
   -o, --options LIST   oci.username and oci.password_file, if the password was given by hand
   --foreground         serve in this process; tells systemd when ready
+  --metrics ADDRESS    see `mount-oci mount --help`; it is not written down
   --journal DIR        where mounts are written down, see `mount-oci mount --help`
 
 EXIT STATUS

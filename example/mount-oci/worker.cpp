@@ -208,6 +208,7 @@ class Worker {
         [&](erofs_oci::FuseSession& session) {
           auto const ok = tell_connected(session);
           if (!ok) log_.say(Level::warning, "no restart: " + ok.error().message());
+          tell_refused(session.refused());
           refuse();
           task_.heartbeat.answered();
         },
@@ -215,6 +216,13 @@ class Worker {
     if (!end) return fail(std::move(end).error());
     if (*end == erofs_oci::FuseEnd::unmounted) task_.heartbeat.finished();
     return {};
+  }
+
+  void tell_refused(std::size_t count) const {
+    if (count == 0) return;
+    auto const text = std::to_string(count) + " requests that have crashed workers were refused";
+    log_.say(Level::error, text);
+    task_.link.send({Message::Kind::trouble, text, {}, {}});
   }
 
   [[nodiscard]] Result<void> tell_connected(erofs_oci::FuseSession& session) const {

@@ -11,7 +11,7 @@ mount_it() { "$TOOL" mount "$@" -o oci.store=/run/tmp/store "oci:$LAYOUT:v1" "$M
 is_refused() { ! mount_it --attach "$1" 2>said && cat said && grep -q "it needs 6.4.0" said; }
 is_fuse_tree() { mount_it -v 2>said && cat said && grep -q "mounting by fuse-tree" said; }
 
-for way in netlink fuse-file fuse-loop; do
+for way in netlink fuse-file; do
   check "$way: refused, since the kernel reads no such blocks" is_refused "$way"
 done
 check "fuse-tree is what is taken" is_fuse_tree
