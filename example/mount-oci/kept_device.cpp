@@ -71,8 +71,8 @@ Result<erofs_oci::nbd::RelayPort> KeptDevice::next_reader() {
   return std::move(added->second);
 }
 
-void KeptDevice::drop_reader() {
-  if (reader_ != 0) relay_.remove_engine(std::exchange(reader_, 0));
+void KeptDevice::drop_reader(erofs_oci::EngineEnd how) {
+  if (reader_ != 0) relay_.remove_engine(std::exchange(reader_, 0), how);
 }
 
 void KeptDevice::verify_reader(std::function<void(Result<void>)> done) {

@@ -59,7 +59,8 @@ class KeptDevice {
   [[nodiscard]] Result<erofs_oci::nbd::RelayPort> next_reader();
 
   /// The reader is dead and reaped.
-  void drop_reader();
+  /// @param how  its end: whether what it was asked may be the cause
+  void drop_reader(erofs_oci::EngineEnd how);
 
   /// Reads a little by the newest reader and compares it with what the first one read. If it is the
   /// same, requests go there from here on.

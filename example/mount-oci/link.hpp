@@ -26,7 +26,7 @@ struct Message {
     connected = 'C',  ///< a FUSE connection, which is mounted
     sockets = 'K',    ///< a device's sockets, each with a memory file of what is unread of it
     taken = 'A',      ///< whoever got a mount serves it
-    cached = 'B',     ///< how many bytes the worker holds in memory, in decimal
+    counts = 'B',     ///< WorkerCounts of the worker
     trouble = 'T',    ///< a read has failed: why
   };
   Kind kind = Kind::failed;

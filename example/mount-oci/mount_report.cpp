@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mount_report.hpp"
 
+#include <sstream>
 #include <utility>
 #include <vector>
 
@@ -13,6 +14,19 @@
 
 namespace mount_oci {
 
+std::string WorkerCounts::text() const {
+  std::ostringstream out;
+  out << cached << ' ' << reads << ' ' << bytes << ' ' << errors;
+  return out.str();
+}
+
+WorkerCounts WorkerCounts::parse(std::string const& text) {
+  WorkerCounts counts;
+  std::istringstream in(text);
+  in >> counts.cached >> counts.reads >> counts.bytes >> counts.errors;
+  return in ? counts : WorkerCounts();
+}
+
 std::string report_json(MountReport const& report) {
   using erofs_oci::json::Value;
   Value value;
@@ -22,12 +36,12 @@ std::string report_json(MountReport const& report) {
   value["worker_alive"] = report.worker_alive;
   value["restarts"] = report.restarts;
   value["last_error"] = report.last_error;
-  value["cached"] = report.cached;
+  value["cached"] = report.counts.cached;
   value["complete"] = report.is_complete();
+  value["requests"] = report.reads ? report.reads->requests : report.counts.reads;
+  value["bytes"] = report.reads ? report.reads->bytes : report.counts.bytes;
+  value["errors"] = report.reads ? report.reads->errors : report.counts.errors;
   if (report.reads) {
-    value["requests"] = report.reads->requests;
-    value["bytes"] = report.reads->bytes;
-    value["errors"] = report.reads->errors;
     value["taken_over"] = report.reads->taken_over;
     value["in_flight"] = report.in_flight;
   }
@@ -52,8 +66,12 @@ std::string report_metrics(MountReport const& report) {
   };
   add("worker_up", "gauge", "Whether a worker lives.", report.worker_alive ? 1 : 0);
   add("worker_restarts_total", "counter", "Workers that were replaced.", report.restarts);
-  add("cached_bytes", "gauge", "Decoded bytes in the worker's memory.", report.cached);
+  add("cached_bytes", "gauge", "Decoded bytes in the worker's memory.", report.counts.cached);
   add("device_bytes", "gauge", "Bytes of the device.", report.size);
+  add("image_reads_total", "counter", "Reads of the image.", report.counts.reads);
+  add("image_read_bytes_total", "counter", "Bytes that these reads got.", report.counts.bytes);
+  add("image_read_errors_total", "counter", "Reads of the image that failed.",
+      report.counts.errors);
   if (!report.reads) return text;
   add("reads_total", "counter", "Reads of the device.", report.reads->requests);
   add("read_bytes_total", "counter", "Bytes that reads got.", report.reads->bytes);

@@ -202,9 +202,10 @@ std::string status_text(Value const& status) {
   text += "by process " + number(status, "worker") + ", kept by " + number(status, "supervisor") +
           ", " + word(status, "way") + ", replaced " + number(status, "restarts") + " times\n";
   if (status.contains("requests")) {
+    auto const in_flight =
+        status.contains("in_flight") ? number(status, "in_flight") + " in flight, " : "";
     text += "  reads:    " + number(status, "requests") + ", " + number(status, "bytes") +
-            " bytes, " + number(status, "in_flight") + " in flight, " + number(status, "errors") +
-            " failed\n";
+            " bytes, " + in_flight + number(status, "errors") + " failed\n";
   }
   if (status.contains("cached")) {
     text += "  cached:   " + number(status, "cached") + " of " + number(status, "size") + " bytes" +

@@ -71,12 +71,14 @@ MOUNTS OF MOUNT.EROFS
 
 OPTIONS
   -a, --all            all mounts that wait; none of mount.erofs
-  --replace            also in place of a daemon that lives, such as one of an older version: it
-                       answers what it was asked and then hands the device over; no read fails or is
-                       done twice
+  --replace            also in place of a daemon that lives, such as one of an older version, and
+                       also by FUSE: it answers what it was asked and then hands the device or the
+                       connection over; no read fails or is done twice. If the new one fails, the old
+                       one goes on
   -o, --options LIST   oci.username and oci.password_file, if the password was given by hand; for
                        mounts of mount.erofs also how the image is reached, see above
   --foreground         serve in this process; tells systemd when ready
+  --metrics ADDRESS    see `mount-oci mount --help`; it is not written down
   --journal DIR        where mounts are written down, see `mount-oci mount --help`
 
 EXIT STATUS
@@ -95,8 +97,8 @@ DESCRIPTION
 
 OPTIONS
   --json         a list of objects: name, device, mount_point, image, size, connected, served,
-                 supervisor, worker, restarts, requests, bytes, errors, in_flight, taken_over,
-                 last_error, cached (bytes in the worker's memory), complete (no read needs the
+                 supervisor, worker, restarts, requests, bytes, errors, for NBD in_flight and
+                 taken_over, last_error, cached (bytes in the worker's memory), complete (no read needs the
                  registry any more)
   --journal DIR  where mounts are written down, see `mount-oci mount --help`
 

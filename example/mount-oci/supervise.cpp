@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include <erofs_oci/fuse/choose_mount.hpp>
+#include <erofs_oci/fuse/inflight.hpp>
 #include <erofs_oci/fuse/mount.hpp>
 #include <erofs_oci/nbd/device.hpp>
 #include <erofs_oci/recovery/journal.hpp>
@@ -256,6 +257,7 @@ class MountKeeper {
   Result<void> supervise() {
     erofs_oci::Supervisor supervisor(
         {.start = [this] { return restart(); },
+         .ended = [this](erofs_oci::ProcessExit const& exit) { on_worker_end(exit); },
          .verify = is_nbd(way_) ? std::function<Result<UniqueFd>()>([this] { return verify(); })
                                 : nullptr,
          .asked = device_ ? std::function<bool()>([this] { return has_reads(); }) : nullptr,
@@ -282,12 +284,24 @@ class MountKeeper {
   [[nodiscard]] bool has_reads() const { return device_ && device_->relay().in_flight() != 0; }
 
   Result<SupervisedDaemon> restart() {
-    if (device_) device_->drop_reader();
+    if (device_) {
+      device_->drop_reader(worker_end_);
+      complain();
+    }
     worker_.reset();
-    cached_ = 0;
+    counted_ = counts();
+    counts_ = {};
     connected_ = false;
     ++restarts_;
     return start_worker();
+  }
+
+  /// Tells what the relay has found, once.
+  void complain() {
+    auto const& text = device_->relay().complaint();
+    if (text == complaint_) return;
+    last_error_ = complaint_ = text;
+    log_.say(Level::error, text);
   }
 
   /// Begins to compare what the new worker reads; see SupervisorHooks::verify.
@@ -306,12 +320,26 @@ class MountKeeper {
     return UniqueFd(fds[0]);
   }
 
+  /// Whether what it was asked may have ended it.
+  void on_worker_end(erofs_oci::ProcessExit const& exit) {
+    auto const hung = std::exchange(hung_, false);
+    auto const crashed = exit.signal && *exit.signal != SIGKILL && *exit.signal != SIGTERM;
+    worker_end_ = hung || crashed ? erofs_oci::EngineEnd::crashed : erofs_oci::EngineEnd::killed;
+    if (!fuse_ || worker_end_ == erofs_oci::EngineEnd::killed) return;
+    UniqueFd copy(::fcntl(fuse_->inflight.get(), F_DUPFD_CLOEXEC, 3));
+    auto const inflight = erofs_oci::FuseInflight::map(std::move(copy));
+    if (inflight) inflight->note_crash();
+  }
+
   void note(Decision decision, Supervision<> const& machine) {
     using enum Decision;
     auto const& why = machine.reason();
     switch (decision) {
       case start: log_.say(Level::warning, "worker replaced: " + why); break;
-      case kill: log_.say(Level::error, "worker killed: " + why); break;
+      case kill:
+        log_.say(Level::error, "worker killed: " + why);
+        hung_ = true;
+        break;
       case pause: log_.say(Level::info, "worker: " + why + "; the next one starts soon"); break;
       default: break;
     }
@@ -364,9 +392,7 @@ class MountKeeper {
         if (!serving_) failure_ = message->error;
         log_.say(serving_ ? Level::error : Level::info, "worker: " + last_error_);
         return;
-      case Message::Kind::cached:
-        cached_ = std::strtoull(message->text.c_str(), nullptr, 10);
-        return;
+      case Message::Kind::counts: counts_ = WorkerCounts::parse(message->text); return;
       case Message::Kind::trouble: last_error_ = message->text; return;
       default: return;
     }
@@ -841,6 +867,11 @@ class MountKeeper {
     return R"({"error":"no such question"})";
   }
 
+  [[nodiscard]] WorkerCounts counts() const {
+    return {counts_.cached, counted_.reads + counts_.reads, counted_.bytes + counts_.bytes,
+            counted_.errors + counts_.errors};
+  }
+
   [[nodiscard]] MountReport report() const {
     MountReport report{.way = way_,
                        .target = target_,
@@ -849,7 +880,7 @@ class MountKeeper {
                        .worker_alive = worker_.has_value(),
                        .restarts = restarts_,
                        .last_error = last_error_,
-                       .cached = cached_,
+                       .counts = counts(),
                        .size = record_ ? record_->image.device_size : 0,
                        .metadata = record_ && record_->known ? record_->known->length : 0,
                        .reads = {},
@@ -894,7 +925,11 @@ class MountKeeper {
   bool handed_over_ = false;
   unsigned restarts_ = 0;
   std::string last_error_;
-  std::uint64_t cached_ = 0;  // bytes that the worker holds
+  std::string complaint_;  // of the relay, as it was told
+  bool hung_ = false;      // the worker, so that it was killed
+  erofs_oci::EngineEnd worker_end_ = erofs_oci::EngineEnd::killed;
+  WorkerCounts counts_;   // of the present worker
+  WorkerCounts counted_;  // of those before
   std::optional<Error> failure_;
 };
 

@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <erofs_oci/combinator/instrumented.hpp>
 #include <erofs_oci/core/activity.hpp>
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/fuse/choose_mount.hpp>
@@ -30,6 +31,7 @@
 #include "hardening.hpp"
 #include "image.hpp"
 #include "memory_file.hpp"
+#include "mount_report.hpp"
 #include "served_image.hpp"
 
 namespace mount_oci {
@@ -119,6 +121,8 @@ class Worker {
     if (!port) return fail(port.error());
     if (port->kind != Message::Kind::port) return fail(Errc::protocol, "the supervisor");
     cached_ = image->device.cached;
+    image->device.source = AnySource(
+        erofs_oci::Instrumented(std::move(image->device.source), erofs_oci::RecordTo(metrics_)));
     if (by_fuse()) return serve_fuse(std::move(image->device), *std::move(port));
     if (port->fds.size() != 2) return fail(Errc::protocol, "the supervisor: no port");
     return serve_nbd(std::move(image->device.source),
@@ -204,6 +208,7 @@ class Worker {
         [&](erofs_oci::FuseSession& session) {
           auto const ok = tell_connected(session);
           if (!ok) log_.say(Level::warning, "no restart: " + ok.error().message());
+          tell_refused(session.refused());
           refuse();
           task_.heartbeat.answered();
         },
@@ -211,6 +216,13 @@ class Worker {
     if (!end) return fail(std::move(end).error());
     if (*end == erofs_oci::FuseEnd::unmounted) task_.heartbeat.finished();
     return {};
+  }
+
+  void tell_refused(std::size_t count) const {
+    if (count == 0) return;
+    auto const text = std::to_string(count) + " requests that have crashed workers were refused";
+    log_.say(Level::error, text);
+    task_.link.send({Message::Kind::trouble, text, {}, {}});
   }
 
   [[nodiscard]] Result<void> tell_connected(erofs_oci::FuseSession& session) const {
@@ -251,11 +263,13 @@ class Worker {
     was_busy_ = busy;
     last_beat_ = now;
     task_.heartbeat.beat(busy);
-    if (!cached_ || now - last_count_ < 1s) return;
+    if (now - last_count_ < 1s) return;
     last_count_ = now;
-    auto const cached = cached_();
-    if (std::exchange(last_cached_, cached) == cached) return;
-    task_.link.send({Message::Kind::cached, std::to_string(cached), {}, {}});
+    auto const counted = metrics_.counts();
+    WorkerCounts const counts{cached_ ? cached_() : 0, counted.reads + counted.streams,
+                              counted.bytes, counted.errors};
+    if (std::exchange(last_counts_, counts) == counts) return;
+    task_.link.send({Message::Kind::counts, counts.text(), {}, {}});
   }
 
   /// Whether nothing has been done for longer than anything may take. A request may cost several
@@ -276,7 +290,8 @@ class Worker {
   std::unique_ptr<Signals> signals_;
   steady_clock::time_point last_beat_{};
   steady_clock::time_point last_count_{};
-  std::uint64_t last_cached_ = 0;
+  erofs_oci::Metrics metrics_;
+  WorkerCounts last_counts_;
   bool was_busy_ = false;
   bool said_stalled_ = false;
   std::function<std::uint64_t()> cached_{};

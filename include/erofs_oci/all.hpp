@@ -44,6 +44,7 @@
 #include <erofs_oci/erofs/inode.hpp>
 #include <erofs_oci/erofs/inode_reader.hpp>
 #include <erofs_oci/erofs/load.hpp>
+#include <erofs_oci/erofs/marks.hpp>
 #include <erofs_oci/erofs/reader.hpp>
 #include <erofs_oci/erofs/tree.hpp>
 #include <erofs_oci/erofs/tree_rules.hpp>

@@ -3,8 +3,8 @@
 
 usage: kill_storm.py DIR MANIFEST KILLS
 
-MANIFEST is tree_manifest.py's. Fails if a read fails, a byte differs, or the worst gap from a kill to
-the next read from the device is 3 s or more (KILL_STORM_WORST overrides).
+MANIFEST is tree_manifest.py's. TOOL: mount-oci. Fails if a read fails, a byte differs, or the worst gap
+from a kill to the next read from the device is 3 s or more (KILL_STORM_WORST overrides).
 """
 import hashlib
 import json
@@ -51,9 +51,10 @@ def read_all(number):
         checked[number] += 1
 
 
-def supervisor():
-    with open("/sys/block/nbd0/pid") as file:
-        return int(file.read())
+def status():
+    done = subprocess.run([os.environ["TOOL"], "status", "--json", directory], check=True,
+                          capture_output=True)
+    return json.loads(done.stdout)[0]
 
 
 def workers(parent):
@@ -61,13 +62,28 @@ def workers(parent):
         return [int(word) for word in file.read().split()]
 
 
-device = os.open("/dev/nbd0", os.O_RDONLY | os.O_DIRECT)
-size = os.lseek(device, 0, os.SEEK_END)
-buffer = mmap.mmap(-1, 4096)
+def make_probe(device):
+    """What reads from where the image is served, past every cache."""
+    if device:
+        fd = os.open(device, os.O_RDONLY | os.O_DIRECT)
+        size = os.lseek(fd, 0, os.SEEK_END)
+        buffer = mmap.mmap(-1, 4096)
+        return lambda: os.preadv(fd, [buffer], random.randrange(size // 4096) * 4096)
+
+    def read_file():
+        with open(os.path.join(directory, random.choice(files)[0]), "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            file.read(1)
+
+    return read_file
+
+
+before = status()
+probe = make_probe(before["device"])
 readers = [threading.Thread(target=read_all, args=(i,)) for i in range(4)]
 for reader in readers:
     reader.start()
-parent = supervisor()
+parent = before["supervisor"]
 gaps = []
 while len(gaps) < kills and not failures:
     time.sleep(random.uniform(0, 1))
@@ -80,9 +96,9 @@ while len(gaps) < kills and not failures:
         continue
     start = time.monotonic()
     try:
-        os.preadv(device, [buffer], random.randrange(size // 4096) * 4096)
+        probe()
     except OSError as error:
-        failures.append(f"/dev/nbd0: {error}")
+        failures.append(f"after a kill: {error}")
     gaps.append(time.monotonic() - start)
 stop.set()
 for reader in readers:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes a Debian 6.12 kernel and an initramfs that boots it into the host's own files.
+# Makes a Debian kernel and an initramfs that boots it into the host's own files.
 #
-# usage: tests/guest/prepare.sh [DIR]      DIR: build/guest unless said otherwise
+# usage: tests/guest/prepare.sh DIR [VERSION]      VERSION: 6.12, or 6.1, which is Debian 12's own
 #
 # Leaves DIR/vmlinuz and DIR/initramfs, and prints nothing but what went wrong. A second call does
 # nothing while the newest kernel that apt knows and this script are the same. Nothing is installed.
@@ -9,6 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd "$here/../.." && pwd)
 dir=${1:-$top/build/guest}
+version=${2:-6.12}
 
 # crc32c and libcrc32c come with erofs, netfs and 9pnet with 9p: modprobe knows which and in which order.
 modules=(virtio_pci crc32c_generic 9pnet_virtio 9p erofs overlay ublk_drv loop fuse)
@@ -16,9 +17,9 @@ modules=(virtio_pci crc32c_generic 9pnet_virtio 9p erofs overlay ublk_drv loop f
 die() { echo "guest: $*" >&2; exit 1; }
 
 # The cloud flavour has no 9p, so only the plain one.
-package=$(apt-cache search '^linux-image-6.12.*deb12-amd64$' | awk '{print $1}' |
+package=$(apt-cache search "^linux-image-${version//./\\.}\\.[0-9].*-amd64\$" | awk '{print $1}' |
   grep -Ev 'cloud|rt-|dbg|unsigned' | sort -V | tail -n 1)
-[ -n "$package" ] || die "apt knows no linux-image-6.12.*deb12-amd64; is 'apt-get update' missing?"
+[ -n "$package" ] || die "apt knows no linux-image-$version.*-amd64; is 'apt-get update' missing?"
 for tool in cpio xz depmod modprobe busybox; do
   PATH=$PATH:/sbin:/usr/sbin command -v "$tool" >/dev/null ||
     die "$tool is missing; tools/packages.sh matrix installs it"
@@ -58,7 +59,7 @@ add() {  # a module and whatever it needs, numbered in the order in which they m
       *) cp "$path" "$root/modules/$number-$name" ;;
     esac
     number=$((number + 1))
-  done < <(modprobe -d "$tree" -S "$release" --show-depends "$1" || echo missing)
+  done < <(modprobe -d "$tree" -S "$release" --show-depends "$1" 2>/dev/null || echo missing)
 }
 for module in "${modules[@]}"; do add "$module"; done
 add nbd  # last: init gives it its parameter

@@ -6,12 +6,14 @@
 # The guest's root is this machine's own, read-only; /run and /mnt are empty and writable there, and
 # TMPDIR is /run/tmp. NAME=VALUE go into SCRIPT's environment. Its output is streamed; the exit
 # status is the script's, 124 past SECONDS (600 by default), 125 when the guest ended without one.
-# GUEST_DIR: where the kernel is kept (build/guest). GUEST_ACCEL: tcg (slow, works everywhere) or kvm.
+# GUEST_KERNEL: 6.12, or 6.1. GUEST_DIR: where it is kept (build/guest/KERNEL).
+# GUEST_ACCEL: tcg (slow, works everywhere) or kvm.
 # GUEST_CPUS, GUEST_MB: processors (2) and memory (1024) of the guest.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd "$here/../.." && pwd)
-dir=${GUEST_DIR:-$top/build/guest}
+version=${GUEST_KERNEL:-6.12}
+dir=${GUEST_DIR:-$top/build/guest/$version}
 limit=600
 if [ "${1:-}" = -t ]; then
   limit=$2
@@ -22,11 +24,11 @@ while [[ ${1:-} =~ ^[A-Za-z_][A-Za-z_0-9]*= ]]; do
   settings+=("$1")
   shift
 done
-[ $# -ge 1 ] || { sed -n '4,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '4,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 script=$(realpath "$1") || exit 2
 shift
 
-"$here/prepare.sh" "$dir" || exit 125
+"$here/prepare.sh" "$dir" "$version" || exit 125
 # mktemp in the build folder and not in /tmp: the guest must see the file under the same name.
 work=$(mktemp -d "$dir/run.XXXXXX")
 trap 'rm -rf "$work"' EXIT

@@ -60,6 +60,12 @@ check "the token has expired, the worker is replaced" same_files
 umount "$MNT"
 close_registry
 
+check "mount" nbd -o "$words" "oci:$WORK/layout:v1" "$MNT"
+hung=$(worker)
+for _ in 1 2 3; do kill -STOP "$hung"; cold; check "a worker that is stopped goes on" same_files; done
+check "and is the same one" test "$(worker)" = "$hung"
+umount "$MNT"
+
 cp -r "$WORK/layout" moving
 serve moving
 check "mount by a tag" nbd -o "$words" "$host/app:v1" "$MNT"

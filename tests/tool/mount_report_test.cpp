@@ -32,7 +32,7 @@ TEST_CASE("A report is the same in both forms", "[tool][report]") {
   report.device = "/dev/nbd3";
   report.restarts = 2;
   report.last_error = "offset 5: \xff";
-  report.cached = 100;
+  report.counts = {100, 20, 3000, 2};
   report.size = 300;
   report.metadata = 199;
   report.reads = erofs_oci::NbdRelayCounters{10, 2000, 1, 3};
@@ -57,10 +57,34 @@ TEST_CASE("A report is the same in both forms", "[tool][report]") {
                   "way=\"netlink\"} 1\n") != std::string::npos);
   CHECK(text.find("erofs_oci_reads_in_flight{") != std::string::npos);
 
-  report.reads.reset();
-  CHECK(report_metrics(report).find("reads_total") == std::string::npos);
-  CHECK_FALSE(erofs_oci::json::parse(erofs_oci::as_bytes(report_json(report)), "report")
-                  ->contains("requests"));
+  CHECK(text.find("erofs_oci_image_read_bytes_total{") != std::string::npos);
+}
+
+TEST_CASE("By FUSE the worker's own reads are told", "[tool][report]") {
+  MountReport report;
+  report.way = erofs_oci::MountWay::fuse_tree;
+  report.counts = {100, 20, 3000, 2};
+
+  CHECK(report_metrics(report).find("_reads_in_flight") == std::string::npos);
+  CHECK(report_metrics(report).find(
+            "erofs_oci_image_reads_total{mount_point=\"\",device=\"\",way=\"fuse-tree\"} 20\n") !=
+        std::string::npos);
+  auto const json = erofs_oci::json::parse(erofs_oci::as_bytes(report_json(report)), "report");
+  REQUIRE(json);
+  CHECK((*json)["requests"] == 20);
+  CHECK((*json)["bytes"] == 3000);
+  CHECK((*json)["errors"] == 2);
+  CHECK_FALSE(json->contains("in_flight"));
+  CHECK(way_in_report(report_json(report)) == "fuse-tree");
+  CHECK(way_in_report("{").empty());
+}
+
+TEST_CASE("What a worker has counted is told in a message", "[tool][report]") {
+  WorkerCounts const counts{1, 22, 333, 18446744073709551615u};
+  CHECK(WorkerCounts::parse(counts.text()) == counts);
+  for (auto const* text : {"", "1 2 3", "1 2 x 4", "99999999999999999999 1 1 1"}) {
+    CHECK(WorkerCounts::parse(text) == WorkerCounts());
+  }
 }
 
 }  // namespace

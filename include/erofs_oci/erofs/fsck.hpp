@@ -198,7 +198,13 @@ class Checker {
     }
     xattr_bytes_ += size;
     std::set<std::string> names;
+    auto const most = reader_.frame().image_size() + max_shared_xattrs;
     auto const ok = reader_.visit_xattrs(*at.inode, [&](XattrView const& view) {
+      shown_bytes_ += view.rest.size() + view.value.size();
+      if (shown_bytes_ > most) {
+        add(at, "shared xattrs are named so often that they are larger than the image together");
+        return false;
+      }
       // Entries of zeros are what other tools leave behind when they take an xattr away.
       if (view.prefix == internal_prefix && view.rest.empty() && view.value.empty()) return true;
       auto const prefix = reader_.prefix_text(view.prefix);
@@ -295,6 +301,7 @@ class Checker {
   std::vector<std::uint64_t> parents_;  // nids from the root to where the walk is
   std::vector<Data> data_;
   std::uint64_t xattr_bytes_ = 0;
+  std::uint64_t shown_bytes_ = 0;  // of xattrs, shared ones as often as they are named
   std::uint64_t table_bytes_ = 0;
 };
 

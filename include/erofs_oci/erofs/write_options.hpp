@@ -22,7 +22,8 @@ enum class Addressing : std::uint8_t {
   absolute,
 };
 
-/// What becomes of whiteouts and opaque directories.
+/// What becomes of whiteouts and opaque directories. A file that only looks so to overlayfs, by its
+/// own device number or xattrs, is kept as it is and told apart by an xattr that the kernel hides.
 enum class Marks : std::uint8_t {
   drop,     ///< they are left out: for a tree that hides nothing any more
   trusted,  ///< as overlayfs reads them: device 0:0, `trusted.overlay.opaque`, `.origin`

@@ -23,6 +23,7 @@
 #include <erofs_oci/erofs/directory.hpp>
 #include <erofs_oci/erofs/format.hpp>
 #include <erofs_oci/erofs/inode.hpp>
+#include <erofs_oci/erofs/marks.hpp>
 #include <erofs_oci/erofs/tree.hpp>
 #include <erofs_oci/erofs/tree_rules.hpp>
 #include <erofs_oci/erofs/write_options.hpp>
@@ -156,19 +157,18 @@ class Plan {
     auto const marked = directory != nullptr && options_->marks != Marks::drop;
     auto const keep_implied =
         directory != nullptr && directory->implied && options_->implied == Implied::keep;
-    if (node.xattrs.empty() && !marked && !keep_implied) return {};
+    auto const own_device = options_->marks != Marks::drop && looks_like_whiteout(node);
+    if (node.xattrs.empty() && !marked && !keep_implied && !own_device) return {};
 
     std::map<std::string_view, std::span<std::byte const>> all;
     for (auto const& xattr : node.xattrs) all.emplace(xattr.name, xattr.value);
-    auto const user = options_->marks == Marks::user;
-    if (marked && has_whiteouts(*directory)) {
-      all[user ? "user.overlay.origin" : "trusted.overlay.origin"] = {};
-    }
-    if (marked && directory->opaque) {
-      all[user ? "user.overlay.opaque" : "trusted.overlay.opaque"] = as_bytes("y");
-    }
     std::vector<XattrView> list;
     if (keep_implied) list.push_back({internal_prefix, implied_mark, {}});
+    if (own_device) list.push_back({internal_prefix, own_device_mark, {}});
+    if (marked) {
+      put_mark(opaque_mark(options_->marks), directory->opaque, all, list);
+      put_mark(origin_mark(options_->marks), has_whiteouts(*directory), all, list);
+    }
     for (auto const& [name, value] : all) {
       if (auto const stored = split_name(name)) {
         list.push_back({stored->prefix, stored->rest, value});

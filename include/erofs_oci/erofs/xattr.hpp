@@ -22,6 +22,9 @@ namespace erofs_oci::erofs {
 inline constexpr std::size_t max_xattr_value = 65535;  ///< bytes
 inline constexpr std::size_t max_xattr_name = 255;     ///< bytes after the prefix
 inline constexpr std::size_t max_xattr_area = 262148;  ///< bytes an inode
+/// Bytes that the shared xattrs of all inodes together may add to what an image can hold: each one
+/// counts as often as it is named. A label of 60 bytes on a million files.
+inline constexpr std::uint64_t max_shared_xattrs = 64 << 20;
 inline constexpr std::uint8_t internal_prefix =
     0;  ///< entries that the kernel neither lists nor returns
 inline constexpr std::uint8_t long_prefix_bit = 0x80;  ///< of a prefix index

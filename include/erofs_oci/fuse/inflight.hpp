@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <span>
 #include <utility>
@@ -25,6 +26,8 @@ namespace erofs_oci {
 /// What is found may have been answered just before the end. The kernel refuses a second answer, as
 /// it never gives a request's number again, so that nothing comes of it.
 ///
+/// A request that crashes whoever gets it would so end one server after the other: hence crashes().
+///
 /// @par Thread safety
 /// As of any memory: one thread a slot.
 class FuseInflight {
@@ -32,12 +35,13 @@ class FuseInflight {
   /// Room for the longest request, as libfuse computes it: 256 pages and a header. A slot takes
   /// only as much memory as the longest one that was in it.
   static constexpr std::size_t slot_size = 256 * 4096 + 4096;
+  static constexpr std::size_t most_slots = 1024;
 
   /// Empty slots.
-  /// @param slots  at least 1
+  /// @param slots  1 to most_slots
   /// @error{an errno, as SharedMemory::make()}
   [[nodiscard]] static Result<FuseInflight> make(std::size_t slots) {
-    auto memory = SharedMemory::make(slots * slot_size);
+    auto memory = SharedMemory::make(counts_size + slots * slot_size);
     if (!memory) return fail(std::move(memory).error(), "requests in flight");
     return FuseInflight(*std::move(memory));
   }
@@ -48,15 +52,20 @@ class FuseInflight {
   [[nodiscard]] static Result<FuseInflight> map(UniqueFd fd) {
     auto memory = SharedMemory::map(std::move(fd));
     if (!memory) return fail(std::move(memory).error(), "requests in flight");
-    if (memory->bytes().size() % slot_size != 0) return fail(Errc::protocol, "requests in flight");
+    auto const size = memory->bytes().size();
+    if (size <= counts_size || (size - counts_size) % slot_size != 0) {
+      return fail(Errc::protocol, "requests in flight");
+    }
     return FuseInflight(*std::move(memory));
   }
 
-  [[nodiscard]] std::size_t slots() const noexcept { return memory_.bytes().size() / slot_size; }
+  [[nodiscard]] std::size_t slots() const noexcept {
+    return (memory_.bytes().size() - counts_size) / slot_size;
+  }
 
   /// All of a slot.
   [[nodiscard]] std::span<std::byte> slot(std::size_t index) const noexcept {
-    return memory_.bytes().subspan(index * slot_size, slot_size);
+    return memory_.bytes().subspan(counts_size + index * slot_size, slot_size);
   }
 
   /// The request in a slot; empty if there is none.
@@ -71,6 +80,21 @@ class FuseInflight {
   /// It is answered.
   void clear(std::size_t index) const noexcept {
     std::memset(slot(index).data(), 0, sizeof(fuse_in_header));
+    set_crashes(index, 0);
+  }
+
+  /// How many servers have crashed with the request in a slot.
+  [[nodiscard]] std::uint32_t crashes(std::size_t index) const noexcept {
+    std::uint32_t count = 0;
+    std::memcpy(&count, count_of(index), sizeof count);
+    return count;
+  }
+
+  /// Of a server that was not just killed by somebody else, once it is gone.
+  void note_crash() const noexcept {
+    for (std::size_t i = 0; i < slots(); ++i) {
+      if (!request(i).empty()) set_crashes(i, crashes(i) + 1);
+    }
   }
 
   /// Makes sure that the kernel need not wait for memory when it writes a usual request there: a
@@ -90,7 +114,17 @@ class FuseInflight {
   }
 
  private:
+  // In front of the slots: how often each has been there when a server crashed.
+  static constexpr std::size_t counts_size = most_slots * sizeof(std::uint32_t);
+
   explicit FuseInflight(SharedMemory memory) noexcept : memory_(std::move(memory)) {}
+
+  [[nodiscard]] std::byte* count_of(std::size_t index) const noexcept {
+    return memory_.bytes().data() + index * sizeof(std::uint32_t);
+  }
+  void set_crashes(std::size_t index, std::uint32_t count) const noexcept {
+    std::memcpy(count_of(index), &count, sizeof count);
+  }
 
   SharedMemory memory_;
 };

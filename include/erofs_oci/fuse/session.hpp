@@ -64,14 +64,17 @@ class FuseSession {
   ///                    throw
   /// @param user        what fuse_req_userdata() yields in them
   /// @param connection  from mount_fuse(); or shared by an earlier server, which is taken over then
-  /// @param threads     at least 1; a taken-over connection may allow fewer, but no less than 64
+  /// @param threads     1 to FuseInflight::most_slots; a connection that is taken over may allow
+  ///                    fewer, but no less than 64
   /// @error{std::errc::not_enough_memory, libfuse could not begin}
   /// @error{Errc::protocol, `connection.inflight` is something else}
   /// @error{an errno, as epoll_create(2)\, eventfd(2)\, fcntl(2) and memfd_create(2)}
   [[nodiscard]] static Result<FuseSession> open(fuse_lowlevel_ops const& operations, void* user,
                                                 FuseConnection connection, std::size_t threads) {
-    auto inflight = connection.inflight ? FuseInflight::map(std::move(connection.inflight))
-                                        : FuseInflight::make(std::max(threads, fewest_slots));
+    auto inflight =
+        connection.inflight
+            ? FuseInflight::map(std::move(connection.inflight))
+            : FuseInflight::make(std::clamp(threads, fewest_slots, FuseInflight::most_slots));
     if (!inflight) return fail(std::move(inflight).error(), "fuse");
     auto state = std::make_unique<State>(*std::move(inflight));
     state->connection = std::move(connection);
@@ -123,6 +126,10 @@ class FuseSession {
     return end;
   }
 
+  /// Requests that were answered with an error when the session began, because servers before this
+  /// one have crashed with them again and again.
+  [[nodiscard]] std::size_t refused() const noexcept { return state_->refused; }
+
   /// What another server needs to go on with this connection when this one is gone.
   /// @error{an errno, as fcntl(2)}
   [[nodiscard]] Result<FuseConnection> share() const {
@@ -154,6 +161,7 @@ class FuseSession {
     FuseConnection connection;  // without what `inflight` is
     std::size_t threads = 1;
     Activity<> activity;
+    std::size_t refused = 0;
     UniqueFd wakeup;
     UniqueFd epoll;
     std::unique_ptr<fuse_session, Destroy> session;
@@ -273,10 +281,27 @@ class FuseSession {
     }
 
     /// Tells libfuse what the kernel told another server. The answer goes to a request that is
-    /// answered already, so that the kernel drops it.
+    /// answered already, so that the kernel drops it. Then requests that may have crashed that
+    /// server are tried alone, or refused.
     void take_over() noexcept {
+      constexpr std::uint32_t suspect = 2;
+      constexpr std::uint32_t most = 5;
       auto opening = connection.opening;
       process(opening);
+      for (std::size_t i = 0; i < inflight.slots(); ++i) {
+        auto const crashes = inflight.request(i).empty() ? 0 : inflight.crashes(i);
+        if (crashes >= most) refuse(i);
+        if (crashes >= suspect) answer(i);
+      }
+    }
+
+    void refuse(std::size_t index) noexcept {
+      fuse_in_header header{};
+      std::memcpy(&header, inflight.request(index).data(), sizeof header);
+      fuse_out_header const reply{sizeof reply, -EIO, header.unique};
+      [[maybe_unused]] auto const n = ::write(connection.device.get(), &reply, sizeof reply);
+      inflight.clear(index);
+      ++refused;
     }
 
     /// Whether the session has ended, and not only `stop` was asked for.

@@ -32,8 +32,8 @@ namespace erofs_oci {
 
 /// How a Gzran works.
 struct GzranOptions {
-  /// Most bytes held, decoded and fetched ones together; a span in use may go over it. Not looked
-  /// at if there is a `pool`. Range: 1 MiB or more. Default: 64 MiB.
+  /// Most bytes held, decoded and fetched ones together; spans in use may go over it, each by as
+  /// much as 4 MiB. Not looked at if there is a `pool`. Range: 1 MiB or more. Default: 64 MiB.
   std::uint64_t cache_bytes = 64 << 20;
 
   /// Longest that one read waits, all its spans together. Default: 30 s.
@@ -126,6 +126,9 @@ class Gzran {
  private:
   using Span = GzipSpan<I>;
   using SpanPtr = std::shared_ptr<Span>;
+
+  /// A span that kept less than what one read copies at once would be decoded again and again.
+  static constexpr std::uint64_t fewest_kept = 4 << 20;
 
   // What is queued or runs in the pool and uses the State. Outlives it, to tell it of the last end.
   struct Tasks {
@@ -277,7 +280,7 @@ Result<void> Gzran<Inner, I>::State::measure() {
 template <RandomAccessSource Inner, Inflater I>
 Result<std::size_t> Gzran<Inner, I>::State::read_at(std::uint64_t offset,
                                                     std::span<std::byte> out) {
-  constexpr std::size_t most_at_once = 1 << 20;  // well below what a large span keeps
+  constexpr std::size_t most_at_once = 1 << 20;  // well below `fewest_kept`
   auto const wanted = readable(size, offset, out.size());
   if (wanted == 0) return std::size_t{0};
   auto const deadline = std::chrono::steady_clock::now() + options.deadline;
@@ -377,8 +380,8 @@ auto Gzran<Inner, I>::State::acquire(std::size_t number) -> SpanPtr {
     spans.erase(found->second);
     by_number.erase(found);
   }
-  spans.push_front(
-      std::make_shared<Span>(place(number), index.window, pool, pool->cache_bytes() / 2));
+  spans.push_front(std::make_shared<Span>(place(number), index.window, pool,
+                                          std::max(pool->cache_bytes() / 2, fewest_kept)));
   spans.front()->touch(pool->tick());
   by_number.emplace(number, spans.begin());
   spans_entered.fetch_add(1, std::memory_order_relaxed);

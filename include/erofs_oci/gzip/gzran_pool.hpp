@@ -101,7 +101,8 @@ class GzranPool {
     members_.erase(member);
   }
 
-  /// Lets go of spans until the bound holds, or all that are left are in use.
+  /// Lets go of spans until the bound holds, or all that are left are in use. The one used last of
+  /// all stays, as who reads in sequence comes back to it.
   void shrink() {
     while (used() > cache_bytes_) {
       std::lock_guard const lock(members_mutex_);
@@ -113,7 +114,7 @@ class GzranPool {
         oldest = *age;
         victim = &member;
       }
-      if (victim == nullptr) return;
+      if (victim == nullptr || oldest + 1 >= ticks_.load(std::memory_order_relaxed)) return;
       victim->drop_oldest();
     }
   }
@@ -124,7 +125,8 @@ class GzranPool {
   void give(Chunk chunk) {
     subtract(gzip_chunk_size);
     std::lock_guard const lock(free_mutex_);
-    if (free_.size() * gzip_chunk_size < cache_bytes_) free_.push_back(std::move(chunk));
+    auto const free = (free_.size() + 1) * gzip_chunk_size;
+    if (used() + free <= cache_bytes_) free_.push_back(std::move(chunk));
   }
 
   std::uint64_t const cache_bytes_;

@@ -42,6 +42,16 @@ struct NbdRelayOptions {
   /// work. Default: 32 MiB, the longest that the protocol asks for.
   std::size_t arena = nbd::max_payload;
   std::size_t requests = 128;  ///< in flight a socket; the kernel has 128
+  /// A READ that so many engines have crashed with is a suspect: an engine gets it alone.
+  unsigned suspect_after = 2;
+  /// A suspect that so many more engines have crashed with is answered EIO.
+  unsigned refuse_after = 3;
+};
+
+/// Why an engine has ended.
+enum class EngineEnd : std::uint8_t {
+  killed,   ///< by somebody else, or on purpose
+  crashed,  ///< perhaps by something that it was asked: a signal of its own making, a hang
 };
 
 /// How a relay ended.
@@ -69,6 +79,9 @@ struct NbdRelaySocket {
 /// secret. An engine may be killed at any instant. Since it has no socket of the kernel's, no reply
 /// is ever cut short; what it had not answered goes to the next one, and the kernel notices nothing
 /// but time.
+///
+/// A READ that crashes whoever gets it would so end one engine after the other. It is found out by
+/// being given to an engine alone, and costs that READ an error and not the device.
 ///
 /// Data go through shared memory: an engine writes them, the relay sends them.
 ///
@@ -163,7 +176,7 @@ class NbdRelay {
 
   /// Forgets an engine whose process has been reaped: only then can it write to the arena no more.
   /// What it has not answered goes to the active one, or waits for the next.
-  void remove_engine(EngineId id) {
+  void remove_engine(EngineId id, EngineEnd how = EngineEnd::killed) {
     if (active_ == id) active_ = 0;
     engines_.erase(id);
     std::vector<std::uint64_t> ended;
@@ -175,9 +188,12 @@ class NbdRelay {
       }
       read.engine = 0;
       unsent_.push_back(token);
+      if (how == EngineEnd::crashed) ++read.crashes;
+      has_suspects_ = has_suspects_ || is_suspect(read);
       ++counters_.taken_over;
     }
     for (auto const token : ended) drop(token);
+    refuse_crashers();
     settle();
   }
 
@@ -220,7 +236,7 @@ class NbdRelay {
       fds.push_back({socket.fd.get(), events, 0});
     }
     for (auto const& [id, channel] : engines_) {
-      short const events = channel && !unsent_.empty() && id == active_ ? POLLIN | POLLOUT : POLLIN;
+      short const events = channel && is_full_ && id == active_ ? POLLIN | POLLOUT : POLLIN;
       fds.push_back({channel.get(), events, 0});
     }
   }
@@ -265,6 +281,7 @@ class NbdRelay {
     std::size_t place = 0;  // in the arena
     EngineId engine = 0;    // that has it; 0: nobody
     OnProbe on_probe{};
+    unsigned crashes = 0;  // of engines that had it
   };
 
   /// A reply on its way, with or without data.
@@ -294,7 +311,9 @@ class NbdRelay {
       : served_(std::move(served)),
         arena_(std::move(arena)),
         ranges_(options.arena),
-        limit_(std::max<std::size_t>(options.requests, 1)) {
+        limit_(std::max<std::size_t>(options.requests, 1)),
+        suspect_after_(std::max(options.suspect_after, 1U)),
+        refuse_after_(std::max(options.refuse_after, 1U)) {
     for (auto& fd : sockets) {
       sockets_.emplace_back();
       sockets_.back().fd = std::move(fd);
@@ -517,18 +536,63 @@ class NbdRelay {
     return n == static_cast<ssize_t>(size);
   }
 
+  [[nodiscard]] bool is_suspect(Read const& read) const noexcept {
+    return read.crashes >= suspect_after_;
+  }
+
+  /// Answers what has crashed those that had nothing else to do.
+  void refuse_crashers() {
+    auto const is_crasher = [this](std::uint64_t token) {
+      return reads_.at(token).crashes >= suspect_after_ + refuse_after_;
+    };
+    auto const crashers = std::ranges::stable_partition(unsent_, std::not_fn(is_crasher));
+    std::vector<std::uint64_t> const tokens(crashers.begin(), crashers.end());
+    unsent_.erase(crashers.begin(), crashers.end());
+    for (auto const token : tokens) {
+      auto const found = reads_.find(token);
+      auto const read = std::move(found->second);
+      reads_.erase(found);
+      complaint_ = "a READ of " + std::to_string(read.length) + " bytes at offset " +
+                   std::to_string(read.offset) + " has crashed " + std::to_string(read.crashes) +
+                   " processes";
+      finish_read(read, nbd::Errno::io);
+    }
+  }
+
+  /// How many of those that nobody has the active engine may get at once, from the front. Where
+  /// there are suspects they come first, and one at a time.
+  [[nodiscard]] std::size_t may_send() {
+    if (!has_suspects_) return unsent_.size();
+    auto const is_one = [this](auto const& each) { return is_suspect(each.second); };
+    has_suspects_ = std::ranges::any_of(reads_, is_one);
+    auto const busy = unanswered(active_) != 0;
+    auto const is_tried = [&](auto const& each) {
+      return each.second.engine == active_ && is_one(each);
+    };
+    if (busy && std::ranges::any_of(reads_, is_tried)) return 0;
+    auto const suspect = std::ranges::find_if(
+        unsent_, [this](std::uint64_t token) { return is_suspect(reads_.at(token)); });
+    if (suspect == unsent_.end()) return unsent_.size();
+    if (busy) return 0;
+    std::rotate(unsent_.begin(), suspect, suspect + 1);
+    return 1;
+  }
+
   /// Gives the active engine what nobody has.
   void hand_over() {
+    is_full_ = false;
     auto const engine = engines_.find(active_);
     if (engine == engines_.end()) return;
     while (!unsent_.empty()) {
       std::array<nbd::EngineRequest, nbd::most_in_packet> messages{};
-      auto const count = std::min(unsent_.size(), messages.size());
+      auto const count = std::min(may_send(), messages.size());
+      if (count == 0) return;
       for (std::size_t i = 0; i < count; ++i) {
         auto const& read = reads_.at(unsent_[i]);
         messages[i] = {unsent_[i], read.offset, read.place, read.length, nbd::EngineCommand::read};
       }
-      if (!send_to(engine->second, std::span(messages).first(count))) return;
+      is_full_ = !send_to(engine->second, std::span(messages).first(count));
+      if (is_full_) return;
       for (std::size_t i = 0; i < count; ++i) reads_.at(unsent_[i]).engine = active_;
       unsent_.erase(unsent_.begin(), unsent_.begin() + static_cast<std::ptrdiff_t>(count));
     }
@@ -582,6 +646,12 @@ class NbdRelay {
       has_room_ = true;
       return true;
     }
+    finish_read(read, error);
+    return true;
+  }
+
+  /// Answers the kernel.
+  void finish_read(Read const& read, nbd::Errno error) {
     auto const good = error == nbd::Errno::none;
     counters_.bytes += good ? read.length : 0;
     counters_.errors += good ? 0 : 1;
@@ -594,7 +664,6 @@ class NbdRelay {
     auto& socket = sockets_[read.socket];
     socket.replies.push_back(reply);
     send(socket);
-    return true;
   }
 
   void end_probe(std::uint64_t token, nbd::Errno error) {
@@ -624,6 +693,8 @@ class NbdRelay {
   SharedMemory arena_;
   nbd::ArenaRanges ranges_;
   std::size_t limit_;
+  unsigned suspect_after_;
+  unsigned refuse_after_;
   std::vector<Socket> sockets_{};
   std::map<EngineId, UniqueFd> engines_{};  // their channels; empty: closed
   std::map<std::uint64_t, Read> reads_{};
@@ -636,6 +707,8 @@ class NbdRelay {
   std::string complaint_{};
   bool paused_ = false;
   bool has_room_ = false;  // for requests that had none
+  bool is_full_ = false;   // the active engine's channel, for what is unsent
+  bool has_suspects_ = false;
 };
 
 }  // namespace erofs_oci

@@ -41,6 +41,8 @@ struct SupervisorHooks {
   /// Starts the next daemon, by fork(2) or by fork and exec(2), and returns at once. Of the
   /// heartbeat's two ends the child keeps only its own.
   std::function<Result<SupervisedDaemon>()> start{};
+  /// Told how a daemon has ended, before the next one is started; or empty.
+  std::function<void(ProcessExit const&)> ended{};
   /// Begins to read the known span through the device, and returns at once: the read may hang as
   /// long as the device does, so it belongs in a process or thread of its own. The descriptor gets
   /// one byte: '1' for the same bytes, '0' for others; its end without one says that they could not
@@ -232,6 +234,7 @@ class Supervisor {
     pidfd_.reset();
     heartbeat_.reset();
     verdict_.reset();
+    if (hooks_.ended) hooks_.ended(**exit);
     return machine_.died(**exit);
   }
 

@@ -51,9 +51,12 @@ enum class Whiteouts : std::uint8_t {
 struct LayerOptions {
   /// Default: Whiteouts::oci.
   Whiteouts whiteouts = Whiteouts::oci;
-  /// Most files and directories, implied ones included: a path of 4 KiB may stand for two thousand.
-  /// Default: 8 Mi, about 2 GiB of memory.
+  /// Most files and directories, whiteouts, links that wait for their targets, and implied
+  /// directories: a path of 4 KiB may stand for two thousand. Default: 8 Mi, about 2 GiB of memory.
   std::size_t max_nodes = std::size_t{1} << 23;
+  /// Most bytes of attributes, link targets and sparse maps together: a thousandth of that,
+  /// gzipped, may stand for them. Default: 1 GiB.
+  std::uint64_t max_extra = std::uint64_t{1} << 30;
 };
 
 /// Applies members one after another, as an extraction would:
@@ -74,13 +77,18 @@ class LayerBuilder {
   /// @error{Errc::corrupt, a file is in the way of a directory\, or something other than a
   /// directory would become the root}
   /// @error{Errc::unsupported, a name\, attribute\, device number\, sparse segment or number of
-  /// files that no image can hold}
+  /// files that no image can hold\, or more than the options allow}
   [[nodiscard]] Result<void> apply(tar::Entry entry) {
     auto where = "member " + tar::printable(entry.path) + " at offset " +
                  std::to_string(entry.header_offset);
+    extra_ += extra_of(entry);
     auto ok = take(std::move(entry));
     if (!ok) return fail(std::move(ok).error(), std::move(where));
-    if (layer_.tree.size() > options_.max_nodes) {
+    if (extra_ > options_.max_extra) {
+      return fail(Errc::unsupported, where + ": more than " + std::to_string(options_.max_extra) +
+                                         " bytes of attributes, link targets and sparse maps");
+    }
+    if (layer_.tree.size() + whiteouts_.size() + late_.size() > options_.max_nodes) {
       return fail(Errc::unsupported,
                   where + ": more than " + std::to_string(options_.max_nodes) + " files");
     }
@@ -108,6 +116,15 @@ class LayerBuilder {
     DanglingLink link;
     bool done = false;
   };
+
+  /// Bytes that a member other than a link keeps besides its node, its name and one extent.
+  [[nodiscard]] static std::uint64_t extra_of(tar::Entry const& entry) {
+    if (entry.type == tar::Type::hard_link) return 0;
+    std::uint64_t bytes = entry.link.size();
+    for (auto const& [name, value] : entry.xattrs) bytes += name.size() + value.size();
+    return bytes + sizeof(erofs::Extent) * std::max<std::size_t>(entry.extents.size(), 1) -
+           sizeof(erofs::Extent);
+  }
 
   [[nodiscard]] Result<void> take(tar::Entry&& entry) {
     auto const path = entry.path;  // the components borrow from it
@@ -183,6 +200,7 @@ class LayerBuilder {
     auto const* const found =
         *target ? layer_.tree.find((*target)->parent, (*target)->name) : nullptr;
     if (found == nullptr) {
+      extra_ += entry.path.size() + entry.link.size();
       late_.insert_or_assign(std::move(place), Late{{std::move(entry.path), std::move(entry.link),
                                                      entry.header_offset}});
       return {};
@@ -268,6 +286,7 @@ class LayerBuilder {
   Layer layer_;
   std::map<Place, erofs::Time> whiteouts_;
   std::map<Place, Late> late_;
+  std::uint64_t extra_ = 0;  // bytes taken so far
 };
 
 }  // namespace erofs_oci::tarindex

@@ -5,6 +5,7 @@ import os
 import pty
 import signal
 import subprocess
+import tarfile
 import time
 import unittest
 
@@ -53,6 +54,20 @@ class IndexTest(ImageTest):
                 self.assertEqual(len(ours), len(theirs))
                 for at in range(12, len(ours), 17 + 32768):
                     self.assertEqual(ours[at:at + 17], theirs[at:at + 17])  # in, out, bits
+
+    def test_verify_takes_what_overlayfs_left_in_a_layer(self):
+        archive = os.path.join(self.dir, "layer.tar")
+        with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+            directory = tarfile.TarInfo("opaque")
+            directory.type = tarfile.DIRTYPE
+            directory.pax_headers = {"SCHILY.xattr.trusted.overlay.opaque": "y"}
+            tar.addfile(directory)
+            device = tarfile.TarInfo("whiteout")
+            device.type = tarfile.CHRTYPE
+            tar.addfile(device)
+        told, = self.json_lines("index", "--json", "--verify", image=archive)
+        self.assertTrue(told["verified"])
+        self.assertEqual(self.run_tool("ls", "/", image=archive), b"opaque\nwhiteout\n")
 
     def test_verify_finds_an_index_of_something_else(self):
         self.run_tool("index", words=",oci.layer=0")

@@ -84,14 +84,14 @@ class SurviveTest(ToolTest):
                 supervisor = self.status()[0]["supervisor"]
                 chooser = random.Random(1)
                 names = sorted(contents(path("ckpt.tar.gz")))
-                kills = 0
+                killed = set()
                 end = time.monotonic() + 4
                 while time.monotonic() < end:
                     children = read(f"/proc/{supervisor}/task/{supervisor}/children").split()
                     if children:
                         try:
                             os.kill(int(children[0]), signal.SIGKILL)
-                            kills += 1
+                            killed.add(children[0])
                         except ProcessLookupError:
                             pass
                     name = chooser.choice(names)
@@ -100,8 +100,8 @@ class SurviveTest(ToolTest):
                         stream.read()
                     time.sleep(chooser.uniform(0, 0.4))
                 self.check_files()
-                self.assertGreater(kills, 5)
-                self.assertGreaterEqual(self.status()[0]["restarts"], kills - 1)
+                self.assertGreater(len(killed), 5)
+                self.assertGreaterEqual(self.status()[0]["restarts"], len(killed) - 1)
                 done = self.run_tool("umount", self.target)
                 self.assertEqual(done.returncode, 0, done.stderr)
                 self.assertTrue(wait_for(lambda: os.listdir(self.journal) == []),
@@ -289,6 +289,13 @@ class SurviveTest(ToolTest):
         self.check_files()
         self.assertTrue(wait_for(lambda: self.status()[0]["cached"] > 0))
         self.assertIsInstance(self.status()[0]["complete"], bool)
+        before = self.status()[0]
+        self.assertGreater(before["requests"], 0)
+        self.assertGreater(before["bytes"], 0)
+        self.assertEqual(before["errors"], 0)
+        self.kill_worker()
+        self.check_files()
+        self.assertTrue(wait_for(lambda: self.status()[0]["bytes"] > before["bytes"]))
         done = self.run_tool("status", "--journal", self.journal)
         self.assertIn(f" on {self.target}\n  image:    oci:{self.layout}\n", done.stdout)
         self.assertRegex(done.stdout, r"  cached:   [1-9][0-9]* of [0-9]+ bytes")

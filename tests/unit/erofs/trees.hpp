@@ -223,13 +223,27 @@ class TreeMaker {
     }
   }
 
+  /// Attributes that overlayfs knows, whatever they are of.
+  void lookalikes(Node& node, std::set<std::string>& names) {
+    // Linux knows user xattrs only on files and directories.
+    auto const linked = node.regular() == nullptr && node.directory() == nullptr;
+    std::string const space = linked || chance(2) ? "trusted." : "user.";
+    for (auto const* const name : {"overlay.opaque", "overlay.origin", "overlay.redirect"}) {
+      static constexpr std::array<char const*, 4> values{"", "y", "x", "/some/where"};
+      if (chance(2)) continue;
+      names.insert(space + name);
+      node.xattrs.push_back({space + name, to_bytes(values[below(values.size())])});
+    }
+  }
+
   void decorate(Node& node) {
     node.permissions = static_cast<std::uint16_t>(below(010000));
     node.uid = chance(6) ? static_cast<std::uint32_t>(below(0xFFFFFFFF)) : 0;
     node.gid = chance(6) ? static_cast<std::uint32_t>(below(70000)) : 0;
     node.mtime = time();
-    if (!chance(4)) return;
     std::set<std::string> names;
+    if (chance(4)) lookalikes(node, names);
+    if (!chance(4)) return;
     for (auto i = below(4) + 1; i > 0; --i) {
       static constexpr std::array<char const*, 3> spaces{"user.", "trusted.", "security."};
       auto const length = chance(10) ? 200 : 1 + below(20);
@@ -260,8 +274,9 @@ class TreeMaker {
       made.permissions = 0777;
     }
     if (made.device() != nullptr) {
-      made.content = DeviceNumber{static_cast<std::uint32_t>(1 + below(0xfff)),
-                                  static_cast<std::uint32_t>(below(0x100000))};
+      auto const zero = chance(4);  // as a whiteout has it
+      made.content = DeviceNumber{zero ? 0 : static_cast<std::uint32_t>(1 + below(0xfff)),
+                                  zero ? 0 : static_cast<std::uint32_t>(below(0x100000))};
     }
     if (auto* const file = made.regular()) *file = regular();
     return made;

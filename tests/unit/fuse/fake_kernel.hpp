@@ -96,10 +96,10 @@ class FakeKernel {
     return unique_;
   }
 
-  /// The next answer, whatever it answers. Throws after ten seconds.
+  /// The next answer, whatever it answers. Throws after a minute.
   Answer receive() {
     pollfd wait{ours_.get(), POLLIN, 0};
-    if (::poll(&wait, 1, 10'000) != 1) throw std::runtime_error("no answer");
+    if (::poll(&wait, 1, 60'000) != 1) throw std::runtime_error("no answer");
     Bytes packet(2 * 1024 * 1024);
     auto const n = ::recv(ours_.get(), packet.data(), packet.size(), 0);
     fuse_out_header header{};

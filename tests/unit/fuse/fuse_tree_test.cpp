@@ -632,6 +632,59 @@ TEST_CASE("What a killed server has taken and not answered, the next one answers
   for (unsigned i = 0; i < slots; ++i) CHECK(inflight.request(i).empty());
 }
 
+TEST_CASE("What has crashed several servers is refused, and the rest answered",
+          "[fuse][tree][takeover]") {
+  Small const small;
+  FakeKernel kernel;
+  FuseTree<AnySource> tree(
+      erofs::Reader<AnySource>::open(AnySource(Memory(small.image()))).value());
+  Bytes opening;
+  std::uint64_t file = 0;
+  {
+    test::Serving serving([&](auto stop, auto ready, auto on_stop) {
+      return tree.serve(kernel.connection(), std::move(stop), ready, on_stop);
+    });
+    kernel.init();
+    file = kernel.lookup(root, "file").as<fuse_entry_out>().nodeid;
+    REQUIRE(serving.end(true).has_value());
+    opening = serving.opening();
+  }
+  auto const inflight = FuseInflight::make(8).value();
+  std::map<std::uint64_t, int> wanted;  // by number: the error
+  for (unsigned i = 0; i < 4; ++i) {
+    fuse_read_in in{};
+    in.size = 100;
+    auto const request = kernel.request(FUSE_READ, file, raw(in));
+    std::memcpy(inflight.slot(i).data(), request.data(), request.size());
+    fuse_in_header header{};
+    std::memcpy(&header, request.data(), sizeof header);
+    inflight.note_crash();
+    inflight.note_crash();  // 8, 6, 4 and 2 in the end
+    wanted[header.unique] = i <= 1 ? EIO : 0;
+  }
+  std::size_t refused = 0;
+
+  test::Serving serving([&](auto stop, auto ready, auto on_stop) {
+    auto const note = [&](FuseSession& session) {
+      refused = session.refused();
+      ready(session);
+    };
+    return tree.serve(kernel.connection(opening, inflight.share().value()), std::move(stop), note,
+                      on_stop);
+  });
+
+  CHECK(kernel.receive().unique == 2);
+  std::map<std::uint64_t, int> answered;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    auto const answer = kernel.receive();
+    answered[answer.unique] = answer.error;
+  }
+  CHECK(answered == wanted);
+  kernel.hang_up();
+  CHECK(serving.end().value() == FuseEnd::unmounted);
+  CHECK(refused == 2);
+}
+
 TEST_CASE("A server at work says so, and one that gets nothing done can be told", "[fuse][tree]") {
   Small const small;
   FakeKernel kernel;

@@ -45,6 +45,22 @@ TEST_CASE("A slot holds a request until it is cleared, and another process sees 
   CHECK(ours.request(1).empty());
 }
 
+TEST_CASE("A request is remembered with the servers that crashed with it", "[fuse][inflight]") {
+  auto const inflight = FuseInflight::make(3).value();
+  write(inflight, 0, 80);
+  inflight.note_crash();
+  write(inflight, 2, 80);
+  inflight.note_crash();
+  CHECK(inflight.crashes(0) == 2);
+  CHECK(inflight.crashes(1) == 0);
+  CHECK(inflight.crashes(2) == 1);
+  CHECK(inflight.request(2).size() == 80);
+
+  inflight.clear(0);
+  CHECK(inflight.crashes(0) == 0);
+  CHECK(inflight.crashes(2) == 1);
+}
+
 TEST_CASE("A length that no request can have is no request", "[fuse][inflight][error]") {
   auto const inflight = FuseInflight::make(2).value();
   constexpr auto most = static_cast<std::uint32_t>(FuseInflight::slot_size);

@@ -345,6 +345,69 @@ TEST_CASE("A dead engine's requests go to the next one, once", "[nbd][relay]") {
   CHECK(relay.counters().taken_over == 19);
 }
 
+TEST_CASE("A read that crashes whoever gets it ends as an error of its own", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make({.suspect_after = 2, .refuse_after = 3});
+  std::vector<std::uint64_t> innocent;
+  for (int i = 0; i < 4; ++i) innocent.push_back(kernel.ask(nbd::Command::read, 0, 512));
+  auto const killer = kernel.ask(nbd::Command::read, 1 << 20, 512);
+  for (int i = 0; i < 4; ++i) innocent.push_back(kernel.ask(nbd::Command::read, 4096, 512));
+
+  unsigned deaths = 0;
+  for (bool lives = false; !lives; deaths += lives ? 0 : 1) {
+    auto [id, engine] = ManualEngine::add(relay);
+    relay.activate(id);
+    lives = true;
+    // What it gets: it dies of one, and of the others as well if it has them at that time.
+    for (int i = 0; i < 100 && lives && kernel.waiting() > 0; ++i) {
+      turn(relay);
+      engine.take();
+      lives = std::ranges::none_of(engine.requests,
+                                   [](auto const& request) { return request.offset == 1 << 20; });
+      if (lives) engine.answer_all();
+      turn(relay);
+      kernel.take();
+    }
+    if (!lives) relay.remove_engine(id, EngineEnd::crashed);
+  }
+
+  CHECK(deaths == 5);
+  CHECK(kernel.answers.at(killer) == Errno::io);
+  for (auto const cookie : innocent) CHECK(kernel.answers.at(cookie) == Errno::none);
+  CHECK(kernel.waiting() == 0);
+  CHECK(relay.complaint() == "a READ of 512 bytes at offset 1048576 has crashed 5 processes");
+}
+
+TEST_CASE("A suspect that is answered is one no more", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make({.suspect_after = 1, .refuse_after = 1});
+  auto const cookie = kernel.ask(nbd::Command::read, 0, 512);
+  {
+    auto [id, engine] = ManualEngine::add(relay);
+    relay.activate(id);
+    turn(relay);
+    relay.remove_engine(id, EngineEnd::crashed);
+  }
+  auto [id, engine] = ManualEngine::add(relay);
+  relay.activate(id);
+  kernel.ask(nbd::Command::read, 512, 512);
+  turn(relay);
+  engine.take();
+  REQUIRE(engine.requests.size() == 1);  // alone
+  std::vector<pollfd> fds;
+  relay.watch(fds);
+  CHECK(::poll(fds.data(), fds.size(), 0) == 0);  // nothing to do until it is answered
+  for (int i = 0; i < 3; ++i) {
+    engine.answer_all();
+    turn(relay);
+  }
+  kernel.take();
+  CHECK(kernel.answers.at(cookie) == Errno::none);
+  CHECK(kernel.waiting() == 0);
+  for (int i = 0; i < 8; ++i) kernel.ask(nbd::Command::read, 512, 512);
+  turn(relay);
+  engine.take();
+  CHECK(engine.requests.size() == 8);
+}
+
 TEST_CASE("A planned handover repeats nothing", "[nbd][relay]") {
   auto [kernel, relay] = OneSocket::make();
   auto [first, old] = ManualEngine::add(relay);
@@ -523,7 +586,10 @@ TEST_CASE("Whatever happens to engines, every read is answered once and right", 
       fds.push_back(std::move(ours));
       kernels.emplace_back(std::move(theirs));
     }
-    auto relay = make_relay(std::move(fds), {.arena = 256 * 1024, .requests = 4});
+    auto relay = make_relay(std::move(fds), {.arena = 256 * 1024,
+                                             .requests = 4,
+                                             .suspect_after = *rc::gen::inRange(1U, 4U),
+                                             .refuse_after = 1'000'000});
     std::map<EngineId, ManualEngine> engines;
     auto const steps = *rc::gen::container<std::vector<std::pair<int, std::uint32_t>>>(
         rc::gen::pair(rc::gen::inRange(0, 9), rc::gen::inRange<std::uint32_t>(1, 200'000)));
@@ -542,7 +608,7 @@ TEST_CASE("Whatever happens to engines, every read is answered once and right", 
       } else if (step == 5 && some != engines.end()) {  // killed, at whatever it was
         some->second.take();
         if (!some->second.requests.empty()) some->second.write_data(some->second.requests[0]);
-        relay.remove_engine(some->first);
+        relay.remove_engine(some->first, number % 2 == 0 ? EngineEnd::crashed : EngineEnd::killed);
         engines.erase(some);
       } else if (step == 6 && some != engines.end()) {
         some->second.answer_all();

@@ -321,6 +321,42 @@ TEST_CASE("A layer may not have more files than allowed", "[tarindex][layer][err
   CHECK(error.context.find("more than 10000 files") != std::string::npos);
 }
 
+TEST_CASE("Whiteouts and links that lead nowhere yet count as files", "[tarindex][layer][error]") {
+  auto const make = [](auto add) {
+    TarMaker maker;
+    for (int i = 0; i < 30; ++i) add(maker, std::to_string(i));
+    return maker.end();
+  };
+  auto const whiteouts = make([](auto& maker, auto const& n) { maker.file(".wh." + n); });
+  auto const links = make([](auto& maker, auto const& n) { maker.hard_link(n, "nowhere"); });
+
+  for (auto const& maker : {whiteouts, links}) {
+    CHECK(layer_of(maker.bytes(), {.max_nodes = 31}));
+    CHECK(error_of(maker, {.max_nodes = 20}).code == Errc::unsupported);
+  }
+}
+
+TEST_CASE("What files bring along has a bound", "[tarindex][layer][error]") {
+  TarMaker attributes;
+  TarMaker targets;
+  TarMaker links;
+  for (int i = 0; i < 30; ++i) {
+    auto const name = std::to_string(i);
+    attributes.pax({{"SCHILY.xattr.user.a", std::string(1000, 'v')}}).file("f");
+    targets.symlink(name, std::string(90, 't'));
+    links.hard_link(name, std::string(90, 't'));
+  }
+
+  CHECK(layer_of(attributes.end().bytes(), {.max_extra = 31000}));
+  CHECK(layer_of(targets.end().bytes(), {.max_extra = 3000}));
+  CHECK(layer_of(links.end().bytes(), {.max_extra = 3000}));
+  auto const error = error_of(attributes, {.max_extra = 20000});
+  CHECK(error.code == Errc::unsupported);
+  CHECK(error.context.find("more than 20000 bytes") != std::string::npos);
+  CHECK(error_of(targets, {.max_extra = 2000}).code == Errc::unsupported);
+  CHECK(error_of(links, {.max_extra = 2000}).code == Errc::unsupported);
+}
+
 TEST_CASE("Any members give a layer or an error", "[tarindex][layer][property]") {
   rc::prop(
       "for all members over few names, hard links and whiteouts lead only to what is there", [] {

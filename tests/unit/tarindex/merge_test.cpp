@@ -73,6 +73,18 @@ TEST_CASE("A file in a middle layer ends the search for its name", "[tarindex][m
         Paths{"/", "/x", "/x/b"});
 }
 
+TEST_CASE("Only whiteouts hide: what looks so to overlayfs is a layer's own file",
+          "[tarindex][merge]") {
+  TarMaker upper;
+  upper.pax({{"SCHILY.xattr.trusted.overlay.opaque", "y"}}).dir("d");
+  upper.file("d/b").member({.name = "dev", .typeflag = '3'});
+  auto const rows = Stack({TarMaker().file("d/a").file("dev"), upper}).rows();
+
+  CHECK(rows.contains("/d/a"));
+  CHECK(rows.at("/d").xattrs.at("trusted.overlay.opaque") == "y");
+  CHECK(rows.at("/dev").rdev == "0:0");
+}
+
 TEST_CASE("An implied directory takes nothing from the one below", "[tarindex][merge]") {
   TarMaker lower;
   lower.pax({{"SCHILY.xattr.user.a", "1"}});

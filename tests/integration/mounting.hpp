@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// What the tests that mount with the running kernel share. All mounts are in a mount namespace of
+/// the test's own and vanish with it.
+#pragma once
+
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/core/fd.hpp>
+
+namespace erofs_oci::mounting {
+
+/// Why there is nothing to test here; empty if there is.
+inline std::string why_no_mounts() {
+  if (::geteuid() != 0) return "skipped: not root";
+  std::ifstream file("/proc/filesystems");
+  std::stringstream text;
+  text << file.rdbuf();
+  if (text.str().find("\terofs\n") == std::string::npos) return "skipped: no EROFS in this kernel";
+  if (::unshare(CLONE_NEWNS) != 0) return "skipped: no mount namespace of our own";
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+    return "skipped: cannot make mounts private";
+  }
+  return {};
+}
+
+/// A folder for one test, removed with it. On the disk: the kernel mounts no file of a tmpfs.
+class Folder {
+ public:
+  Folder() {
+    std::string name = "/var/tmp/erofs_oci-XXXXXX";
+    path_ = ::mkdtemp(name.data());
+    std::filesystem::create_directory(mount_point());
+  }
+  ~Folder() {
+    unmount();
+    std::filesystem::remove_all(path_);
+  }
+  Folder(Folder const&) = delete;
+  Folder& operator=(Folder const&) = delete;
+
+  [[nodiscard]] std::string mount_point() const { return path_ + "/mnt"; }
+
+  std::string write(std::string const& name, std::vector<Bytes const*> const& parts) const {
+    std::ofstream file(path_ + "/" + name, std::ios::binary);
+    for (auto const* const part : parts) {
+      auto const text = as_text(*part);
+      file.write(text.data(), static_cast<std::streamsize>(text.size()));
+    }
+    return path_ + "/" + name;
+  }
+
+  void unmount() const { ::umount2(mount_point().c_str(), MNT_DETACH); }
+
+ private:
+  std::string path_;
+};
+
+inline int mount_erofs(std::string const& source, std::string const& target,
+                       std::string const& options) {
+  return ::mount(source.c_str(), target.c_str(), "erofs", MS_RDONLY, options.c_str()) == 0 ? 0
+                                                                                           : errno;
+}
+
+/// A loop device over a file; the kernel frees it once nobody holds or mounts it.
+inline UniqueFd loop_over(std::string const& file, std::string& path) {
+  UniqueFd const control(::open("/dev/loop-control", O_RDWR | O_CLOEXEC));
+  UniqueFd const backing(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  for (int attempt = 0; control && backing && attempt < 20; ++attempt) {
+    auto const number = ::ioctl(control.get(), LOOP_CTL_GET_FREE);
+    if (number < 0) break;
+    path = "/dev/loop" + std::to_string(number);
+    UniqueFd device(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    loop_config config{};
+    config.fd = static_cast<__u32>(backing.get());
+    config.info.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
+    if (device && ::ioctl(device.get(), LOOP_CONFIGURE, &config) == 0) return device;
+  }
+  return UniqueFd();
+}
+
+}  // namespace erofs_oci::mounting
