@@ -60,6 +60,11 @@ Result<Message> KeptDevice::release() {
   return message;
 }
 
+Result<void> KeptDevice::resume(Message message) {
+  relay_.resume();
+  return adopt(std::move(message));
+}
+
 std::uint32_t KeptDevice::index() const {
   return std::visit([](auto const& one) { return one.index(); }, connect_);
 }

@@ -46,6 +46,9 @@ class KeptDevice {
   void pause() noexcept { relay_.pause(); }
   [[nodiscard]] bool is_idle() const noexcept { return relay_.is_idle(); }
   [[nodiscard]] Result<Message> release();
+  /// The other process has not taken what release() gave: serves again.
+  /// @error{as adopt() says}
+  [[nodiscard]] Result<void> resume(Message message);
   /// @}
 
   /// N of nbdN.

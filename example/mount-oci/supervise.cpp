@@ -49,7 +49,7 @@
 #include "mount_table.hpp"
 #include "same_image.hpp"
 #include "upstream_mount.hpp"
-#include "worker.hpp"
+#include "worker_process.hpp"
 
 namespace mount_oci {
 namespace {
@@ -97,9 +97,9 @@ class MountKeeper {
     auto signals = Signals::take();
     if (!signals) return fail(std::move(signals).error());
     signals_ = std::make_unique<Signals>(*std::move(signals));
-    auto children = Signals::take({SIGCHLD});
-    if (!children) return fail(std::move(children).error());
-    children_ = std::make_unique<Signals>(*std::move(children));
+    auto worker = WorkerProcess::make();
+    if (!worker) return fail(std::move(worker).error());
+    worker_ = std::make_unique<WorkerProcess>(*std::move(worker));
     auto stop = Wakeup::open();
     if (!stop) return fail(std::move(stop).error());
     stop_ = std::make_unique<Wakeup>(*std::move(stop));
@@ -134,7 +134,7 @@ class MountKeeper {
         return fail_errno(errno, "poll");
       act(fds);
       if (failure_) return fail(*failure_);
-      if (!worker_ && !serving_) {
+      if (worker_->fd() < 0 && !serving_) {
         return fail(Errc::unavailable, "the process that reads the image has ended");
       }
     }
@@ -223,24 +223,7 @@ class MountKeeper {
   }
 
   Result<SupervisedDaemon> start_worker() {
-    auto heartbeat = erofs_oci::Heartbeat::pair();
-    if (!heartbeat) return fail(std::move(heartbeat).error());
-    auto links = Link::make();
-    if (!links) return fail(std::move(links).error());
-    auto const child = ::fork();
-    if (child < 0) return fail_errno(errno, "fork");
-    if (child == 0) {
-      std::vector<int> keep{heartbeat->first.fd(), links->second.fd()};
-      if (log_.fd() >= 0) keep.push_back(log_.fd());
-      close_all_but(std::move(keep));
-      Signals::give_back(SIGCHLD);
-      std::_Exit(run_worker(
-          {options_, record_, way_, target_, std::move(links->second), std::move(heartbeat->first)},
-          log_));
-    }
-    worker_.emplace(std::move(links->first));
-    worker_pid_ = child;
-    return SupervisedDaemon{child, std::move(heartbeat->second)};
+    return worker_->start(options_, record_, way_, target_, log_);
   }
 
   // --- after the first worker ----------------------------------------------------------------
@@ -285,14 +268,10 @@ class MountKeeper {
 
   Result<SupervisedDaemon> restart() {
     if (device_) {
-      device_->drop_reader(worker_end_);
+      device_->drop_reader(worker_->end());
       complain();
     }
-    worker_.reset();
-    counted_ = counts();
-    counts_ = {};
     connected_ = false;
-    ++restarts_;
     return start_worker();
   }
 
@@ -320,12 +299,9 @@ class MountKeeper {
     return UniqueFd(fds[0]);
   }
 
-  /// Whether what it was asked may have ended it.
   void on_worker_end(erofs_oci::ProcessExit const& exit) {
-    auto const hung = std::exchange(hung_, false);
-    auto const crashed = exit.signal && *exit.signal != SIGKILL && *exit.signal != SIGTERM;
-    worker_end_ = hung || crashed ? erofs_oci::EngineEnd::crashed : erofs_oci::EngineEnd::killed;
-    if (!fuse_ || worker_end_ == erofs_oci::EngineEnd::killed) return;
+    worker_->note_end(exit);
+    if (!fuse_ || worker_->end() == erofs_oci::EngineEnd::killed) return;
     UniqueFd copy(::fcntl(fuse_->inflight.get(), F_DUPFD_CLOEXEC, 3));
     auto const inflight = erofs_oci::FuseInflight::map(std::move(copy));
     if (inflight) inflight->note_crash();
@@ -338,7 +314,7 @@ class MountKeeper {
       case start: log_.say(Level::warning, "worker replaced: " + why); break;
       case kill:
         log_.say(Level::error, "worker killed: " + why);
-        hung_ = true;
+        worker_->note_hang();
         break;
       case pause: log_.say(Level::info, "worker: " + why + "; the next one starts soon"); break;
       default: break;
@@ -351,10 +327,10 @@ class MountKeeper {
   void watch(std::vector<pollfd>& fds) const {
     fds.push_back({signals_->fd(), POLLIN, 0});
     fds.push_back({mounter_.fd(), POLLIN, 0});
-    fds.push_back({worker_ ? worker_->fd() : -1, POLLIN, 0});
+    fds.push_back({worker_->fd(), POLLIN, 0});
     fds.push_back({timer_.get(), POLLIN, 0});
     fds.push_back({apart_.fd(), POLLIN, 0});
-    fds.push_back({children_->fd(), POLLIN, 0});
+    fds.push_back({worker_->child_fd(), POLLIN, 0});
     // A worker hears of its end by itself; and looking would wake this process for each request.
     fds.push_back({fuse_ && !connected_ ? fuse_->device.get() : -1, 0, 0});
     control_.watch(fds);
@@ -370,12 +346,12 @@ class MountKeeper {
     if (device_) device_->act(fds.subspan(own + control.size() + metrics.size()));
     control_.act(control);
     metrics_.act(metrics);
-    if (fds[2].revents != 0 && worker_) hear_worker();
+    if (fds[2].revents != 0) hear_worker();
     if (fds[1].revents != 0) hear_mounter();
     if (fds[0].revents != 0) on_signal(signals_->wait());
     if (fds[3].revents != 0) on_timer();
     if (fds[4].revents != 0) apart_.finish();
-    if (fds[5].revents != 0) on_child();
+    if (fds[5].revents != 0) worker_->let_go_on(log_);
     if (fds[6].revents != 0) stop_->notify();  // unmounted, while there was no worker
     if (device_ && device_->ended() && !ending_) on_device_end();
     if (successor_ && device_ && device_->is_idle()) hand_device_over();
@@ -383,7 +359,7 @@ class MountKeeper {
 
   void hear_worker() {
     auto message = worker_->receive();
-    if (!message) return worker_.reset();
+    if (!message) return;
     switch (message->kind) {
       case Message::Kind::opened: return check(on_opened(*message));
       case Message::Kind::connected: return check(on_connected(*message));
@@ -392,7 +368,7 @@ class MountKeeper {
         if (!serving_) failure_ = message->error;
         log_.say(serving_ ? Level::error : Level::info, "worker: " + last_error_);
         return;
-      case Message::Kind::counts: counts_ = WorkerCounts::parse(message->text); return;
+      case Message::Kind::counts: worker_->note_counts(WorkerCounts::parse(message->text)); return;
       case Message::Kind::trouble: last_error_ = message->text; return;
       default: return;
     }
@@ -406,7 +382,7 @@ class MountKeeper {
       return;
     }
     log_.say(Level::error, "worker: " + ok.error().message());
-    ::kill(worker_pid_, SIGKILL);  // not reaped yet: the number is still its own
+    worker_->kill();
   }
 
   Result<void> on_opened(Message& message) {
@@ -619,20 +595,6 @@ class MountKeeper {
     mounter_.close();
   }
 
-  /// A worker that somebody stops would keep the kernel waiting. Its end is the Supervisor's
-  /// matter.
-  void on_child() {
-    static_cast<void>(children_->wait());
-    siginfo_t info{};
-    if (worker_pid_ <= 0 ||
-        ::waitid(P_PID, static_cast<id_t>(worker_pid_), &info, WSTOPPED | WNOHANG) != 0 ||
-        info.si_pid != worker_pid_) {
-      return;
-    }
-    log_.say(Level::warning, "the worker was stopped; it goes on");
-    ::kill(worker_pid_, SIGCONT);
-  }
-
   /// It is mounted, and nobody waits any more.
   void settle() {
     settled_ = true;
@@ -653,7 +615,7 @@ class MountKeeper {
     mounter_.send({Message::Kind::settled, warning, {}, {}});
     mounter_.close();
     if (life_ == Life::daemon) {
-      if (worker_) worker_->send({Message::Kind::settled, {}, {}, {}});
+      worker_->send({Message::Kind::settled, {}, {}, {}});
       leave_streams(log_);
       return;
     }
@@ -686,7 +648,7 @@ class MountKeeper {
                                    device_->relay().complaint());
       auto const relay = std::move(device_);
       reattaches_ = true;  // the next worker's start makes it
-      ::kill(worker_pid_, SIGKILL);
+      worker_->kill();
       return;
     }
     ending_ = true;
@@ -696,12 +658,21 @@ class MountKeeper {
 
   // --- handing over --------------------------------------------------------------------------
 
-  /// Every request of the device is answered: another process goes on.
+  /// Every request of the device is answered: another process goes on, or, if that has ended
+  /// without a word, this one.
   void hand_device_over() {
     Link const to(std::exchange(successor_, {}));
     auto message = device_->release();
     if (!message) return log_.say(Level::error, message.error().message());
     to.send(*message);
+    auto const answer = to.receive_within(60s);
+    if (!answer && answer.error().code == Errc::unavailable) {
+      log_.say(Level::error, "handing over has come to nothing");
+      if (auto const ok = device_->resume(*std::move(message)); !ok) {
+        log_.say(Level::error, ok.error().message());
+      }
+      return;
+    }
     let_go();
     ending_ = true;
     device_->dismiss();
@@ -791,23 +762,9 @@ class MountKeeper {
     if (settled_) return;
     if (device_ && !reattaches_) device_->detach();
     if (device_) device_->dismiss();
-    worker_.reset();
-    if (worker_pid_ > 0) {
-      ::kill(worker_pid_, SIGTERM);
-      wait_for_worker();
-    }
+    worker_->stop();
     if (!reattaches_) clean_up();
     if (options_.image.in_place_of) journal_.remove(log_);  // the device waits on for who asks next
-  }
-
-  /// The worker may have been reaped already.
-  void wait_for_worker() const {
-    for (int i = 0; i < 300; ++i) {
-      if (::waitpid(worker_pid_, nullptr, WNOHANG) != 0) return;
-      std::this_thread::sleep_for(10ms);
-    }
-    ::kill(worker_pid_, SIGKILL);
-    ::waitpid(worker_pid_, nullptr, 0);
   }
 
   /// Removes what was written about the mount, if the kernel has it no more.
@@ -867,20 +824,15 @@ class MountKeeper {
     return R"({"error":"no such question"})";
   }
 
-  [[nodiscard]] WorkerCounts counts() const {
-    return {counts_.cached, counted_.reads + counts_.reads, counted_.bytes + counts_.bytes,
-            counted_.errors + counts_.errors};
-  }
-
   [[nodiscard]] MountReport report() const {
     MountReport report{.way = way_,
                        .target = target_,
                        .device = device_ ? device_->path() : "",
-                       .worker = worker_pid_,
-                       .worker_alive = worker_.has_value(),
-                       .restarts = restarts_,
+                       .worker = worker_->pid(),
+                       .worker_alive = worker_->fd() >= 0,
+                       .restarts = worker_->restarts(),
                        .last_error = last_error_,
-                       .counts = counts(),
+                       .counts = worker_->counts(),
                        .size = record_ ? record_->image.device_size : 0,
                        .metadata = record_ && record_->known ? record_->known->length : 0,
                        .reads = {},
@@ -897,7 +849,6 @@ class MountKeeper {
   std::optional<EarlierMount> earlier_;
   Log& log_;
   std::unique_ptr<Signals> signals_;
-  std::unique_ptr<Signals> children_;
   std::unique_ptr<Wakeup> stop_;
   std::optional<Record> record_;  // empty until the first worker has opened the image
   MountJournal journal_;
@@ -905,10 +856,9 @@ class MountKeeper {
   DaemonSocket socket_;  // that others wait on for our end
   MetricsSocket metrics_;
   MountWay way_ = MountWay::netlink;
-  std::string id_;              // what the kernel keeps as the device's backend
-  std::string target_;          // where it is mounted; empty if that means nothing here
-  std::optional<Link> worker_;  // empty: it has closed it
-  pid_t worker_pid_ = -1;
+  std::string id_;      // what the kernel keeps as the device's backend
+  std::string target_;  // where it is mounted; empty if that means nothing here
+  std::unique_ptr<WorkerProcess> worker_;
   std::optional<SupervisedDaemon> first_;
   std::unique_ptr<KeptDevice> device_;
   std::optional<erofs_oci::FuseConnection> fuse_;
@@ -923,13 +873,8 @@ class MountKeeper {
   bool detached_ = false;            // by a first signal
   bool ending_ = false;
   bool handed_over_ = false;
-  unsigned restarts_ = 0;
   std::string last_error_;
   std::string complaint_;  // of the relay, as it was told
-  bool hung_ = false;      // the worker, so that it was killed
-  erofs_oci::EngineEnd worker_end_ = erofs_oci::EngineEnd::killed;
-  WorkerCounts counts_;   // of the present worker
-  WorkerCounts counted_;  // of those before
   std::optional<Error> failure_;
 };
 

@@ -118,6 +118,18 @@ check "reattach --replace takes a living daemon's place" "$TOOL" reattach --repl
 check "reads go on meanwhile" wait "$reader"
 check "the old one has gone" bash -c "for _ in \$(seq 50); do [ -e /proc/$old ] || exit 0; sleep 0.1; done; exit 1"
 check "all files are right" same_files
+check "one that asks for the device, gets it and dies, does no harm" python3 - <<'END'
+import glob, os, socket
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asker:
+    path = next(path for path in glob.glob("/run/erofs_oci/nbd0*") if os.path.exists(path)
+                and os.stat(path).st_mode & 0o170000 == 0o140000)
+    asker.connect(path)
+    asker.send(b"hand over")
+    message, fds, _, _ = socket.recv_fds(asker, 4096, 4)
+    assert len(fds) == 2, message
+END
+cold
+check "all files are right" same_files
 check "status knows the new one" bash -c "'$TOOL' status '$MNT' | grep 'by process'"
 
 cp index.erofs right.erofs

@@ -134,7 +134,11 @@ class NbdRelay {
            });
   }
 
-  /// Gives the sockets away; for one that is_idle(). Nothing is answered any more.
+  /// Takes requests again, if it has sockets or gets some.
+  void resume() noexcept { paused_ = false; }
+
+  /// Gives the sockets away; for one that is_idle(). Nothing is answered any more, but for sockets
+  /// that add_socket() brings.
   [[nodiscard]] std::vector<NbdRelaySocket> release_sockets() {
     std::vector<NbdRelaySocket> released;
     for (auto& socket : sockets_) {

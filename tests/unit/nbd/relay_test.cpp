@@ -482,6 +482,27 @@ TEST_CASE("Sockets go from one relay to the next without a request lost or repea
   CHECK_FALSE(young.add_socket({{}, Bytes(28)}));
 }
 
+TEST_CASE("Sockets that nobody has taken are served again", "[nbd][relay]") {
+  auto [kernel, relay] = OneSocket::make();
+  auto [id, engine] = ManualEngine::add(relay);
+  relay.activate(id);
+  relay.pause();
+  REQUIRE(relay.is_idle());
+  auto const cookie = kernel.ask(nbd::Command::read, 0, 4096);
+  auto sockets = relay.release_sockets();
+  REQUIRE(sockets.size() == 1);
+  turn(relay);
+  CHECK_FALSE(relay.ended());
+
+  relay.resume();
+  REQUIRE(relay.add_socket(std::move(sockets[0])));
+  turn(relay);
+  engine.answer_all();
+  turn(relay);
+  kernel.take();
+  CHECK(kernel.answers.at(cookie) == Errno::none);
+}
+
 TEST_CASE("An engine that lies does no harm", "[nbd][relay]") {
   auto [kernel, relay] = OneSocket::make();
   auto [first, liar] = ManualEngine::add(relay);
