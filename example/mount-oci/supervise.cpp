@@ -837,6 +837,7 @@ class MountKeeper {
                        .metadata = record_ && record_->known ? record_->known->length : 0,
                        .reads = {},
                        .in_flight = 0};
+    report.counts.cached = std::min(report.counts.cached, report.size);  // held in whole chunks
     if (!device_) return report;
     report.reads = device_->relay().counters();
     report.in_flight = device_->relay().in_flight();

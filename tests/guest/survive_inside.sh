@@ -66,6 +66,18 @@ for _ in 1 2 3; do kill -STOP "$hung"; cold; check "a worker that is stopped goe
 check "and is the same one" test "$(worker)" = "$hung"
 umount "$MNT"
 
+check "mount" nbd --log-file /run/tmp/hung -o "$words" "oci:$WORK/layout:v1" "$MNT"
+mkdir /run/cgroup && mount -t cgroup2 none /run/cgroup && mkdir /run/cgroup/frozen
+hung=$(worker)
+echo "$hung" >/run/cgroup/frozen/cgroup.procs && echo 1 >/run/cgroup/frozen/cgroup.freeze
+cold
+check "a worker that hangs is replaced" same_files
+check "by another one" test "$(worker)" != "$hung"
+check "because of what it was seen to do" grep "hangs: its main thread waits" hung
+echo 0 >/run/cgroup/frozen/cgroup.freeze
+umount "$MNT"
+umount /run/cgroup && rmdir /run/cgroup
+
 cp -r "$WORK/layout" moving
 serve moving
 check "mount by a tag" nbd -o "$words" "$host/app:v1" "$MNT"

@@ -30,6 +30,9 @@ struct SupervisionOptions {
   /// hangs. Default: 50 ms.
   std::chrono::milliseconds suspect_after{50};
   std::chrono::milliseconds look_again{20};  ///< from one such look to the next
+  /// Whoever sees a deadline so late has not run himself: as after a pause of the whole container.
+  /// A daemon's silence counts from then on only. Default: 500 ms.
+  std::chrono::milliseconds overslept_by{500};
   /// From being asked to stop to being killed. Default: 10 s.
   std::chrono::milliseconds stop_within{10'000};
   /// The first restart after good service comes at once; the second in a row after this pause, and
@@ -258,17 +261,21 @@ class Supervision {
     return Decision::nothing;
   }
 
+  // When its silence begins to count.
+  [[nodiscard]] TimePoint silent_since() const { return std::max(last_good_, woke_); }
+
   void expect_sign() {
-    deadline_ = last_good_ + options_.hung_after;
+    deadline_ = silent_since() + options_.hung_after;
     if (!busy_ && !asked_since_) return;
-    auto const since = std::max(last_good_, asked_since_.value_or(last_good_));
+    auto const since = std::max(silent_since(), asked_since_.value_or(last_good_));
     deadline_ = std::min(*deadline_, since + options_.suspect_after);
   }
 
   // It serves, and no sign has come in time.
   Decision doubt() {
-    auto const end = last_good_ + options_.hung_after;
     auto const now = time_.now();
+    if (now - *deadline_ >= options_.overslept_by) woke_ = now;
+    auto const end = silent_since() + options_.hung_after;
     if (now >= end) return kill("no sign of life");
     deadline_ = std::min(end, now + options_.look_again);
     return Decision::examine;
@@ -318,6 +325,7 @@ class Supervision {
   std::optional<TimePoint> deadline_{};
   std::optional<TimePoint> serving_since_{};  // of the present daemon, once it has served
   TimePoint last_good_{};                     // when service was last known to be good
+  TimePoint woke_{};                          // when this machine was last found to have slept
   unsigned failures_ = 0;
   bool hopeless_ = false;  // no daemon will do better than the present one
   bool finished_ = false;  // the present daemon has said so: it is the last

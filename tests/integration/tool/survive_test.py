@@ -117,6 +117,21 @@ class SurviveTest(ToolTest):
         self.assertEqual(self.status()[0]["worker"], old)
         subprocess.run(["umount", self.target], check=True)
 
+    def test_a_pause_of_everything_replaces_no_worker(self):
+        """As of a container that is frozen for a while."""
+        self.mount(f"oci:{self.layout}:v1")
+        before = self.status()[0]
+        processes = (before["supervisor"], before["worker"])
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        time.sleep(6)  # longer than a silent worker has
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+        self.check_files()
+        time.sleep(0.5)
+        self.assertEqual(self.status()[0]["worker"], before["worker"])
+        subprocess.run(["umount", self.target], check=True)
+
     def test_a_hung_worker_is_replaced(self):
         self.mount(f"oci:{self.layout}:v1")
         old = self.status()[0]["worker"]

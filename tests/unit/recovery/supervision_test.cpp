@@ -190,6 +190,35 @@ TEST_CASE("A daemon that may only be slow has until the end of patience",
   CHECK(f.machine.reason() == "no sign of life");
 }
 
+TEST_CASE("A daemon is not blamed for a time in which its supervisor has not run, either",
+          "[recovery][supervision]") {
+  Fixture f;
+  REQUIRE(f.machine.begin() == Decision::start);
+  f.serve();
+  auto const busy = GENERATE(false, true);
+  REQUIRE(f.machine.heartbeat(busy) == Decision::nothing);
+  f.let_pass(60s);
+  REQUIRE(f.machine.expired() == Decision::examine);
+  REQUIRE(f.machine.examined({}) == Decision::nothing);
+  auto const woke = f.clock.now();
+  SECTION("it gives its sign then") {
+    f.let_pass(20ms);
+    CHECK(f.machine.heartbeat() == Decision::nothing);
+    f.let_pass(4s);
+    CHECK(f.machine.expired() == Decision::nothing);
+  }
+  SECTION("it does not") {
+    auto decision = Decision::examine;
+    while (decision == Decision::examine) {
+      f.clock.sleep(
+          std::chrono::ceil<std::chrono::milliseconds>(*f.machine.deadline() - f.clock.now()));
+      decision = f.machine.expired();
+    }
+    CHECK(decision == Decision::kill);
+    CHECK(f.clock.now() - woke == 5s);
+  }
+}
+
 TEST_CASE("A daemon with nothing to do is not looked at", "[recovery][supervision]") {
   Fixture f;
   REQUIRE(f.machine.begin() == Decision::start);
