@@ -108,7 +108,8 @@ class Worker {
  public:
   Worker(WorkerTask task, Log& log) : task_(std::move(task)), log_(log) {}
 
-  Result<void> run() {
+  /// @return whether nothing is left to serve
+  Result<bool> run() {
     drop();
     auto signals = Signals::take();
     if (!signals) return fail(std::move(signals).error());
@@ -116,7 +117,7 @@ class Worker {
     auto image = open();
     if (!image) return fail(std::move(image).error());
     if (::chdir("/") != 0) return fail_errno(errno, "/");  // keeps nobody's directory busy
-    if (auto const ok = tell_opened(*image); !ok) return ok;
+    if (auto const ok = tell_opened(*image); !ok) return fail(ok.error());
     auto port = task_.link.receive();
     if (!port) return fail(port.error());
     if (port->kind != Message::Kind::port) return fail(Errc::protocol, "the supervisor");
@@ -160,7 +161,7 @@ class Worker {
     return {};
   }
 
-  Result<void> serve_nbd(AnySource source, erofs_oci::nbd::RelayPort port) {
+  Result<bool> serve_nbd(AnySource source, erofs_oci::nbd::RelayPort port) {
     erofs_oci::NbdEngineOptions options;
     options.workers = worker_count(task_.options.image);
     options.on_read_error = [this](std::uint64_t offset, std::uint32_t length, Error const& error) {
@@ -177,11 +178,13 @@ class Worker {
     lock_memory(log_);
     refuse();
     task_.heartbeat.answered();
-    return engine->run((*watch)->stop_token());
+    auto const ended = engine->run((*watch)->stop_token());
+    if (!ended) return fail(ended.error());
+    return false;  // the device is for the supervisor to end
   }
 
   /// @param port  with the connection of an earlier worker, or without
-  Result<void> serve_fuse(erofs_oci::DeviceImage image, Message port) {
+  Result<bool> serve_fuse(erofs_oci::DeviceImage image, Message port) {
     std::optional<erofs_oci::FuseConnection> mounted;
     if (!port.fds.empty()) {
       auto connection = connection_of(std::move(port));
@@ -214,8 +217,9 @@ class Worker {
         },
         log_);
     if (!end) return fail(std::move(end).error());
-    if (*end == erofs_oci::FuseEnd::unmounted) task_.heartbeat.finished();
-    return {};
+    auto const unmounted = *end == erofs_oci::FuseEnd::unmounted;
+    if (unmounted) task_.heartbeat.finished();
+    return unmounted;
   }
 
   void tell_refused(std::size_t count) const {
@@ -303,7 +307,8 @@ int run_worker(WorkerTask task, Log& log) {
   hide_memory();
   Worker worker(std::move(task), log);
   auto const done = worker.run();
-  if (done) return 0;
+  // Asked to end by who has no say in it, it is replaced.
+  if (done) return *done ? 0 : 1;
   worker.report(done.error());
   return is_final(done.error()) ? erofs_oci::SupervisionOptions{}.final_status : 2;
 }

@@ -30,8 +30,9 @@ struct WorkerTask {
 /// more to serve. Over the link go, in this order: `opened` from here; `port` from there; for FUSE
 /// `connected` from here; `settled` from there when nobody reads this process's standard error any
 /// more.
-/// @return the exit status: 0, or that of a failure that another worker may not have; or, if it
-/// will have it too, erofs_oci::SupervisionOptions::final_status
+/// @return the exit status: 0 if nothing is left to serve; 1 if it was told to stop; that of a
+/// failure that another worker may not have; or, if it will have it too,
+/// erofs_oci::SupervisionOptions::final_status
 [[nodiscard]] int run_worker(WorkerTask task, Log& log);
 
 }  // namespace mount_oci

@@ -78,6 +78,14 @@ echo 0 >/run/cgroup/frozen/cgroup.freeze
 umount "$MNT"
 umount /run/cgroup && rmdir /run/cgroup
 
+check "mount" nbd -o "$words" "oci:$WORK/layout:v1" "$MNT"
+told=$(worker)
+kill "$told"
+cold
+check "a worker that is told to end is replaced" same_files
+check "by another one, too" test "$(worker)" != "$told"
+umount "$MNT"
+
 cp -r "$WORK/layout" moving
 serve moving
 check "mount by a tag" nbd -o "$words" "$host/app:v1" "$MNT"

@@ -117,6 +117,18 @@ class SurviveTest(ToolTest):
         self.assertEqual(self.status()[0]["worker"], old)
         subprocess.run(["umount", self.target], check=True)
 
+    def test_a_worker_that_is_told_to_end_is_replaced(self):
+        for way in ("fuse-tree", "fuse-file"):
+            with self.subTest(way):
+                self.mount(f"oci:{self.layout}:v1", way=way)
+                before = self.status()[0]
+                os.kill(before["worker"], signal.SIGTERM)
+                self.assertTrue(wait_for(lambda: self.status()[0]["worker"] != before["worker"]))
+                self.check_files()
+                self.assertEqual(self.status()[0]["supervisor"], before["supervisor"])
+                subprocess.run(["umount", self.target], check=True)
+                self.wait_for_end()
+
     def test_a_pause_of_everything_replaces_no_worker(self):
         """As of a container that is frozen for a while."""
         self.mount(f"oci:{self.layout}:v1")
