@@ -248,7 +248,8 @@ class MountKeeper {
          .act = [this](std::span<pollfd const> fds) { act(fds); },
          .note = [this](Decision decision,
                         Supervision<> const& machine) { note(decision, machine); }},
-        {.first_pause = 20ms,
+        {.suspect_idle_after = 1500ms,  // a worker gives a sign a second
+         .first_pause = 20ms,
          .healthy_after = 200ms,
          .give_up_after = std::max<std::chrono::milliseconds>(options_.keep.dead_timeout, 10s)});
     auto const end = supervisor.run(stop_->fd(), std::exchange(first_, {}));

@@ -29,6 +29,8 @@ struct SupervisionOptions {
   /// A daemon with work to do that has not given a sign for so long is looked at, to see whether it
   /// hangs. Default: 50 ms.
   std::chrono::milliseconds suspect_after{50};
+  /// The same for a daemon that has nothing to do. Default: 5 s, which is when it is killed.
+  std::chrono::milliseconds suspect_idle_after{5'000};
   std::chrono::milliseconds look_again{20};  ///< from one such look to the next
   /// Whoever sees a deadline so late has not run himself: as after a pause of the whole container.
   /// A daemon's silence counts from then on only. Default: 500 ms.
@@ -265,7 +267,7 @@ class Supervision {
   [[nodiscard]] TimePoint silent_since() const { return std::max(last_good_, woke_); }
 
   void expect_sign() {
-    deadline_ = silent_since() + options_.hung_after;
+    deadline_ = silent_since() + std::min(options_.hung_after, options_.suspect_idle_after);
     if (!busy_ && !asked_since_) return;
     auto const since = std::max(silent_since(), asked_since_.value_or(last_good_));
     deadline_ = std::min(*deadline_, since + options_.suspect_after);

@@ -231,6 +231,23 @@ TEST_CASE("A daemon with nothing to do is not looked at", "[recovery][supervisio
   CHECK(f.machine.expired() == Decision::nothing);
 }
 
+TEST_CASE("One with nothing to do has more time before it is looked at",
+          "[recovery][supervision]") {
+  Fixture f({.suspect_idle_after = 1500ms});
+  REQUIRE(f.machine.begin() == Decision::start);
+  f.serve();
+  f.let_pass(1499ms);
+  CHECK(f.machine.expired() == Decision::nothing);
+  f.let_pass(1ms);
+  CHECK(f.machine.expired() == Decision::examine);
+  CHECK(f.machine.heartbeat() == Decision::nothing);
+  f.let_pass(1499ms);
+  CHECK(f.machine.expired() == Decision::nothing);
+  f.let_pass(1ms);
+  CHECK(f.machine.expired() == Decision::examine);
+  CHECK(f.machine.examined("it sleeps") == Decision::kill);
+}
+
 TEST_CASE("The next daemon is not busy because the last one was", "[recovery][supervision]") {
   Fixture f;
   REQUIRE(f.machine.begin() == Decision::start);
