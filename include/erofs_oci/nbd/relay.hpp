@@ -549,9 +549,9 @@ class NbdRelay {
     auto const is_crasher = [this](std::uint64_t token) {
       return reads_.at(token).crashes >= suspect_after_ + refuse_after_;
     };
-    auto const crashers = std::ranges::stable_partition(unsent_, std::not_fn(is_crasher));
-    std::vector<std::uint64_t> const tokens(crashers.begin(), crashers.end());
-    unsent_.erase(crashers.begin(), crashers.end());
+    std::vector<std::uint64_t> tokens;
+    std::ranges::copy_if(unsent_, std::back_inserter(tokens), is_crasher);
+    std::erase_if(unsent_, is_crasher);
     for (auto const token : tokens) {
       auto const found = reads_.find(token);
       auto const read = std::move(found->second);
