@@ -24,6 +24,30 @@
 
 namespace erofs_oci::mounting {
 
+/// Lets go of what other tests have mounted, which a new namespace has a copy of: it would keep
+/// their file systems alive, and be counted as this test's.
+inline void leave_mounts_of_others() {
+  std::ifstream table("/proc/self/mounts");
+  std::vector<std::string> targets;
+  for (std::string line; std::getline(table, line);) {
+    std::istringstream words(line);
+    std::string source, target, type;
+    words >> source >> target >> type;
+    if (type == "erofs" || type == "fuse.erofs_oci") targets.push_back(target);
+  }
+  for (auto const& target : targets) ::umount2(target.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
+/// From here on mounts are this process's own. Yields why not; empty if so.
+inline std::string own_mounts() {
+  if (::unshare(CLONE_NEWNS) != 0) return "skipped: no mount namespace of our own";
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+    return "skipped: cannot make mounts private";
+  }
+  leave_mounts_of_others();
+  return {};
+}
+
 /// Why there is nothing to test here; empty if there is.
 inline std::string why_no_mounts() {
   if (::geteuid() != 0) return "skipped: not root";
@@ -31,11 +55,7 @@ inline std::string why_no_mounts() {
   std::stringstream text;
   text << file.rdbuf();
   if (text.str().find("\terofs\n") == std::string::npos) return "skipped: no EROFS in this kernel";
-  if (::unshare(CLONE_NEWNS) != 0) return "skipped: no mount namespace of our own";
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
-    return "skipped: cannot make mounts private";
-  }
-  return {};
+  return own_mounts();
 }
 
 /// A folder for one test, removed with it. On the disk: the kernel mounts no file of a tmpfs.

@@ -24,7 +24,6 @@
 
 #include <fcntl.h>
 #include <grp.h>
-#include <sched.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -42,6 +41,8 @@
 #include <erofs_oci/fuse/host_support.hpp>
 #include <erofs_oci/source/local.hpp>
 
+#include "../mounting.hpp"
+
 namespace erofs_oci {
 namespace {
 
@@ -53,10 +54,7 @@ constexpr unsigned nobody = 65534;
 std::string why_skip() {
   if (::geteuid() != 0) return "skipped: not root";
   if (::access("/dev/fuse", R_OK | W_OK) != 0) return "skipped: no /dev/fuse";
-  if (::unshare(CLONE_NEWNS) != 0) return "skipped: no mount namespace of our own";
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
-    return "skipped: cannot make mounts private";
-  }
+  if (auto const why = mounting::own_mounts(); !why.empty()) return why;
   // A machine without udev leaves /dev/fuse to root; users of others may open it.
   static std::string const node = "/var/tmp/erofs_oci-fuse-" + std::to_string(::getpid());
   struct stat status{};
