@@ -662,16 +662,13 @@ class MountKeeper {
   /// Every request of the device is answered: another process goes on, or, if that has ended
   /// without a word, this one.
   void hand_device_over() {
-    Link const to(std::exchange(successor_, {}));
     auto message = device_->release();
     if (!message) return log_.say(Level::error, message.error().message());
-    to.send(*message);
-    auto const answer = to.receive_within(60s);
-    if (!answer && answer.error().code == Errc::unavailable) {
-      log_.say(Level::error, "handing over has come to nothing");
-      if (auto const ok = device_->resume(*std::move(message)); !ok) {
-        log_.say(Level::error, ok.error().message());
-      }
+    auto const taken = give(*message);
+    // One that is only slow has the sockets, and two must never serve them.
+    if (!taken && taken.error().code == Errc::unavailable) {
+      auto const ok = device_->resume(*std::move(message));
+      if (!ok) log_.say(Level::error, ok.error().message());
       return;
     }
     let_go();
@@ -684,22 +681,22 @@ class MountKeeper {
   /// nothing, this one.
   /// @return whether another does
   bool hand_connection_over() {
-    Link const to(std::exchange(successor_, {}));
-    metrics_ = MetricsSocket();
     auto const message = to_message(Message::Kind::connected, *fuse_);
-    if (!message) {
-      log_.say(Level::error, message.error().message());
-    } else {
-      to.send(*message);
-      auto const answer = to.receive_within(60s);
-      if (answer && answer->kind == Message::Kind::taken) {
-        let_go();
-        return true;
-      }
-      log_.say(Level::error, "handing over has come to nothing");
-    }
-    if (auto const ok = open_metrics(); !ok) log_.say(Level::warning, ok.error().message());
-    return false;
+    auto const taken = message ? give(*message) : Result<void>(fail(message.error()));
+    if (taken) let_go();
+    return taken.has_value();
+  }
+
+  /// Sends what is served on to who has asked for it, and waits for the word that it is taken.
+  Result<void> give(Message const& message) {
+    Link const to(std::exchange(successor_, {}));
+    to.send(message);
+    auto const answer = to.receive_within(60s);
+    if (answer && answer->kind == Message::Kind::taken) return {};
+    auto const error =
+        answer ? Error{make_error_code(Errc::protocol), "no answer", {}} : answer.error();
+    log_.say(Level::error, "handing over has come to nothing: " + error.message());
+    return fail(error);
   }
 
   /// The mount and its record are another process's.

@@ -224,7 +224,10 @@ class Worker {
 
   void tell_refused(std::size_t count) const {
     if (count == 0) return;
-    auto const text = std::to_string(count) + " requests that have crashed workers were refused";
+    complain(std::to_string(count) + " requests that have crashed workers were refused");
+  }
+
+  void complain(std::string const& text) const {
     log_.say(Level::error, text);
     task_.link.send({Message::Kind::trouble, text, {}, {}});
   }
@@ -282,9 +285,7 @@ class Worker {
     auto const most = 4 * task_.options.image.timeout + 15s;
     if (work.stalled() < most) return false;
     if (!std::exchange(said_stalled_, true)) {
-      auto const text = "no read has ended for " + std::to_string(most.count()) + " s";
-      log_.say(Level::error, text);
-      task_.link.send({Message::Kind::trouble, text, {}, {}});
+      complain("no read has ended for " + std::to_string(most.count()) + " s");
     }
     return true;
   }

@@ -179,6 +179,18 @@ std::vector<nlohmann::json> cases() {
   return all;
 }
 
+/// Calls `check` with the archive of each case and what is built of it.
+template <class F>
+void for_each_layer(F const& check) {
+  for (auto const& test : cases()) {
+    INFO(test["name"]);
+    std::vector<Bytes> const devices{archive_of(test["input"])};
+    auto const built = build_layer<Sha256>(Memory(devices[0]));
+    if (!built) FAIL(built.error().message());
+    check(devices, *built);
+  }
+}
+
 TEST_CASE("The kernel shows upstream's images as their manifests say", "[tarindex][kernel]") {
   if (skipped()) return;
   for (auto const& test : cases()) {
@@ -191,39 +203,31 @@ TEST_CASE("The kernel shows upstream's images as their manifests say", "[tarinde
 
 TEST_CASE("The kernel shows a layer's image as its archive says", "[tarindex][kernel]") {
   if (skipped()) return;
-  for (auto const& test : cases()) {
-    INFO(test["name"]);
-    std::vector<Bytes> const devices{archive_of(test["input"])};
-    auto const built = build_layer<Sha256>(Memory(devices[0]));
-    if (!built) FAIL(built.error().message());
-    check_mount(built->tarindex, devices, Lister(built->layer.tree, devices, Show::overlay).rows());
-  }
+  for_each_layer([](std::vector<Bytes> const& devices, auto const& built) {
+    check_mount(built.tarindex, devices, Lister(built.layer.tree, devices, Show::overlay).rows());
+  });
 }
 
 TEST_CASE("The kernel shows an image of one stored layer as the archive says",
           "[tarindex][merge][kernel]") {
   if (skipped()) return;
-  for (auto const& test : cases()) {
-    INFO(test["name"]);
-    std::vector<Bytes> const devices{archive_of(test["input"])};
-    auto const built = build_layer<Sha256>(Memory(devices[0]));
-    if (!built) FAIL(built.error().message());
+  for_each_layer([](std::vector<Bytes> const& devices, auto const& built) {
     // As a store has it: all that is left of the layer is its image.
-    auto const reader = erofs::Reader<Memory>::open(Memory(built->tarindex));
+    auto const reader = erofs::Reader<Memory>::open(Memory(built.tarindex));
     REQUIRE(reader);
     auto tree = erofs::load_tree(*reader, erofs::Marks::trusted);
     REQUIRE(tree);
-    Layer const stored{*std::move(tree), built->layer.dangling, {}};
-    std::vector<MergeInput> const alone{{&stored, device_of(built->index)}};
+    Layer const stored{*std::move(tree), built.layer.dangling, {}};
+    std::vector<MergeInput> const alone{{&stored, device_of(built.index)}};
     auto const merged = merge(alone);
     REQUIRE(merged);
-    auto const image = erofs::Writer::make(merged->tree, {device_of(built->index)});
+    auto const image = erofs::Writer::make(merged->tree, {device_of(built.index)});
     if (!image) FAIL(image.error().message());
 
     // Upstream's archives with whiteouts have nothing below that these could hide.
-    Lister const expected(built->layer.tree, devices, Show::nothing);
+    Lister const expected(built.layer.tree, devices, Show::nothing);
     check_mount(image->to_bytes(), devices, expected.rows());
-  }
+  });
 }
 
 }  // namespace

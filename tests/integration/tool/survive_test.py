@@ -58,6 +58,15 @@ class SurviveTest(ToolTest):
                              f"oci.store={self.store},oci.layer=1{words}", image, self.target, **more)
         self.assertEqual(done.returncode, 0, done.stderr)
 
+    def mount_with_index(self):
+        """Mounts with a tarindex of its own; yields its path."""
+        index = os.path.join(self.dir, "index.erofs")
+        with open(index, "wb") as stream:
+            stream.write(read(path("gz-ckpt.erofs")))
+        self.mount(f"oci:{self.layout}:v1",
+                   words=f",oci.tarindex={index},oci.zinfo={path('gz-ckpt.zinfo')}")
+        return index
+
     def status(self):
         done = self.run_tool("status", "--json", "--journal", self.journal)
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -208,12 +217,7 @@ class SurviveTest(ToolTest):
                 self.assertTrue(wait_for(lambda: os.listdir(self.journal) == []))
 
     def test_a_take_over_that_fails_leaves_all_as_it_was(self):
-        index = os.path.join(self.dir, "index.erofs")
-        original = read(path("gz-ckpt.erofs"))
-        with open(index, "wb") as stream:
-            stream.write(original)
-        self.mount(f"oci:{self.layout}:v1",
-                   words=f",oci.tarindex={index},oci.zinfo={path('gz-ckpt.zinfo')}")
+        index = self.mount_with_index()
         old = self.status()[0]
         os.rename(index, index + ".away")
         code, said = self.refused("reattach", "--replace", "--journal", self.journal, self.target)
@@ -259,16 +263,11 @@ class SurviveTest(ToolTest):
         subprocess.run(["umount", self.target], check=True)
 
     def test_a_replaced_tarindex_is_not_served(self):
-        index = os.path.join(self.dir, "index.erofs")
-        original = read(path("gz-ckpt.erofs"))
-        with open(index, "wb") as stream:
-            stream.write(original)
-        self.mount(f"oci:{self.layout}:v1",
-                   words=f",oci.tarindex={index},oci.zinfo={path('gz-ckpt.zinfo')}")
+        index = self.mount_with_index()
         self.check_files()
         with open(index, "r+b") as stream:
             stream.seek(1072)
-            stream.write(bytes([original[1072] ^ 1]))
+            stream.write(bytes([read(path("gz-ckpt.erofs"))[1072] ^ 1]))
         supervisor = self.status()[0]["supervisor"]
         os.kill(self.status()[0]["worker"], signal.SIGKILL)
         self.assertTrue(wait_for(lambda: not os.path.exists(f"/proc/{supervisor}")),

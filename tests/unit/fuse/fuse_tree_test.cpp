@@ -9,6 +9,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <sys/stat.h>
@@ -533,6 +534,33 @@ TEST_CASE("FuseTree answers many requests at once", "[fuse][tree]") {
   CHECK(waiting.empty());
 }
 
+/// What a server leaves that was told to stop: the kernel's first request, and the node of "file".
+std::pair<Bytes, std::uint64_t> stopped_server(FakeKernel& kernel, FuseTree<AnySource>& tree) {
+  test::Serving serving([&](auto stop, auto ready, auto on_stop) {
+    return tree.serve(kernel.connection(), std::move(stop), ready, on_stop);
+  });
+  kernel.init();
+  auto const file = kernel.lookup(root, "file").as<fuse_entry_out>().nodeid;
+  auto const end = serving.end(true);
+  REQUIRE(end.has_value());
+  CHECK(*end == FuseEnd::stopped);
+  CHECK(serving.stops() == 1);
+  REQUIRE(!serving.opening().empty());
+  return {serving.opening(), file};
+}
+
+/// Writes a read into a slot, as the kernel does; yields its number.
+std::uint64_t leave_read(FakeKernel& kernel, FuseInflight const& inflight, std::size_t slot,
+                         std::uint64_t file) {
+  fuse_read_in in{};
+  in.size = 100;
+  auto const request = kernel.request(FUSE_READ, file, raw(in));
+  std::memcpy(inflight.slot(slot).data(), request.data(), request.size());
+  fuse_in_header header{};
+  std::memcpy(&header, request.data(), sizeof header);
+  return header.unique;
+}
+
 TEST_CASE("Another FuseTree goes on where one stopped", "[fuse][tree][takeover]") {
   Small const small;
   auto const image = small.image();
@@ -542,21 +570,7 @@ TEST_CASE("Another FuseTree goes on where one stopped", "[fuse][tree][takeover]"
   };
   FuseTree<AnySource> first(open());
   FuseTree<AnySource> second(open());
-  Bytes opening;
-  std::uint64_t file = 0;
-  {
-    test::Serving serving([&](auto stop, auto ready, auto on_stop) {
-      return first.serve(kernel.connection(), std::move(stop), ready, on_stop);
-    });
-    kernel.init();
-    file = kernel.lookup(root, "file").as<fuse_entry_out>().nodeid;
-    auto const end = serving.end(true);
-    REQUIRE(end.has_value());
-    CHECK(*end == FuseEnd::stopped);
-    CHECK(serving.stops() == 1);
-    opening = serving.opening();
-  }
-  REQUIRE(!opening.empty());
+  auto const [opening, file] = stopped_server(kernel, first);
   fuse_read_in in{};
   in.size = 100;
   auto const early = kernel.send(FUSE_READ, file, raw(in));  // while nobody serves
@@ -588,29 +602,13 @@ TEST_CASE("What a killed server has taken and not answered, the next one answers
   options.threads = threads;
   FuseTree<AnySource> tree(erofs::Reader<AnySource>::open(AnySource(Memory(image))).value(),
                            options);
-  Bytes opening;
-  std::uint64_t file = 0;
-  {
-    test::Serving serving([&](auto stop, auto ready, auto on_stop) {
-      return tree.serve(kernel.connection(), std::move(stop), ready, on_stop);
-    });
-    kernel.init();
-    file = kernel.lookup(root, "file").as<fuse_entry_out>().nodeid;
-    REQUIRE(serving.end(true).has_value());
-    opening = serving.opening();
-  }
+  auto const [opening, file] = stopped_server(kernel, tree);
   // As the kernel writes requests, in every slot but one.
   auto const inflight = FuseInflight::make(slots).value();
   std::set<std::uint64_t> wanted;
   for (unsigned i = 0; i < slots; ++i) {
     if (i == 2) continue;
-    fuse_read_in in{};
-    in.size = 100;
-    auto const request = kernel.request(FUSE_READ, file, raw(in));
-    std::memcpy(inflight.slot(i).data(), request.data(), request.size());
-    fuse_in_header header{};
-    std::memcpy(&header, request.data(), sizeof header);
-    wanted.insert(header.unique);
+    wanted.insert(leave_read(kernel, inflight, i, file));
   }
 
   test::Serving serving([&](auto stop, auto ready, auto on_stop) {
@@ -638,29 +636,14 @@ TEST_CASE("What has crashed several servers is refused, and the rest answered",
   FakeKernel kernel;
   FuseTree<AnySource> tree(
       erofs::Reader<AnySource>::open(AnySource(Memory(small.image()))).value());
-  Bytes opening;
-  std::uint64_t file = 0;
-  {
-    test::Serving serving([&](auto stop, auto ready, auto on_stop) {
-      return tree.serve(kernel.connection(), std::move(stop), ready, on_stop);
-    });
-    kernel.init();
-    file = kernel.lookup(root, "file").as<fuse_entry_out>().nodeid;
-    REQUIRE(serving.end(true).has_value());
-    opening = serving.opening();
-  }
+  auto const [opening, file] = stopped_server(kernel, tree);
   auto const inflight = FuseInflight::make(8).value();
   std::map<std::uint64_t, int> wanted;  // by number: the error
   for (unsigned i = 0; i < 4; ++i) {
-    fuse_read_in in{};
-    in.size = 100;
-    auto const request = kernel.request(FUSE_READ, file, raw(in));
-    std::memcpy(inflight.slot(i).data(), request.data(), request.size());
-    fuse_in_header header{};
-    std::memcpy(&header, request.data(), sizeof header);
+    auto const unique = leave_read(kernel, inflight, i, file);
     inflight.note_crash();
     inflight.note_crash();  // 8, 6, 4 and 2 in the end
-    wanted[header.unique] = i <= 1 ? EIO : 0;
+    wanted[unique] = i <= 1 ? EIO : 0;
   }
   std::size_t refused = 0;
 
