@@ -1,5 +1,6 @@
 # What `cmake --install` puts where. Component erofs_oci-dev: headers, the CMake package and the
-# pkg-config files, all of them without machine code; component mount-oci: the tool.
+# pkg-config files, all of them without machine code; component erofs_oci-compiled: the library that
+# erofs_oci::compiled is; component mount-oci: the tool.
 include(CMakePackageConfigHelpers)
 set(erofs_oci_cmake_dir ${CMAKE_INSTALL_DATADIR}/cmake/erofs_oci)
 set(erofs_oci_pc_dir ${CMAKE_INSTALL_DATADIR}/pkgconfig)
@@ -13,14 +14,15 @@ function(erofs_oci_pc name description requires libs cflags)
     COMPONENT erofs_oci-dev)
 endfunction()
 
-set(in_umbrella ${erofs_oci_components})
-list(REMOVE_ITEM in_umbrella testing)
 set(erofs_oci_below)
 foreach(name IN LISTS erofs_oci_components)
   install(
     TARGETS erofs_oci_${name}
     EXPORT erofs_oci-${name}
     FILE_SET HEADERS
+    DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+    COMPONENT erofs_oci-dev
+    FILE_SET bodies
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
     COMPONENT erofs_oci-dev)
   install(
@@ -48,7 +50,7 @@ foreach(name IN LISTS erofs_oci_components)
   erofs_oci_pc(erofs_oci-${name} "erofs_oci, component ${name}" "${requires}" "${libs}" "${cflags}")
 endforeach()
 
-list(TRANSFORM in_umbrella PREPEND erofs_oci- OUTPUT_VARIABLE requires)
+list(TRANSFORM erofs_oci_in_umbrella PREPEND erofs_oci- OUTPUT_VARIABLE requires)
 erofs_oci_pc(erofs_oci "${PROJECT_DESCRIPTION}" "${requires}" "" "")
 
 install(
@@ -56,6 +58,22 @@ install(
   FILE_SET HEADERS
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
   COMPONENT erofs_oci-dev)
+
+if(EROFS_OCI_BUILD_COMPILED)
+  install(
+    TARGETS erofs_oci_compiled
+    EXPORT erofs_oci-compiled
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+    COMPONENT erofs_oci-compiled)
+  install(
+    EXPORT erofs_oci-compiled
+    FILE erofs_oci-compiled-targets.cmake
+    NAMESPACE erofs_oci::
+    DESTINATION ${erofs_oci_cmake_dir}
+    COMPONENT erofs_oci-compiled)
+endif()
+list(JOIN erofs_oci_in_umbrella " " below)
+string(APPEND erofs_oci_below "set(_erofs_oci_below_compiled ${below})\n")
 
 configure_package_config_file(
   cmake/erofs_oci-config.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/erofs_oci/erofs_oci-config.cmake
@@ -70,3 +88,6 @@ install(
         ${CMAKE_CURRENT_BINARY_DIR}/erofs_oci/erofs_oci-config-version.cmake
   DESTINATION ${erofs_oci_cmake_dir}
   COMPONENT erofs_oci-dev)
+set(doc_dir ${CMAKE_INSTALL_DATADIR}/doc/erofs-oci-dev)
+install(FILES debian/copyright doc/design.md doc/glossary.md DESTINATION ${doc_dir} COMPONENT erofs_oci-dev)
+install(DIRECTORY doc/formats DESTINATION ${doc_dir} COMPONENT erofs_oci-dev)

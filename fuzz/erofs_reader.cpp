@@ -17,21 +17,11 @@
 #include <erofs_oci/erofs/writer.hpp>
 #include <erofs_oci/source/memory.hpp>
 
+#include "input.hpp"
+
 namespace {
 
 using namespace erofs_oci;
-
-/// A fuzzer cannot guess a checksum: makes it right where it is asked for.
-void mend(Bytes& image) {
-  if (image.size() < erofs::superblock_offset + erofs::Superblock::on_disk_size) return;
-  auto const whole = std::span(image).subspan(erofs::superblock_offset);
-  auto superblock = erofs::Superblock::decode(whole.first<erofs::Superblock::on_disk_size>());
-  if (superblock.block_bits < 9 || superblock.block_bits > 16) return;
-  auto const length = superblock.checksum_length();
-  if (length > whole.size()) return;
-  store_le(std::uint32_t{0}, whole.subspan<4, 4>());
-  store_le(erofs::crc32c(whole.first(static_cast<std::size_t>(length))), whole.subspan<4, 4>());
-}
 
 void ask_all(erofs::Reader<Memory> const& reader) {
   Bytes buffer(700);
@@ -75,7 +65,7 @@ void write_again(erofs::Reader<Memory> const& reader) {
 extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
   if (size == 0) return 0;
   auto image = to_bytes(std::as_bytes(std::span(data, size)).subspan(1));
-  mend(image);
+  fuzz::mend(image);
   std::vector<AnySource> devices;
   if ((data[0] & 1) != 0) devices.emplace_back(Memory(Bytes(100'000, std::byte{'x'})));
   auto const reader = erofs::Reader<Memory>::open(Memory(std::move(image)), std::move(devices));

@@ -9,7 +9,7 @@
 
 #include <sys/socket.h>
 
-#include <erofs_oci/core/workers.hpp>
+#include <erofs_oci/core/thread_pool.hpp>
 #include <erofs_oci/nbd/session.hpp>
 #include <erofs_oci/source/zeros.hpp>
 
@@ -32,7 +32,7 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
 
   Zeros const source(100'000);
   Export const served{.size = source.size() + 512, .zeros_from = 90'000};
-  static Workers workers(2, 256);
+  static ThreadPool workers(2, 256);
   nbd::BufferPool buffers;
   OnReadError const nobody;
   auto wakeup = nbd::Wakeup::open();

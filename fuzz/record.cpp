@@ -8,7 +8,7 @@
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/digest/sha256.hpp>
-#include <erofs_oci/recovery/record.hpp>
+#include <erofs_oci/recovery/record_codec.hpp>
 
 using namespace erofs_oci;
 

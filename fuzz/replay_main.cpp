@@ -2,6 +2,8 @@
 /// @file
 /// Runs a fuzz target once on every file of the folders that are named: what a fuzzer found before
 /// stays found, without libFuzzer.
+///
+/// usage: replay-targets TARGET FOLDER...
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +13,7 @@
 #include <iterator>
 #include <vector>
 
-extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size);
+#include "targets.hpp"
 
 namespace {
 
@@ -29,15 +31,20 @@ std::vector<std::filesystem::path> inputs_in(std::filesystem::path const& folder
 }  // namespace
 
 int main(int count, char** arguments) {
+  auto const target = fuzz_targets().find(count > 1 ? arguments[1] : "");
+  if (target == fuzz_targets().end()) {
+    std::fprintf(stderr, "usage: %s TARGET FOLDER...\n", arguments[0]);
+    return 2;
+  }
   std::size_t run = 0;
-  for (int i = 1; i < count; ++i) {
+  for (int i = 2; i < count; ++i) {
     for (auto const& path : inputs_in(arguments[i])) {
       std::ifstream file(path, std::ios::binary);
       std::vector<char> const raw((std::istreambuf_iterator<char>(file)), {});
       std::vector<std::uint8_t> const bytes(raw.begin(), raw.end());
       std::printf("%s\n", path.c_str());  // before it runs: the last line names the culprit
       std::fflush(stdout);
-      LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
+      target->second(bytes.data(), bytes.size());
       ++run;
     }
   }

@@ -34,5 +34,5 @@ build_tool() (
   flock 9
   if [ ! -x "$top/build/bin/mount-oci" ]; then echo "building mount-oci, once ..." >&2; fi
   quietly configure-release configure release 9>&-
-  quietly build-release cmake --build "$top/build/release" --target mount-oci 9>&-
+  quietly build-release cmake --build "$top/build/release" --target mount-oci oci-registry 9>&-
 )

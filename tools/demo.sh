@@ -35,7 +35,7 @@ du -sh "$dir/layout" | awk '{print $1 " in the registry, compressed"}'
 du -sh "$dir/root" | awk '{print $1 " unpacked"}'
 
 mkfifo "$dir/registry.out"
-"$tool" registry "$dir/layout" >"$dir/registry.out" &
+"${tool%/*}/oci-registry" "$dir/layout" >"$dir/registry.out" &
 pids+=($!)
 read -r url <"$dir/registry.out"
 address=${url#http://} host=${address%:*} port=${address##*:}
@@ -58,7 +58,7 @@ mkdir "$dir/mnt"
 say "mount-oci $image DIR: by what this machine has"
 if said=$("$tool" mount -v -o "$options" "$image" "$dir/mnt" 2>&1); then
   mounted=yes
-  # The last line says which way was taken; those before it, why not the others.
+  # The last line names the way that was chosen; those before it, why the others are not possible.
   grep -E '^mount-oci: (not|mounting) ' <<<"$said"
   grep " $dir/mnt " /proc/mounts
 else
@@ -81,4 +81,4 @@ if [ -n "$mounted" ]; then
   mounted=
   if grep " $dir/mnt " /proc/mounts; then exit 1; fi
 fi
-say "Done; nothing stays behind. To go on: ./run --help"
+say "Done: the image, its indexes, the registry and the mount are removed. To go on: ./run --help"

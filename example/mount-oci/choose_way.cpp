@@ -5,10 +5,8 @@
 #include <string>
 #include <vector>
 
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <erofs_oci/fuse/host_support.hpp>
+#include <erofs_oci/host/host_support.hpp>
+#include <erofs_oci/posix/program.hpp>
 
 namespace mount_oci {
 namespace {
@@ -30,28 +28,15 @@ std::vector<MountWay> ways_of(Attach wanted) {
   return {erofs_oci::all_mount_ways.begin(), erofs_oci::all_mount_ways.end()};
 }
 
-/// Loads the kernel's nbd driver; whether it is there is seen afterwards.
-void load_nbd_module() {
-  auto const child = ::fork();
-  if (child == 0) {
-    ::execlp("modprobe", "modprobe", "-q", "nbd", static_cast<char*>(nullptr));
-    ::_exit(127);
-  }
-  if (child > 0) ::waitpid(child, nullptr, 0);
-}
-
-bool by_nbd(std::optional<MountWay> way) {
-  return way == MountWay::netlink || way == MountWay::ioctl;
-}
-
 }  // namespace
 
 Result<MountWay> choose_way(Attach wanted, erofs_oci::ImageNeeds const& image, Log const& log) {
   auto const ways = ways_of(wanted);
   auto host = erofs_oci::probe_host();
   auto choice = erofs_oci::choose_among(ways, host, image);
-  if (by_nbd(choice.way) && host.nbd == Presence::loadable) {
-    load_nbd_module();
+  if (choice.way && is_nbd(*choice.way) && host.nbd == Presence::loadable) {
+    // What is on a device is an image's: the kernel is to look for no partitions in it.
+    static_cast<void>(erofs_oci::run_program({"modprobe", "-q", "nbd", "max_part=0"}));
     host = erofs_oci::probe_host();
     choice = erofs_oci::choose_among(ways, host, image);
   }

@@ -11,25 +11,26 @@ namespace mount_oci {
 /// Serves an image over NBD on a socket until a signal comes; prints the URI when ready.
 [[nodiscard]] Result<void> run_serve(Options const& options, Log& log);
 
-/// Serves an OCI image layout as a registry until a signal comes; prints its URL when ready.
-[[nodiscard]] Result<void> run_registry(RegistryOptions const& options, Log& log);
-
-/// Mounts an image and leaves a daemon that serves it, or serves it itself until it is unmounted.
+/// Mounts an image and leaves processes that serve it, or serves it itself until it is unmounted.
 [[nodiscard]] Result<void> run_mount(Options const& options, Log& log);
 
-/// Unmounts a mount point or ends an NBD device, and waits until its daemon is gone.
+/// Unmounts a mount point or ends an NBD device, and waits until the processes that serve it have
+/// ended.
 [[nodiscard]] Result<void> run_umount(UmountOptions const& options, Log& log);
 
-/// Goes on with mounts whose daemon has died; done when they are served again.
+/// Takes over mounts whose worker and supervisor have died; returns when they are served again.
 [[nodiscard]] Result<void> run_reattach(Options const& options, Log& log);
 
-/// Prints how the mounts that are written down are doing.
+/// Prints the state of all recorded mounts.
 [[nodiscard]] Result<void> run_status(Options const& options, Log& log);
 
 /// Removes the records of mounts that are gone.
 [[nodiscard]] Result<void> run_gc(Options const& options, Log& log);
 
-/// Unmounts all that is written down.
+/// Shows or empties what is kept of registries. Yields the exit status.
+[[nodiscard]] Result<int> run_cache(Options const& options, Log& log);
+
+/// Unmounts all recorded mounts.
 [[nodiscard]] Result<void> run_umount_all(Options const& options, Log& log);
 
 }  // namespace mount_oci

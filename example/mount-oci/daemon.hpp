@@ -9,14 +9,11 @@
 
 namespace mount_oci {
 
-/// How a serving process lives.
+/// How a serving process runs.
 enum class Life {
   daemon,      ///< leaves its caller's session, directory and streams behind
   foreground,  ///< stays, and tells a service manager when it is ready
 };
-
-/// Closes all descriptors but the standard streams and those in `keep`.
-void close_all_but(std::vector<int> keep) noexcept;
 
 /// Leaves the caller's session and closes what it left open, but for `keep`; its standard error
 /// stays for now.
@@ -26,12 +23,15 @@ void close_all_but(std::vector<int> keep) noexcept;
 /// Gives the caller's standard error back.
 void leave_streams(Log& log) noexcept;
 
-/// Keeps this process from ever needing a page of the file system that it serves: all of it is
-/// loaded and locked now; what it allocates later is locked as it is touched. Does
-/// nothing for a user whose memory that may be locked is limited: later allocations would fail.
+/// Locks this process's memory, so that it never needs a page of the file system that it serves:
+/// loads and locks the program and its libraries now, and everything else when it is touched. Does
+/// nothing for a user with a limit of locked memory, because later allocations would fail.
 void lock_memory(Log const& log);
 
-/// Tells a service manager that waits for it that the service is ready, if one does.
+/// Makes the kernel end this process first when memory runs out: it can be replaced.
+void die_first(Log const& log);
+
+/// Tells the service manager, if there is one, that the service is ready.
 void notify_ready(Log const& log);
 
 }  // namespace mount_oci

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// DaemonSocket: how others see that the process which serves a mount has ended.
+/// listen_as_daemon(), DaemonWatch: show other processes when the process that serves a mount has
+/// ended.
 #pragma once
 
 #include <chrono>
@@ -11,34 +12,24 @@
 
 namespace mount_oci {
 
-/// An abstract socket of a name that follows from the mounted file system's device number. The
-/// kernel closes it with its process, however that ends, and nothing of it is left. It says
-/// nothing.
-class DaemonSocket {
- public:
-  /// Is heard of by nobody.
-  DaemonSocket() = default;
+/// An abstract socket whose name is made from the mounted file system's device number: while it is
+/// open, a DaemonWatch can wait for this process. The kernel closes it when its process ends in any
+/// way. No data are sent on it. On an error there is none, and a DaemonWatch does not wait.
+[[nodiscard]] UniqueFd listen_as_daemon(dev_t device);
 
-  /// Others can wait from now on. Where that cannot be, they do not wait.
-  [[nodiscard]] static DaemonSocket listen(dev_t device);
-
- private:
-  explicit DaemonSocket(UniqueFd fd) noexcept : fd_(std::move(fd)) {}
-  UniqueFd fd_;
-};
-
-/// The other end: made before a mount goes, and asked afterwards.
+/// The other end: connect before unmounting, wait afterwards.
 class DaemonWatch {
  public:
-  /// Of whoever serves this file system, if it is root's process or of our own user.
+  /// Connects to the process that serves this file system, if root or our own user runs it.
   [[nodiscard]] static DaemonWatch of(dev_t device);
 
-  /// Waits for its end; yields whether that came in time. At once if nobody serves it.
+  /// Waits for the process to end; yields whether it did in time. Returns true at once without a
+  /// connection.
   [[nodiscard]] bool wait(std::chrono::milliseconds longest) const;
 
  private:
-  explicit DaemonWatch(UniqueFd fd) noexcept : fd_(std::move(fd)) {}
-  UniqueFd fd_;  // of the process, or connected to it; none: nobody
+  explicit DaemonWatch(UniqueFd fd = UniqueFd()) noexcept : fd_(std::move(fd)) {}
+  UniqueFd fd_;  // connected to the process; none: there is no such process
 };
 
 }  // namespace mount_oci

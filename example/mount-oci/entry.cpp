@@ -34,18 +34,16 @@ Result<Value> entry_json(ImageReader const& reader, std::string_view path, Inode
     object["minor"] = inode.device().minor;
   }
   if (inode.is_symlink()) {
-    auto const target = reader.read_link(inode);
-    if (!target) return fail(target.error(), std::string(path));
-    put_name(object, "target", *target);
+    EROFS_OCI_TRY_ASSIGN(auto const target, reader.read_link(inode), std::string(path));
+    put_name(object, "target", target);
   }
   return object;
 }
 
 Result<void> add_details(ImageReader const& reader, Inode const& inode, Value& object) {
-  auto const xattrs = reader.xattrs(inode);
-  if (!xattrs) return fail(xattrs.error());
+  EROFS_OCI_TRY_ASSIGN(auto const xattrs, reader.xattrs(inode));
   object["xattrs"] = Value::array();
-  for (auto const& xattr : *xattrs) {
+  for (auto const& xattr : xattrs) {
     Value one;
     put_name(one, "name", xattr.name);
     one["value_base64"] = erofs_oci::base64_encode(erofs_oci::as_text(xattr.value));
@@ -56,10 +54,9 @@ Result<void> add_details(ImageReader const& reader, Inode const& inode, Value& o
   auto const& slots = reader.frame().slots();
   return reader.runs(inode, 0, inode.size(), [&](Run const& run) -> Result<bool> {
     if (!run.place) return true;
-    Value one{{"file_offset", run.file_offset}, {"length", run.length}};
-    one["offset"] = run.place->offset;
-    auto const device = run.place->device;
-    if (device > 0) {
+    Value one{
+        {"file_offset", run.file_offset}, {"length", run.length}, {"offset", run.place->offset}};
+    if (auto const device = run.place->device; device > 0) {
       auto const tag = erofs_oci::as_text(slots[device - 1].tag);
       put_name(one, "layer", tag.substr(0, tag.find('\0')));
     }
@@ -70,9 +67,8 @@ Result<void> add_details(ImageReader const& reader, Inode const& inode, Value& o
 
 Result<std::string> link_text(ImageReader const& reader, Inode const& inode, Output const& output) {
   if (!inode.is_symlink()) return std::string();
-  auto const target = reader.read_link(inode);
-  if (!target) return fail(target.error());
-  return " -> " + output.shown(*target);
+  EROFS_OCI_TRY_ASSIGN(auto const target, reader.read_link(inode));
+  return " -> " + output.shown(target);
 }
 
 Result<Inode> find_path(ImageReader const& reader, std::string const& path,
@@ -85,9 +81,8 @@ Result<Inode> find_path(ImageReader const& reader, std::string const& path,
   return found;
 }
 
-std::string absolute(std::string_view path) {
-  while (path.size() > 1 && path.ends_with('/')) path.remove_suffix(1);
-  if (path.empty() || path == "/") return "/";
+std::string path_in_image(std::string_view path) {
+  while (path.ends_with('/')) path.remove_suffix(1);
   return path.starts_with('/') ? std::string(path) : "/" + std::string(path);
 }
 

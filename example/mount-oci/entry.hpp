@@ -14,7 +14,7 @@
 
 namespace mount_oci {
 
-/// What the inode says: path, type, mode, owner, size, times, links, target, device.
+/// The fields of the inode: path, type, mode, owner, size, times, links, target, device.
 /// @error{as Reader::read_link(), as it says}
 [[nodiscard]] Result<erofs_oci::json::Value> entry_json(ImageReader const& reader,
                                                         std::string_view path,
@@ -30,12 +30,12 @@ namespace mount_oci {
                                             erofs_oci::erofs::Inode const& inode,
                                             Output const& output);
 
-/// Where the path leads that a user gave. Links on the way are followed.
+/// The inode at a path that a user gave. Follows links on the way.
 [[nodiscard]] Result<erofs_oci::erofs::Inode> find_path(ImageReader const& reader,
                                                         std::string const& path,
                                                         erofs_oci::erofs::Follow last);
 
 /// A path from the image's root: with a slash in front and none behind.
-[[nodiscard]] std::string absolute(std::string_view path);
+[[nodiscard]] std::string path_in_image(std::string_view path);
 
 }  // namespace mount_oci

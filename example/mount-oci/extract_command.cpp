@@ -21,7 +21,6 @@ using erofs_oci::erofs::Run;
 struct Extracted {
   std::uint64_t files = 0;
   std::uint64_t bytes = 0;
-  std::uint64_t warnings = 0;
 };
 
 class Extractor {
@@ -33,14 +32,14 @@ class Extractor {
     for (auto const& file : plan.files) {
       ++done_.files;
       if (file.inode.is_regular() || !file.link_to.empty()) continue;
-      if (auto ok = make_node(file); !ok) return ok;
+      EROFS_OCI_TRY(make_node(file));
     }
     for (auto const i : plan.by_place) {
-      if (auto ok = make_file(plan.files[i]); !ok) return ok;
+      EROFS_OCI_TRY(make_file(plan.files[i]));
     }
     for (auto const& file : plan.files) {
       if (file.link_to.empty()) continue;
-      if (auto ok = target_.make_link(file.path, file.link_to); !ok) return ok;
+      EROFS_OCI_TRY(target_.make_link(file.path, file.link_to));
     }
     return finish_directories(plan, whole);
   }
@@ -52,9 +51,8 @@ class Extractor {
   Result<void> finish_directories(ExtractPlan const& plan, bool whole) {
     for (auto const& node : plan.files | std::views::reverse) {
       if (!node.inode.is_directory() || (node.path == "/" && !whole)) continue;
-      auto const with = attributes_of(reader_, node.inode);
-      if (!with) return fail(with.error(), node.path);
-      if (auto ok = target_.finish_directory(node.path, *with); !ok) return ok;
+      EROFS_OCI_TRY_ASSIGN(auto const with, attributes_of(reader_, node.inode), node.path);
+      EROFS_OCI_TRY(target_.finish_directory(node.path, with));
     }
     return {};
   }
@@ -62,20 +60,17 @@ class Extractor {
   Result<void> make_node(PlannedFile const& file) {
     auto const& inode = file.inode;
     if (inode.is_directory()) return target_.make_directory(file.path);
-    auto const with = attributes_of(reader_, inode);
-    if (!with) return fail(with.error(), file.path);
-    if (!inode.is_symlink()) return target_.make_special(file.path, inode.device(), *with);
-    auto const to = reader_.read_link(inode);
-    if (!to) return fail(to.error(), file.path);
-    return target_.make_symlink(file.path, *to, *with);
+    EROFS_OCI_TRY_ASSIGN(auto const with, attributes_of(reader_, inode), file.path);
+    if (!inode.is_symlink()) return target_.make_special(file.path, inode.device(), with);
+    EROFS_OCI_TRY_ASSIGN(auto const to, reader_.read_link(inode), file.path);
+    return target_.make_symlink(file.path, to, with);
   }
 
   Result<void> make_file(PlannedFile const& file) {
-    auto const with = attributes_of(reader_, file.inode);
-    if (!with) return fail(with.error(), file.path);
+    EROFS_OCI_TRY_ASSIGN(auto const with, attributes_of(reader_, file.inode), file.path);
     return target_.make_file(
         file.path, file.inode.size(), [&](auto const& write) { return fill(file.inode, write); },
-        *with);
+        with);
   }
 
   template <class Write>
@@ -91,8 +86,8 @@ class Extractor {
         done_.bytes += piece.size();
         return written.has_value();
       });
-      if (!written) return fail(written.error());
-      if (!ok) return fail(ok.error());
+      EROFS_OCI_TRY(written);
+      EROFS_OCI_TRY(ok);
       return true;
     });
   }
@@ -103,23 +98,12 @@ class Extractor {
   Extracted done_;
 };
 
-Result<Status> summarise(Reading const& reading, Extracted const& done) {
-  if (!reading.options.read.json) return 0;
-  auto const ok = reading.output.put_json({{"directory", reading.options.read.directory},
-                                           {"files", done.files},
-                                           {"bytes", done.bytes},
-                                           {"warnings", done.warnings}});
-  if (!ok) return fail(ok.error());
-  return 0;
-}
-
 }  // namespace
 
 Result<Status> run_extract(Reading const& reading) {
   auto const& read = reading.options.read;
-  auto const reader = reading.open();
-  if (!reader) return fail(reader.error());
-  auto const plan = plan_extraction(*reader, read.paths);
+  EROFS_OCI_TRY_ASSIGN(auto const reader, reading.open());
+  auto const plan = plan_extraction(reader, read.paths);
   if (!plan && is_about_path(plan.error())) {
     reading.complain(plan.error());
     return 1;
@@ -131,19 +115,19 @@ Result<Status> run_extract(Reading const& reading) {
     reading.log.say(Level::warning, text);
   };
   if (read.tar) {
-    auto const ok = write_tar(*reader, *plan, reading.output, warn);
-    if (!ok) return fail(ok.error());
+    EROFS_OCI_TRY(write_tar(reader, *plan, reading.output, warn));
     return 0;
   }
-  auto target = TargetDirectory::open(read.directory, warn);
-  if (!target) return fail(target.error());
+  EROFS_OCI_TRY_ASSIGN(auto target, TargetDirectory::open(read.directory, warn, read.safe));
   ExitOnSignal::Pause const pause(reading.guard);
-  Extractor extractor(*reader, *target, reading.guard.stop_token());
-  auto const ok = extractor.run(*plan, read.paths.empty());
-  if (!ok) return fail(ok.error(), read.directory);
-  auto done = extractor.done();
-  done.warnings = warnings;
-  return summarise(reading, done);
+  Extractor extractor(reader, target, reading.guard.stop_token());
+  EROFS_OCI_TRY(extractor.run(*plan, read.paths.empty()), read.directory);
+  if (!read.json) return 0;
+  EROFS_OCI_TRY(reading.output.put_json({{"directory", read.directory},
+                                         {"files", extractor.done().files},
+                                         {"bytes", extractor.done().bytes},
+                                         {"warnings", warnings}}));
+  return 0;
 }
 
 }  // namespace mount_oci

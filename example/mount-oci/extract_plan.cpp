@@ -41,16 +41,18 @@ class Planner {
       ok = take(at);
       return ok ? Step::enter : Step::stop;
     });
-    if (!walked) return fail(walked.error());
-    if (!ok) return fail(ok.error());
-    sort_files();
+    EROFS_OCI_TRY(walked);
+    EROFS_OCI_TRY(ok);
+    std::ranges::sort(contents_, {}, [](Content const& content) {
+      return std::tuple(content.at.device, content.at.offset, content.file);
+    });
+    for (auto const& content : contents_) plan_.by_place.push_back(content.file);
     return std::move(plan_);
   }
 
  private:
-  struct Place {
-    std::uint32_t device;
-    std::uint64_t offset;
+  struct Content {
+    erofs_oci::erofs::Place at;  // where it begins
     std::size_t file;
   };
 
@@ -71,29 +73,20 @@ class Planner {
   }
 
   Result<void> find_place(Inode const& inode, std::string const& path) {
-    Place place{0, 0, plan_.files.size() - 1};
+    Content content{{}, plan_.files.size() - 1};
     auto const ok = reader_.runs(inode, 0, inode.size(), [&](Run const& run) -> Result<bool> {
-      if (run.place) {
-        place.device = run.place->device;
-        place.offset = run.place->offset;
-      }
+      content.at = run.place.value_or(erofs_oci::erofs::Place());
       return !run.place;
     });
     if (!ok) return fail(ok.error(), path);
-    places_.push_back(place);
+    contents_.push_back(content);
     return {};
-  }
-
-  void sort_files() {
-    std::ranges::sort(places_, {},
-                      [](Place const& p) { return std::tuple(p.device, p.offset, p.file); });
-    for (auto const& place : places_) plan_.by_place.push_back(place.file);
   }
 
   ImageReader const& reader_;
   std::vector<std::string> wanted_;
   ExtractPlan plan_;
-  std::vector<Place> places_;                             // of regular files
+  std::vector<Content> contents_;                         // of regular files
   std::unordered_map<std::uint64_t, std::string> names_;  // first path of an inode
 };
 
@@ -103,8 +96,7 @@ Result<ExtractPlan> plan_extraction(ImageReader const& reader,
                                     std::vector<std::string> const& paths) {
   std::vector<std::string> wanted;
   for (auto const& path : paths) {
-    auto const found = erofs_oci::erofs::find(reader, path, Follow::none);
-    if (!found) return fail(found.error());
+    EROFS_OCI_TRY(erofs_oci::erofs::find(reader, path, Follow::none));
     std::string clean;  // as walk() spells it
     for (auto const part : erofs_oci::tarindex::split(path)) {
       if (part == "..") return fail(Errc::invalid_argument, path + ": a path with ..");

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // cat and stat.
-#include <algorithm>
-#include <array>
-#include <cstdio>
+#include <cstdint>
 #include <string>
-#include <utility>
 
 #include <erofs_oci/oci/encoding.hpp>
 
@@ -27,31 +24,27 @@ Result<void> cat_json(Reading const& reading, ImageReader const& reader, std::st
   if (inode.size() > most) {
     return fail(Errc::unsupported, path + ": more than 1 GiB; use cat without --json");
   }
-  auto object = entry_json(reader, path, inode);
-  if (!object) return fail(object.error());
+  EROFS_OCI_TRY_ASSIGN(auto object, entry_json(reader, path, inode));
   std::string content;
-  auto const ok = reader.stream_file(inode, 0, inode.size(), [&](auto piece) {
+  auto const add = [&](auto piece) {
     content += erofs_oci::as_text(piece);
     return true;
-  });
-  if (!ok) return fail(ok.error(), path);
-  (*object)["content_base64"] = erofs_oci::base64_encode(content);
-  return reading.output.put_json(*object);
+  };
+  EROFS_OCI_TRY(reader.stream_file(inode, 0, inode.size(), add), path);
+  object["content_base64"] = erofs_oci::base64_encode(content);
+  return reading.output.put_json(object);
 }
 
 Result<void> cat_one(Reading const& reading, ImageReader const& reader, std::string const& path) {
-  auto const inode = find_path(reader, path, Follow::all);
-  if (!inode) return fail(inode.error());
-  if (inode->is_directory()) {
-    return fail(std::make_error_code(std::errc::is_a_directory), path);
-  }
-  if (!inode->is_regular()) {
+  EROFS_OCI_TRY_ASSIGN(auto const inode, find_path(reader, path, Follow::all));
+  if (inode.is_directory()) return fail(std::make_error_code(std::errc::is_a_directory), path);
+  if (!inode.is_regular()) {
     return fail(std::make_error_code(std::errc::invalid_argument),
-                path + ": a " + std::string(type_text(inode->mode())));
+                path + ": a " + std::string(type_text(inode.mode())));
   }
-  if (reading.options.read.json) return cat_json(reading, reader, absolute(path), *inode);
+  if (reading.options.read.json) return cat_json(reading, reader, path_in_image(path), inode);
   Result<void> written;
-  auto const ok = reader.stream_file(*inode, 0, inode->size(), [&](auto piece) {
+  auto const ok = reader.stream_file(inode, 0, inode.size(), [&](auto piece) {
     written = reading.output.put(erofs_oci::as_text(piece));
     return written.has_value();
   });
@@ -62,11 +55,10 @@ Result<void> cat_one(Reading const& reading, ImageReader const& reader, std::str
 
 std::string stat_text(Output const& output, std::string const& path, Inode const& inode,
                       std::string const& target, erofs_oci::json::Value const& details) {
-  std::array<char, 8> octal{};
-  std::snprintf(octal.data(), octal.size(), "%04o", inode.mode() & 07777u);
   auto text = "  File: " + output.shown(path) + target +
               "\n  Type: " + std::string(type_text(inode.mode())) +
-              "\n  Size: " + std::to_string(inode.size()) + "\n  Mode: " + octal.data() + " (" +
+              "\n  Size: " + std::to_string(inode.size()) +
+              "\n  Mode: " + details.at("mode").get<std::string>() + " (" +
               mode_text(inode.mode()) + ")\n Owner: " + std::to_string(inode.record.uid) + ":" +
               std::to_string(inode.record.gid) + "\n Links: " + std::to_string(inode.record.links) +
               "\n Inode: " + std::to_string(inode.nid) +
@@ -83,27 +75,22 @@ std::string stat_text(Output const& output, std::string const& path, Inode const
 }
 
 Result<void> stat_one(Reading const& reading, ImageReader const& reader, std::string const& path) {
-  auto const inode = find_path(reader, path, Follow::parents);
-  if (!inode) return fail(inode.error());
-  auto const name = absolute(path);
-  auto object = entry_json(reader, name, *inode);
-  if (!object) return fail(object.error());
-  if (auto ok = add_details(reader, *inode, *object); !ok) return fail(ok.error(), name);
-  if (reading.options.read.json) return reading.output.put_json(*object);
-  auto const target = link_text(reader, *inode, reading.output);
-  if (!target) return fail(target.error(), name);
-  return reading.output.put(stat_text(reading.output, name, *inode, *target, *object));
+  EROFS_OCI_TRY_ASSIGN(auto const inode, find_path(reader, path, Follow::parents));
+  auto const name = path_in_image(path);
+  EROFS_OCI_TRY_ASSIGN(auto object, entry_json(reader, name, inode));
+  EROFS_OCI_TRY(add_details(reader, inode, object), name);
+  if (reading.options.read.json) return reading.output.put_json(object);
+  EROFS_OCI_TRY_ASSIGN(auto const target, link_text(reader, inode, reading.output), name);
+  return reading.output.put(stat_text(reading.output, name, inode, target, object));
 }
 /// @}
 
 /// @param one  `(Reading const&, ImageReader const&, std::string const& path) -> Result<void>`
 template <class Do>
 Result<Status> for_each_file(Reading const& reading, Do const& one) {
-  auto const reader = reading.open();
-  if (!reader) return fail(reader.error());
+  EROFS_OCI_TRY_ASSIGN(auto const reader, reading.open());
   return for_each_path(reading, [&](std::string const& path) -> Result<Status> {
-    auto const done = one(reading, *reader, path);
-    if (!done) return fail(done.error());
+    EROFS_OCI_TRY(one(reading, reader, path));
     return 0;
   });
 }

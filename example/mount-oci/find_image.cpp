@@ -3,25 +3,27 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <limits>
 #include <memory>
-#include <mutex>
-#include <numeric>
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <variant>
+
+#include <unistd.h>
 
 #include <erofs_oci/combinator/retry.hpp>
-#include <erofs_oci/gzip/ztoc.hpp>
-#include <erofs_oci/http/http.hpp>
-#include <erofs_oci/image/soci_layer.hpp>
+#include <erofs_oci/http/registry.hpp>
+#include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/oci/credentials.hpp>
+#include <erofs_oci/oci/hosts_toml.hpp>
 #include <erofs_oci/oci/layout.hpp>
-#include <erofs_oci/oci/manifest.hpp>
 #include <erofs_oci/oci/reference.hpp>
-#include <erofs_oci/oci/soci.hpp>
 #include <erofs_oci/recovery/local_file.hpp>
 #include <erofs_oci/source/local.hpp>
+
+#include "layer_cache.hpp"
 
 namespace mount_oci {
 namespace {
@@ -30,167 +32,147 @@ using erofs_oci::AnySource;
 using erofs_oci::Descriptor;
 using erofs_oci::Digest;
 using erofs_oci::fail;
+using erofs_oci::ImageName;
+using erofs_oci::ImagePlace;
+using erofs_oci::LayerChoice;
 using erofs_oci::Local;
 using erofs_oci::Platform;
 using erofs_oci::Shared;
 using std::chrono::milliseconds;
 
-// ---------------------------------------------------------------- which layer
-
-Result<Platform> wanted_platform(ImageOptions const& options) {
-  if (options.platform.empty()) return Platform::host();
-  return Platform::parse(options.platform);
-}
-
-/// The numbers of the layers that the options name: one, or all.
-Result<std::vector<std::size_t>> choose_layers(std::vector<Descriptor> const& layers,
-                                               ImageOptions const& options) {
-  if (!options.blob.empty()) {
-    auto const digest = Digest::parse(options.blob);
-    if (!digest) return fail(digest.error());
-    auto const found = std::ranges::find(layers, *digest, &Descriptor::digest);
-    if (found == layers.end()) {
-      return fail(Errc::not_found, "layer digest " + options.blob + " not found in image layers");
-    }
-    return std::vector{static_cast<std::size_t>(found - layers.begin())};
-  }
-  if (options.layer) {
-    if (*options.layer < layers.size()) return std::vector{std::size_t{*options.layer}};
-    auto const last = std::to_string(layers.empty() ? 0 : layers.size() - 1);
-    return fail(Errc::invalid_argument, "layer index " + std::to_string(*options.layer) +
-                                            " out of range (0.." + last + ")");
-  }
-  std::vector<std::size_t> all(layers.size());
-  std::iota(all.begin(), all.end(), std::size_t{0});
-  return all;
-}
-
-/// What was resolved, with the chosen layers' blobs.
-/// @param open  `(Descriptor const&) -> Result<AnySource>`
-template <class Open>
-Result<FoundImage> found_image(erofs_oci::Image const& image, ImageOptions const& options,
-                               Open const& open) {
-  FoundImage found;
-  found.name = options.image;
-  found.digest = image.digest;
-  found.platform = image.platform;
-  found.config_at = image.manifest.config;
-  found.layer_count = image.manifest.layers.size();
-  auto const numbers = choose_layers(image.manifest.layers, options);
-  if (!numbers) return fail(numbers.error());
-  for (auto const number : *numbers) {
-    auto const& descriptor = image.manifest.layers[number];
-    auto blob = open(descriptor);
-    if (!blob) return fail(std::move(blob).error());
-    found.layers.push_back({number, descriptor, Shared<AnySource>(*std::move(blob))});
-  }
-  // The configuration is nobody's business until it is read.
-  if (auto config = open(image.manifest.config)) found.config.emplace(*std::move(config));
-  return found;
-}
-
 // ---------------------------------------------------------------- a registry
 
-/// Times that add up: an attempt that begins as late as retrying allows can still end, by its own
-/// limits, before the read's deadline.
+/// Limits for one attempt, such that the last retry can end before the read's deadline.
 erofs_oci::HttpLimits limits_of(ImageOptions const& options) {
-  milliseconds const total = options.timeout;
-  erofs_oci::HttpLimits limits;
-  limits.total = total;
-  limits.connect = std::min(limits.connect, total / 4);
-  limits.idle = std::min(limits.idle, total / 3);
+  erofs_oci::HttpLimits limits{.total = options.timeout};
+  limits.connect = std::min(limits.connect, limits.total / 4);
+  limits.idle = std::min(limits.idle, limits.total / 3);
+  limits.rate_time = std::min(limits.rate_time, limits.total / 2);
   return limits;
 }
 
 erofs_oci::Backoff backoff_of(ImageOptions const& options, erofs_oci::HttpLimits const& limits) {
   auto const most = limits.total - limits.connect - limits.idle;
-  erofs_oci::Backoff backoff;
-  backoff.attempts = std::numeric_limits<unsigned>::max();
-  backoff.total = options.retry ? std::min<milliseconds>(*options.retry, most) : most;
-  if (options.retry == std::chrono::seconds(0)) backoff.attempts = 1;
-  return backoff;
+  auto const once = options.retry == std::chrono::seconds(0);
+  return {.attempts = once ? 1U : std::numeric_limits<unsigned>::max(),
+          .total = options.retry ? std::min<milliseconds>(*options.retry, most) : most};
 }
 
-/// Who to log in as: as the options say, else as docker's and podman's files do.
-Result<erofs_oci::CredentialLookup> credentials_of(ImageOptions const& options) {
-  hide_memory();
-  erofs_oci::CredentialOptions where;
-  if (options.username.empty()) {
-    where.config_files =
-        options.config_files.empty() ? erofs_oci::default_config_files() : options.config_files;
-    return erofs_oci::credential_lookup(std::move(where));
+std::vector<std::string> config_files(ImageOptions const& options) {
+  return options.config_files.empty() ? erofs_oci::default_config_files() : options.config_files;
+}
+
+}  // namespace
+
+std::string find_config(ImageOptions const& options) {
+  for (auto const& config : config_files(options)) {
+    std::error_code error;
+    auto const path = std::filesystem::canonical(config, error);
+    if (!error && ::access(path.c_str(), R_OK) == 0) return path.string();
   }
-  where.given = {options.username, options.password, {}, {}};
+  return {};
+}
+
+Result<erofs_oci::CredentialLookup> credentials_of(std::string const& registry,
+                                                   ImageOptions const& options) {
+  if (options.access.login) return options.access.login;
+  hide_memory();
+  erofs_oci::CredentialOptions where{.config_files = config_files(options)};
+  where.helper_limit = std::min<milliseconds>(where.helper_limit, options.timeout / 2);
+  if (options.username.empty()) return erofs_oci::credential_lookup(std::move(where));
+  where.given = {registry, {options.username, options.password, {}, {}}};
   if (!options.password_file.empty()) {
-    auto password = erofs_oci::read_password_file(options.password_file);
-    if (!password) return fail(std::move(password).error(), "oci.password_file");
-    where.given->password = *std::move(password);
+    EROFS_OCI_TRY_ASSIGN(where.given->credentials.password,
+                         erofs_oci::read_password_file(options.password_file), "oci.password_file");
   }
   return erofs_oci::credential_lookup(std::move(where));
 }
 
-erofs_oci::Mirror mirror_of(std::string_view text, ImageOptions const& options) {
-  using Protocol = erofs_oci::RegistryProtocol;
-  constexpr std::string_view http = "http://";
-  constexpr std::string_view https = "https://";
-  if (text.starts_with(http)) return {std::string(text.substr(http.size())), Protocol::http};
-  if (text.starts_with(https)) return {std::string(text.substr(https.size())), Protocol::https};
-  return {std::string(text), options.insecure ? Protocol::http : Protocol::https};
+namespace {
+
+/// `[http://|https://]HOST[:PORT][/PATH][;resolve]`
+Result<erofs_oci::RegistryHost> mirror_of(std::string_view text) {
+  constexpr std::string_view resolve = ";resolve";
+  auto const resolves = text.ends_with(resolve);
+  if (resolves) text.remove_suffix(resolve.size());
+  EROFS_OCI_TRY_ASSIGN(auto out, erofs_oci::RegistryHost::parse(text), "oci.mirror");
+  out.resolves = resolves;
+  return out;
 }
 
-/// A transport for the options' certificates. The file is read for each connection, so that it must
-/// be found after a change of the working directory, too.
-Result<erofs_oci::HttplibTransport> transport_of(ImageOptions const& options) {
+/// What hosts.toml says of a registry.
+Result<erofs_oci::HostsFile> hosts_file_of(std::string const& registry, ImageOptions const& options,
+                                           Log const& log) {
+  erofs_oci::HostsFile out;
+  if (options.hosts == "none") return out;
+  std::vector<std::string> roots{"/etc/containerd/certs.d", "/etc/docker/certs.d"};
+  if (!options.hosts.empty()) {
+    roots.clear();
+    for (auto rest = std::string_view(options.hosts); !rest.empty();) {
+      auto const end = std::min(rest.find(':'), rest.size());
+      roots.emplace_back(rest.substr(0, end));
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+  }
+  auto found = erofs_oci::find_hosts(roots, registry);
+  if (!found) {
+    auto const closed = found.error().code == std::errc::permission_denied;
+    if (!closed || !options.hosts.empty()) return fail(std::move(found).error(), "oci.hosts");
+    log.say(Level::warning, found.error().message() + ": the hosts in it are not used");
+    return out;
+  }
+  if (*found) out = **std::move(found);
+  for (auto const& warning : out.warnings) log.say(Level::warning, warning);
+  for (auto const& mirror : out.mirrors) {
+    log.say(Level::info, registry + ": asks " + mirror.api.to_string() + " first");
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<erofs_oci::HostsFile> hosts_of(std::string const& registry, ImageOptions const& options,
+                                      Log const& log) {
+  if (options.access.hosts) return *options.access.hosts;
+  EROFS_OCI_TRY_ASSIGN(auto hosts, hosts_file_of(registry, options, log));
+  std::vector<erofs_oci::RegistryHost> mirrors;
+  for (auto const& mirror : options.mirrors) {
+    EROFS_OCI_TRY_ASSIGN(mirrors.emplace_back(), mirror_of(mirror));
+  }
+  std::ranges::move(hosts.mirrors, std::back_inserter(mirrors));
+  hosts.mirrors = std::move(mirrors);
+  EROFS_OCI_TRY_ASSIGN(auto own, erofs_oci::RegistryHost::parse(
+                                     (options.insecure ? "http://" : "https://") + registry));
+  if (!hosts.server) {
+    hosts.server = std::move(own);
+  } else if (options.insecure && hosts.server->api.host == own.api.host) {
+    hosts.server->api = std::move(own.api);
+  }
+  return hosts;
+}
+
+namespace {
+
+/// A transport for the options' certificates and those of one host. It reads the files for each
+/// connection, so the paths must be absolute: the working directory may change.
+Result<erofs_oci::HttplibTransport> transport_of(ImageOptions const& options,
+                                                 erofs_oci::RegistryHost const& host) {
   erofs_oci::HttplibOptions http;
   if (!options.ca.empty()) {
-    auto const readable = erofs_oci::open_read(options.ca);
-    if (!readable) return fail(readable.error(), "oci.ca");
-    http.ca_file = std::filesystem::absolute(options.ca).string();
+    auto const& path = options.access.ca.empty() ? options.ca : options.access.ca;
+    EROFS_OCI_TRY(erofs_oci::open_read(path), "oci.ca");
+    http.ca_file = std::filesystem::absolute(path).string();
   }
-  auto proxies = erofs_oci::Proxies::from_environment();
-  if (!proxies) return fail(std::move(proxies).error(), "environment");
-  http.proxies = *std::move(proxies);
+  for (auto const& file : host.tls.ca_files) EROFS_OCI_TRY(erofs_oci::open_read(file), "ca");
+  http.tls = host.tls;
+  http.tls_host = host.api.authority();
+  EROFS_OCI_TRY_ASSIGN(http.proxies, erofs_oci::Proxies::from_environment(), "environment");
   http.idle_connections = options.connections;
+  http.inward_redirects = options.allow_private;
+  http.pace = options.access.pace;
+  if (options.hedge) http.hedging = options.access.hedging;
+  http.stop = options.access.requests.get_token();
   return erofs_oci::HttplibTransport(std::move(http));
-}
-
-/// Looks for the image's SOCI index when a layer is first asked for, once.
-class SociLookups {
- public:
-  SociLookups(erofs_oci::Registry registry, erofs_oci::Image image, bool referrers)
-      : registry_(std::move(registry)), image_(std::move(image)), referrers_(referrers) {}
-
-  Result<std::optional<SociLayer>> operator()(Descriptor const& layer) {
-    std::call_once(once_, [this] { index_ = erofs_oci::find_soci_index(registry_, image_); });
-    if (!index_) return fail(index_.error());
-    if (!*index_) return std::optional<SociLayer>();
-    bool const bound = (*index_)->binding == erofs_oci::SociBinding::by_digest;
-    auto const* const ztoc = bound || referrers_ ? (*index_)->ztoc_of(layer.digest) : nullptr;
-    if (ztoc == nullptr) return std::optional<SociLayer>();
-    auto const bytes = erofs_oci::fetch_ztoc(registry_, *ztoc);
-    if (!bytes) return fail(bytes.error());
-    auto const parsed = erofs_oci::parse_ztoc(*bytes);
-    if (!parsed) return fail(parsed.error());
-    auto built = erofs_oci::soci_layer(*parsed, layer);
-    if (!built) return fail(std::move(built).error());
-    return std::optional(SociLayer{*std::move(built), bound});
-  }
-
- private:
-  erofs_oci::Registry registry_;
-  erofs_oci::Image image_;
-  bool referrers_;
-  std::once_flag once_;
-  Result<std::optional<erofs_oci::SociIndex>> index_;
-};
-
-SociLookup soci_lookup(erofs_oci::Registry const& registry, erofs_oci::Image const& image,
-                       SociUse use) {
-  if (use == SociUse::none) return {};
-  bool const by_tag = !registry.reference().digest.has_value();
-  auto const lookups =
-      std::make_shared<SociLookups>(registry, image, use == SociUse::trusted && by_tag);
-  return [lookups](Descriptor const& layer) { return (*lookups)(layer); };
 }
 
 /// A registry, and how its blobs are read.
@@ -199,117 +181,42 @@ struct Remote {
   erofs_oci::Backoff backoff;
 
   [[nodiscard]] AnySource blob(Descriptor const& at) const {
-    return AnySource(erofs_oci::Retry(registry.blob(at), backoff));
+    return AnySource(erofs_oci::Retry(registry.blob(at), backoff, registry.time()));
   }
 };
 
 /// Makes no request.
-Result<Remote> open_remote(erofs_oci::Reference reference, ImageOptions const& options) {
-  auto credentials = credentials_of(options);
-  if (!credentials) return fail(std::move(credentials).error());
-  auto transport = transport_of(options);
-  if (!transport) return fail(std::move(transport).error());
-
-  erofs_oci::RegistryOptions settings;
-  if (options.insecure) settings.protocol = erofs_oci::RegistryProtocol::http;
-  for (auto const& mirror : options.mirrors) settings.mirrors.push_back(mirror_of(mirror, options));
-  settings.credentials = *std::move(credentials);
-  settings.limits = limits_of(options);
-  auto registry = erofs_oci::Registry::make(std::move(reference), settings, *std::move(transport));
-  if (!registry) return fail(std::move(registry).error());
-  return Remote{*std::move(registry), backoff_of(options, settings.limits)};
+Result<Remote> open_remote(erofs_oci::Reference reference, ImageOptions const& options,
+                           Log const& log, erofs_oci::LocalDocuments local = {}) {
+  EROFS_OCI_TRY_ASSIGN(auto access, registry_access(reference.registry, options, log));
+  access.settings.local = std::move(local);
+  EROFS_OCI_TRY_ASSIGN(
+      auto registry,
+      erofs_oci::Registry::make(std::move(reference), access.settings, access.transport_of,
+                                erofs_oci::SteadyClock{options.access.requests.get_token()}));
+  return Remote{std::move(registry), backoff_of(options, access.settings.limits)};
 }
 
-Result<FoundImage> find_remote(ImageOptions const& options) {
-  auto reference = erofs_oci::Reference::parse(options.image);
-  if (!reference) return fail(std::move(reference).error());
-  auto const platform = wanted_platform(options);
-  if (!platform) return fail(platform.error());
-  auto const remote = open_remote(*std::move(reference), options);
-  if (!remote) return fail(remote.error());
-  auto const image = remote->registry.resolve(*platform);
-  if (!image) return fail(image.error());
-  auto found = found_image(
-      *image, options, [&](Descriptor const& at) -> Result<AnySource> { return remote->blob(at); });
-  if (found) found->soci = soci_lookup(remote->registry, *image, options.soci);
-  return found;
-}
-
-// ---------------------------------------------------------------- an OCI image layout
-
-/// `DIR[:NAME]`; a directory whose name has a colon is taken as it is. NAME is a tag, or a digest
-/// behind an `@`.
-std::pair<std::string, std::string> split_layout(std::string_view text) {
-  std::error_code ignored;
-  if (std::filesystem::is_directory(text, ignored)) return {std::string(text), {}};
-  auto const at = text.rfind('@');
-  auto const cut = at != std::string_view::npos ? at : text.rfind(':');
-  if (cut == std::string_view::npos) return {std::string(text), {}};
-  return {std::string(text.substr(0, cut)), std::string(text.substr(cut + 1))};
-}
-
-Result<FoundImage> find_in_layout(std::string_view name, ImageOptions const& options) {
-  auto const platform = wanted_platform(options);
-  if (!platform) return fail(platform.error());
-  auto const [directory, wanted] = split_layout(name);
-  auto const layout = erofs_oci::Layout::open(directory);
-  if (!layout) return fail(layout.error());
-  auto const image = layout->resolve(wanted, *platform);
-  if (!image) return fail(image.error());
-  return found_image(*image, options, [&](Descriptor const& at) -> Result<AnySource> {
-    auto blob = layout->blob(at);
-    if (!blob) return fail(std::move(blob).error());
-    return AnySource(*std::move(blob));
-  });
-}
-
-// ---------------------------------------------------------------- a file
-
-Result<FoundImage> find_file(std::string const& path, ImageOptions const& options) {
-  if (!options.blob.empty() || options.layer) {
-    return fail(Errc::invalid_argument, "a file is one layer: neither oci.blob nor oci.layer");
-  }
-  auto file = Local::open(path);
-  if (!file) return fail(std::move(file).error());
-  FoundImage found;
-  found.name = options.image;
-  Descriptor descriptor;
-  descriptor.size = file->size();
-  found.layers.push_back({0, std::move(descriptor), Shared(AnySource(*std::move(file)))});
-  return found;
-}
-
-// ---------------------------------------------------------------- what was found before
+// ---------------------------------------------------------------- from a record
 
 using Opener = std::function<Result<AnySource>(erofs_oci::RecordLayer const&, Descriptor const&)>;
 
-/// The file that it was.
-Result<AnySource> open_recorded_file(erofs_oci::LocalFile const& file) {
-  auto fd = erofs_oci::open_unchanged(file);
-  if (!fd) return fail(std::move(fd).error());
-  auto local = Local::of_fd(*std::move(fd), file.path);
-  if (!local) return fail(std::move(local).error());
-  return AnySource(*std::move(local));
-}
-
-Result<Opener> opener_of(erofs_oci::RecordImage const& image, ImageOptions const& options) {
+Result<Opener> opener_of(erofs_oci::RecordImage const& image, ImageOptions const& options,
+                         Log const& log) {
   switch (image.source) {
     case erofs_oci::RecordSource::registry: {
       erofs_oci::Reference reference{image.registry, image.repository, {}, image.manifest};
-      auto remote = open_remote(std::move(reference), options);
-      if (!remote) return fail(std::move(remote).error());
+      EROFS_OCI_TRY_ASSIGN(auto remote, open_remote(std::move(reference), options, log));
       return Opener(
-          [shared = std::make_shared<Remote const>(*std::move(remote))](
+          [shared = std::make_shared<Remote const>(std::move(remote))](
               auto const&, Descriptor const& at) -> Result<AnySource> { return shared->blob(at); });
     }
     case erofs_oci::RecordSource::layout: {
-      auto layout = erofs_oci::Layout::open(image.directory);
-      if (!layout) return fail(std::move(layout).error());
-      return Opener([shared = std::make_shared<erofs_oci::Layout const>(*std::move(layout))](
+      EROFS_OCI_TRY_ASSIGN(auto layout, erofs_oci::Layout::open(image.directory));
+      return Opener([shared = std::make_shared<erofs_oci::Layout const>(std::move(layout))](
                         auto const&, Descriptor const& at) -> Result<AnySource> {
-        auto blob = shared->blob(at);
-        if (!blob) return fail(std::move(blob).error());
-        return AnySource(*std::move(blob));
+        EROFS_OCI_TRY_ASSIGN(auto blob, shared->blob(at));
+        return AnySource(std::move(blob));
       });
     }
     case erofs_oci::RecordSource::files: break;
@@ -321,44 +228,96 @@ Result<Opener> opener_of(erofs_oci::RecordImage const& image, ImageOptions const
 
 // ---------------------------------------------------------------- any of them
 
-constexpr std::string_view file_prefix = "file:";
+erofs_oci::IndexTrust index_trust(ImageOptions const& options) {
+  return {options.index, options.access.index_keys.value_or(std::vector<erofs_oci::PublicKey>())};
+}
 
-Result<FoundImage> find_any(ImageOptions const& options) {
-  auto const image = std::string_view(options.image);
-  constexpr std::string_view layout = "oci:";
-  if (image.starts_with(layout)) return find_in_layout(image.substr(layout.size()), options);
-  if (image.starts_with(file_prefix)) {
-    return find_file(options.image.substr(file_prefix.size()), options);
+Result<FoundImage> find_any(ImageOptions const& options, Log const& log) {
+  auto const cache = layer_cache_of(options);
+  LayerChoice choice{.number = options.layer};
+  if (!options.blob.empty()) {
+    EROFS_OCI_TRY_ASSIGN(choice.digest, Digest::parse(options.blob));
   }
-  if (names_file(image)) return find_file(options.image, options);
-  return find_remote(options);
+  auto const name = ImageName::parse(options.image);
+  if (name.place == ImagePlace::file) {
+    if (choice.digest || choice.number) {
+      return fail(Errc::invalid_argument,
+                  "a file is one layer: oci.blob and oci.layer cannot choose in it");
+    }
+    return erofs_oci::find_file(name.path);
+  }
+  EROFS_OCI_TRY_ASSIGN(auto const platform, options.platform.empty()
+                                                ? Platform::host()
+                                                : Platform::parse(options.platform));
+  if (name.place == ImagePlace::layout) {
+    return erofs_oci::find_in_layout(name, platform, choice);
+  }
+  EROFS_OCI_TRY_ASSIGN(auto reference, erofs_oci::Reference::parse(name.path));
+  auto local = cache->documents(reference, options.pull, log);
+  EROFS_OCI_TRY_ASSIGN(auto const remote,
+                       open_remote(std::move(reference), options, log, std::move(local)));
+  EROFS_OCI_TRY_ASSIGN(
+      auto found, erofs_oci::find_in_registry(remote.registry, platform, choice, remote.backoff,
+                                              index_trust(options)));
+  cache->keep(found, log);
+  if (options.pull == Pull::never) EROFS_OCI_TRY(cache->check_kept(found));
+  return found;
 }
 
 }  // namespace
 
-std::string layout_directory(std::string_view text) {
-  return split_layout(text).first;
-}
-
-bool names_file(std::string_view name) noexcept {
-  return name.starts_with(file_prefix) || name.starts_with("/") || name.starts_with("./") ||
-         name.starts_with("../");
+Result<RegistryAccess> registry_access(std::string const& registry, ImageOptions const& options,
+                                       Log const& log) {
+  RegistryAccess access;
+  auto& settings = access.settings;
+  EROFS_OCI_TRY_ASSIGN(settings.credentials, credentials_of(registry, options));
+  EROFS_OCI_TRY_ASSIGN(auto hosts, hosts_of(registry, options, log));
+  if (options.insecure) settings.protocol = erofs_oci::RegistryProtocol::http;
+  settings.mirrors = std::move(hosts.mirrors);
+  settings.server = std::move(hosts.server);
+  settings.limits = limits_of(options);
+  access.transport_of = [options](erofs_oci::RegistryHost const& host) {
+    return transport_of(options, host);
+  };
+  return access;
 }
 
 Result<FoundImage> find_image(ImageOptions const& options, Log const& log) {
-  auto found = find_any(options);
-  if (!found) return fail(std::move(found).error(), options.image);
-  for (auto const& layer : found->layers) {
+  EROFS_OCI_TRY_ASSIGN(auto found, find_any(options, log), options.image);
+  found.name = options.image;
+  for (auto const& layer : found.layers) {
     log.say(Level::info, "blob " + erofs_oci::describe(layer.blob) + ", " +
                              std::to_string(layer.blob.size()) + " bytes");
   }
   return found;
 }
 
+Result<std::vector<std::string>> platforms_of(ImageOptions const& options, Log const& log) {
+  auto const name = ImageName::parse(options.image);
+  EROFS_OCI_TRY_ASSIGN(auto reference, erofs_oci::Reference::parse(name.path));
+  auto const target = reference.target();
+  EROFS_OCI_TRY_ASSIGN(auto const remote, open_remote(std::move(reference), options, log));
+  EROFS_OCI_TRY_ASSIGN(auto const found, remote.registry.document(target));
+  std::vector<std::string> out;
+  auto const* const index = std::get_if<erofs_oci::Index>(&found.document);
+  if (index == nullptr) return std::vector<std::string>(1);
+  for (auto const& entry : index->manifests) {
+    if (!entry.platform || !erofs_oci::is_image_entry(entry)) continue;
+    auto text = entry.platform->normalised().to_string();
+    if (std::ranges::find(out, text) == out.end()) out.push_back(std::move(text));
+  }
+  return out;
+}
+
+Result<AnySource> open_recorded_file(erofs_oci::LocalFile const& file) {
+  EROFS_OCI_TRY_ASSIGN(auto fd, erofs_oci::open_unchanged(file));
+  EROFS_OCI_TRY_ASSIGN(auto local, Local::of_fd(std::move(fd), file.path));
+  return AnySource(std::move(local));
+}
+
 Result<FoundImage> find_again(erofs_oci::RecordImage const& image, ImageOptions const& options,
                               Log const& log) {
-  auto const open = opener_of(image, options);
-  if (!open) return fail(open.error());
+  EROFS_OCI_TRY_ASSIGN(auto const open, opener_of(image, options, log));
   FoundImage found;
   found.name = options.image;
   found.digest = image.manifest;
@@ -368,12 +327,12 @@ Result<FoundImage> find_again(erofs_oci::RecordImage const& image, ImageOptions 
     descriptor.media_type = layer.media_type;
     descriptor.size = layer.size;
     if (layer.digest) descriptor.digest = *layer.digest;
-    auto blob = (*open)(layer, descriptor);
-    if (!blob) return fail(std::move(blob).error());
-    log.say(Level::info, "blob " + erofs_oci::describe(*blob));
+    EROFS_OCI_TRY_ASSIGN(auto blob, open(layer, descriptor));
+    log.say(Level::info, "blob " + erofs_oci::describe(blob));
     found.layers.push_back(
-        {found.layers.size(), std::move(descriptor), Shared<AnySource>(*std::move(blob))});
+        {found.layers.size(), std::move(descriptor), Shared<AnySource>(std::move(blob))});
   }
+  layer_cache_of(options)->keep(found, log);
   return found;
 }
 

@@ -1,86 +1,81 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// From a name to layers: the one part that knows registries, layouts and files.
+/// Finds the layers of an image by its name, in a registry, a layout or a file.
 #pragma once
 
-#include <cstddef>
 #include <functional>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <erofs_oci/combinator/ref.hpp>
 #include <erofs_oci/core/any_source.hpp>
-#include <erofs_oci/digest/digest.hpp>
-#include <erofs_oci/image/layers.hpp>
-#include <erofs_oci/oci/descriptor.hpp>
-#include <erofs_oci/recovery/record_fields.hpp>
-#include <erofs_oci/tarindex/build.hpp>
+#include <erofs_oci/http/transport.hpp>
+#include <erofs_oci/image/found_image.hpp>
+#include <erofs_oci/oci/auth.hpp>
+#include <erofs_oci/oci/hosts_toml.hpp>
+#include <erofs_oci/oci/registry.hpp>
+#include <erofs_oci/recovery/record.hpp>
 
 #include "options.hpp"
 #include "process.hpp"
 
 namespace mount_oci {
 
-/// One layer that was found.
-struct FoundLayer {
-  std::size_t number = 0;            ///< in the image, from 0
-  erofs_oci::Descriptor descriptor;  ///< without a digest for a plain file
-  erofs_oci::Shared<erofs_oci::AnySource> blob;
+using erofs_oci::FoundImage;
+using erofs_oci::FoundLayer;
+using erofs_oci::SociLayer;
+using erofs_oci::SociLookup;
 
-  /// As the library wants it; shares the blob.
-  [[nodiscard]] erofs_oci::ImageLayer layer() const {
-    return {descriptor, erofs_oci::AnySource(blob), number};
-  }
+/// The credentials: for `registry` from the options, else, and for its mirrors, from docker's and
+/// podman's files; or by `options.access`, if that says how. Reads oci.password_file, and else
+/// nothing before it is asked.
+/// @error{as erofs_oci::read_password_file(), as there}
+[[nodiscard]] Result<erofs_oci::CredentialLookup> credentials_of(std::string const& registry,
+                                                                 ImageOptions const& options);
+
+/// The first file of docker's and podman's that this process can read, absolute; empty: none.
+[[nodiscard]] std::string find_config(ImageOptions const& options);
+
+/// The hosts that are asked for images of a registry: in `mirrors`, in order, those of oci.mirror
+/// and of hosts.toml, then `server`, which is always set; or `options.access.hosts`, if that is
+/// set.
+/// @param log  is told what hosts.toml says
+/// @error{as erofs_oci::find_hosts() and erofs_oci::RegistryHost::parse(), as they say}
+[[nodiscard]] Result<erofs_oci::HostsFile> hosts_of(std::string const& registry,
+                                                    ImageOptions const& options, Log const& log);
+
+/// How a registry is spoken to.
+struct RegistryAccess {
+  erofs_oci::RegistryOptions settings;
+  std::function<Result<erofs_oci::HttplibTransport>(erofs_oci::RegistryHost const&)> transport_of;
 };
 
-/// A layer's indexes from the registry's SOCI index.
-struct SociLayer {
-  erofs_oci::tarindex::BuiltLayer built;
-  bool bound = false;  ///< the image names the index by its digest
-};
+/// What the options and hosts.toml say of a registry. Makes no request.
+/// @error{as credentials_of() and hosts_of(), as they say}
+[[nodiscard]] Result<RegistryAccess> registry_access(std::string const& registry,
+                                                     ImageOptions const& options, Log const& log);
 
-/// Looks a layer up there; empty if it has none.
-using SociLookup =
-    std::function<Result<std::optional<SociLayer>>(erofs_oci::Descriptor const& layer)>;
-
-/// What the options name.
-struct FoundImage {
-  std::string name;                                ///< as the user gave it
-  std::optional<erofs_oci::Digest> digest;         ///< of the manifest; none for a plain file
-  std::optional<erofs_oci::Platform> platform;     ///< if an index says so
-  std::optional<erofs_oci::Descriptor> config_at;  ///< of the image's configuration
-  std::optional<erofs_oci::Shared<erofs_oci::AnySource>> config;
-  std::size_t layer_count = 1;     ///< of the whole image
-  SociLookup soci;                 ///< empty: no SOCI index can be had
-  std::vector<FoundLayer> layers;  ///< those that were asked for, from the bottom up
-
-  /// As the library wants them; they share the blobs.
-  [[nodiscard]] std::vector<erofs_oci::ImageLayer> image_layers() const {
-    std::vector<erofs_oci::ImageLayer> result;
-    for (auto const& layer : layers) result.push_back(layer.layer());
-    return result;
-  }
-};
-
-/// Finds the image that the options name, and of it the layer that they name, or all.
+/// Finds the image that the options name, with the layer that they name, or with all layers.
 /// @error{Errc::invalid_argument, a reference\, path or choice of layer that means nothing}
 /// @error{as the sources say}
 [[nodiscard]] Result<FoundImage> find_image(ImageOptions const& options, Log const& log);
 
-/// Finds the same layers again, without a tag or a manifest and, in a registry, without a request.
-/// Files must be those that they were.
+/// The platforms of an image in a registry, each once, in the order of its index; one that is empty
+/// if there is no index.
+/// @error{as erofs_oci::BasicRegistry::document(), as there}
+[[nodiscard]] Result<std::vector<std::string>> platforms_of(ImageOptions const& options,
+                                                            Log const& log);
+
+/// Opens a file that a record names.
+/// @error{Errc::mismatch, it is another file than it was}
+/// @error{as open_unchanged(), as there}
+[[nodiscard]] Result<erofs_oci::AnySource> open_recorded_file(erofs_oci::LocalFile const& file);
+
+/// Finds the layers of a record, without a tag or a manifest and, in a registry, without a request.
 /// @param options  how to reach them
 /// @error{Errc::mismatch, a file is another one than it was}
 /// @error{as the sources say}
 [[nodiscard]] Result<FoundImage> find_again(erofs_oci::RecordImage const& image,
                                             ImageOptions const& options, Log const& log);
-
-/// The directory of an OCI layout, from what stands behind `oci:`.
-[[nodiscard]] std::string layout_directory(std::string_view text);
-
-/// Whether a name means a file of its own.
-[[nodiscard]] bool names_file(std::string_view name) noexcept;
 
 }  // namespace mount_oci

@@ -24,71 +24,70 @@ namespace {
 using erofs_oci::AnySource;
 using erofs_oci::Digest;
 using erofs_oci::fail;
-using erofs_oci::erofs::Findings;
 using erofs_oci::json::Value;
 
-/// What an image is checked for, and what was found.
+/// What was found.
+struct Found {
+  Value findings = Value::array();
+  std::uint64_t count = 0;
+  std::uint64_t inodes = 0;
+  std::uint64_t bytes = 0;
+};
+
+/// What an image is checked for.
 class Checker {
  public:
   explicit Checker(Reading const& reading) : reading_(reading) {}
 
   [[nodiscard]] Result<void> run() {
     auto const& options = reading_.options.image;
-    if (has_own_index(options)) return check_opened(true);
-    auto found = find_image(options, reading_.log);
-    if (!found) return fail(found.error());
-    auto const native = is_native(*found);
-    if (!native) return fail(native.error());
-    if (*native) return check_opened(true);
-    return check_layers(*found);
+    if (has_own_index(options)) return check_opened();
+    EROFS_OCI_TRY_ASSIGN(auto found, find_image(options, reading_.log));
+    EROFS_OCI_TRY_ASSIGN(auto const native, is_native(found));
+    return native ? check_opened() : check_layers(found);
   }
 
-  [[nodiscard]] Value const& findings() const noexcept { return findings_; }
-  [[nodiscard]] std::uint64_t count() const noexcept { return count_; }
-  [[nodiscard]] std::uint64_t inodes() const noexcept { return inodes_; }
-  [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
+  [[nodiscard]] Found const& done() const noexcept { return found_; }
 
  private:
   /// An image without layers' indexes: all that there is to check is in it.
-  Result<void> check_opened(bool data_too) {
-    auto const reader = reading_.open();
-    if (!reader) return fail(reader.error());
-    return check_tree(*reader, "image", data_too && reading_.options.read.data);
+  Result<void> check_opened() {
+    EROFS_OCI_TRY_ASSIGN(auto const reader, reading_.open());
+    return check_tree(reader, reading_.options.read.data);
   }
 
   Result<void> check_layers(FoundImage& found) {
     auto const& options = reading_.options.image;
-    auto const indexed = index_image(found, options, reading_.log, &reading_.guard);
-    if (!indexed) return fail(indexed.error(), found.name);
-    auto merged = erofs_oci::open_layers(found.image_layers(), indexed->indexes,
-                                         read_options(options), indexed->options(reading_.log));
-    if (!merged) return fail(merged.error(), found.name);
-    auto const reader = ImageReader::open(std::move(merged->device.source));
-    if (!reader) return fail(reader.error(), found.name);
-    if (auto ok = check_tree(*reader, "image", false); !ok) return ok;
+    EROFS_OCI_TRY_ASSIGN(auto const indexed,
+                         index_image(found, options, reading_.log, &reading_.guard), found.name);
+    EROFS_OCI_TRY_ASSIGN(
+        auto merged,
+        erofs_oci::open_layers(found.image_layers(), indexed.indexes, read_options(options),
+                               indexed.options(reading_.log)),
+        found.name);
+    EROFS_OCI_TRY_ASSIGN(auto const reader, ImageReader::open(std::move(merged.device.source)),
+                         found.name);
+    EROFS_OCI_TRY(check_tree(reader, false));
     if (!reading_.options.read.data) return {};
     auto const wanted = diff_ids(found);
     if (!wanted) add("configuration", wanted.error().message());
     for (std::size_t i = 0; i < found.layers.size(); ++i) {
-      auto const& layer = found.layers[i];
-      auto const& known = indexed->indexes[i];
-      check_data(layer, known, wanted.value_or(std::vector<std::string>()));
+      check_data(found.layers[i], indexed.indexes[i], wanted.value_or(std::vector<std::string>()));
     }
     return {};
   }
 
-  Result<void> check_tree(ImageReader const& reader, std::string const& where, bool data) {
-    auto const result = erofs_oci::erofs::check(reader, {.data = data});
-    if (!result) return fail(result.error());
-    inodes_ += result->inodes;
-    bytes_ += result->data_bytes;
-    for (auto const& finding : result->list) {
-      Value one{{"where", where}, {"offset", finding.offset}, {"text", finding.text}};
+  Result<void> check_tree(ImageReader const& reader, bool data) {
+    EROFS_OCI_TRY_ASSIGN(auto const result, erofs_oci::erofs::check(reader, {.data = data}));
+    found_.inodes += result.inodes;
+    found_.bytes += result.data_bytes;
+    for (auto const& finding : result.list) {
+      Value one{{"where", "image"}, {"offset", finding.offset}, {"text", finding.text}};
       if (!finding.path.empty()) put_name(one, "path", finding.path);
       if (finding.nid) one["inode"] = *finding.nid;
-      findings_.push_back(std::move(one));
+      found_.findings.push_back(std::move(one));
     }
-    count_ += result->count;
+    found_.count += result.count;
     return {};
   }
 
@@ -98,14 +97,13 @@ class Checker {
     if (!found.config || !found.config_at) return result;
     erofs_oci::Bytes bytes(static_cast<std::size_t>(
         std::min<std::uint64_t>(found.config->size(), erofs_oci::max_document_size)));
-    if (auto const ok = read_exact(*found.config, 0, bytes); !ok) return fail(ok.error());
+    EROFS_OCI_TRY(read_exact(*found.config, 0, bytes));
     auto const digest = erofs_oci::digest_of(bytes, found.config_at->digest.algorithm());
     if (digest != found.config_at->digest) {
       return fail(Errc::digest_mismatch, found.config_at->digest.to_string());
     }
-    auto const config = erofs_oci::json::parse(bytes, "configuration");
-    if (!config) return fail(config.error());
-    auto const* const rootfs = erofs_oci::json::find(*config, "rootfs");
+    EROFS_OCI_TRY_ASSIGN(auto const config, erofs_oci::json::parse(bytes, "configuration"));
+    auto const* const rootfs = erofs_oci::json::find(config, "rootfs");
     if (rootfs == nullptr) return result;
     return erofs_oci::json::text_list(*rootfs, "diff_ids");
   }
@@ -127,53 +125,49 @@ class Checker {
   }
 
   Result<Digest> hash_contents(FoundLayer const& layer, erofs_oci::StoredLayer const& index) {
-    auto const contents =
-        erofs_oci::open_contents(layer.layer(), index, read_options(reading_.options.image));
-    if (!contents) return fail(contents.error());
+    EROFS_OCI_TRY_ASSIGN(
+        auto const contents,
+        erofs_oci::open_contents(layer.layer(), index, read_options(reading_.options.image)));
     erofs_oci::Sha256 hash;
-    auto const ok = contents->stream(0, contents->size(), [&](auto piece) {
+    auto const update = [&](auto piece) {
       hash.update(piece);
-      bytes_ += piece.size();
+      found_.bytes += piece.size();
       return true;
-    });
-    if (!ok) return fail(ok.error());
+    };
+    EROFS_OCI_TRY(contents.stream(0, contents.size(), update));
     return hash.finish();
   }
 
   void add(std::string const& where, std::string const& text) {
-    ++count_;
+    ++found_.count;
     Value one;
     put_name(one, "where", where);
     put_name(one, "text", text);
-    findings_.push_back(std::move(one));
+    found_.findings.push_back(std::move(one));
   }
 
   Reading const& reading_;
-  Value findings_ = Value::array();
-  std::uint64_t count_ = 0;
-  std::uint64_t inodes_ = 0;
-  std::uint64_t bytes_ = 0;
+  Found found_;
 };
 
-Result<void> print(Reading const& reading, Checker const& checker) {
+Result<void> print(Reading const& reading, Found const& found) {
   auto& output = reading.output;
   if (reading.options.read.json) {
     return output.put_json({{"image", reading.options.image.image},
-                            {"findings", checker.findings()},
-                            {"count", checker.count()},
-                            {"inodes", checker.inodes()},
-                            {"data_bytes", checker.bytes()}});
+                            {"findings", found.findings},
+                            {"count", found.count},
+                            {"inodes", found.inodes},
+                            {"data_bytes", found.bytes}});
   }
-  for (auto const& finding : checker.findings()) {
+  for (auto const& finding : found.findings) {
     auto const path = finding.value("path", std::string());
-    auto const ok = output.put(finding.at("where").get<std::string>() + ": " +
-                               (path.empty() ? "" : output.shown(path) + ": ") +
-                               finding.at("text").get<std::string>() + "\n");
-    if (!ok) return ok;
+    EROFS_OCI_TRY(output.put(finding.at("where").get<std::string>() + ": " +
+                             (path.empty() ? "" : output.shown(path) + ": ") +
+                             finding.at("text").get<std::string>() + "\n"));
   }
-  auto text = std::to_string(checker.inodes()) + " files";
-  if (reading.options.read.data) text += ", " + size_text(checker.bytes()) + " of data";
-  text += checker.count() == 0 ? ": sound" : ": " + std::to_string(checker.count()) + " findings";
+  auto text = counted(found.inodes, "file");
+  if (reading.options.read.data) text += ", " + size_text(found.bytes) + " of data";
+  text += found.count == 0 ? ": sound" : ": " + counted(found.count, "finding");
   return output.put(text + "\n");
 }
 
@@ -181,9 +175,9 @@ Result<void> print(Reading const& reading, Checker const& checker) {
 
 Result<Status> run_fsck(Reading const& reading) {
   Checker checker(reading);
-  if (auto const ok = checker.run(); !ok) return fail(ok.error());
-  if (auto const ok = print(reading, checker); !ok) return fail(ok.error());
-  return checker.count() == 0 ? 0 : 1;
+  EROFS_OCI_TRY(checker.run());
+  EROFS_OCI_TRY(print(reading, checker.done()));
+  return checker.done().count == 0 ? 0 : 1;
 }
 
 }  // namespace mount_oci

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image.hpp"
 
+#include <algorithm>
+#include <filesystem>
 #include <optional>
+#include <system_error>
 #include <utility>
 
+#include <erofs_oci/combinator/ref.hpp>
+#include <erofs_oci/combinator/stop_at_end.hpp>
 #include <erofs_oci/core/any_source.hpp>
+#include <erofs_oci/erofs/fsck.hpp>
 #include <erofs_oci/image/open_layers.hpp>
 #include <erofs_oci/source/local.hpp>
 
@@ -15,34 +21,72 @@ namespace {
 
 using erofs_oci::AnySource;
 using erofs_oci::DeviceImage;
+using erofs_oci::Digest;
 using erofs_oci::fail;
 using erofs_oci::Local;
 
-Result<std::optional<AnySource>> open_part(std::string const& path, char const* word) {
-  if (path.empty()) return std::optional<AnySource>();
-  auto file = Local::open(path);
-  if (!file) return fail(std::move(file).error(), word);
-  return std::optional(AnySource(*std::move(file)));
+Result<AnySource> open_file(std::string const& path) {
+  return Local::open(path).map([](Local file) { return AnySource(std::move(file)); });
+}
+
+/// What an index store that is there knows of a blob from having read it.
+std::optional<erofs_oci::StoredLayer> known_layer(Digest const& blob, ImageOptions const& options) {
+  std::error_code ignored;
+  auto const path = store_path(options);
+  if (!path || !std::filesystem::exists(*path, ignored)) return std::nullopt;
+  auto found = open_store_at(*path).and_then(
+      [&](erofs_oci::IndexStore const& store) { return store.find_layer(blob); });
+  return found ? *std::move(found) : std::nullopt;
 }
 
 /// One layer, as the bytes of a device.
 Result<OpenedImage> open_layer(FoundImage const& found, OwnIndex index,
                                ImageOptions const& options) {
   auto const& layer = found.layers.front();
-  auto const metadata = index.tarindex ? index.tarindex->size() : 0;
-  auto image = erofs_oci::open_image({AnySource(layer.blob), std::move(index.tarindex),
-                                      std::move(index.zinfo), layer.descriptor.media_type},
-                                     read_options(options));
-  if (!image) return fail(std::move(image).error(), options.image);
-  return OpenedImage{*std::move(image), metadata};
+  erofs_oci::LayerSources sources{.blob = AnySource(layer.blob),
+                                  .tarindex = std::move(index.tarindex),
+                                  .zinfo = std::move(index.zinfo),
+                                  .media_type = layer.descriptor.media_type};
+  auto const has_tarindex = sources.tarindex.has_value();
+  auto const metadata = has_tarindex ? sources.tarindex->size() : 0;
+  std::string unproved;
+  if (auto const& digest = layer.descriptor.digest; digest != Digest()) {
+    sources.digest = digest;
+    sources.known = known_layer(digest, options);
+    if (!sources.known && options.verify != Verify::off) {
+      unproved =
+          layer_name(layer.number, layer.descriptor) +
+          ": no index is there that was made by reading it, so what is read is right only once all "
+          "its bytes have been read and compared with its digest; until then a registry can send "
+          "others. " +
+          (options.verify == Verify::background
+               ? "They are being read in the background"
+               : "-o oci.verify=background reads them without waiting for readers");
+    }
+  }
+  EROFS_OCI_TRY_ASSIGN(auto image, erofs_oci::open_image(std::move(sources), read_options(options)),
+                       options.image);
+  return OpenedImage{std::move(image), metadata, !has_tarindex, false, std::move(unproved)};
+}
+
+/// All layers, with the index of each.
+Result<OpenedImage> open_indexed(FoundImage& found, ImageOptions const& options, Log const& log,
+                                 ExitOnSignal const* guard) {
+  EROFS_OCI_TRY_ASSIGN(auto indexed, index_image(found, options, log, guard), options.image);
+  EROFS_OCI_TRY_ASSIGN(auto merged,
+                       erofs_oci::open_layers(found.image_layers(), indexed.indexes,
+                                              read_options(options), indexed.options(log)),
+                       options.image);
+  return OpenedImage{std::move(merged.device), merged.metadata_size};
 }
 
 Result<void> check_one_layer(FoundImage const& found, ImageOptions const& options) {
   if (found.layers.size() == 1) return {};
-  return fail(Errc::invalid_argument,
-              options.image + ": the image has " + std::to_string(found.layers.size()) +
-                  " layers (0.." + std::to_string(found.layers.size() - 1) +
-                  "), and an index is of one: name it with oci.layer or oci.blob");
+  return fail(
+      Errc::invalid_argument,
+      options.image + ": the image has " + std::to_string(found.layers.size()) + " layers (0.." +
+          std::to_string(found.layers.size() - 1) +
+          "), but oci.tarindex and oci.zinfo belong to one: choose it with oci.layer or oci.blob");
 }
 
 }  // namespace
@@ -50,53 +94,83 @@ Result<void> check_one_layer(FoundImage const& found, ImageOptions const& option
 Result<bool> is_native(FoundImage const& found) {
   if (found.layers.size() != 1) return false;
   auto const& layer = found.layers.front();
-  auto native = erofs_oci::is_erofs_layer(layer.layer());
-  if (!native) return fail(std::move(native).error(), found.name);
+  EROFS_OCI_TRY_ASSIGN(auto native, erofs_oci::is_erofs_layer(layer.layer()), found.name);
   return native;
 }
 
 Result<OwnIndex> open_own_index(ImageOptions const& options) {
-  auto tarindex = open_part(options.tarindex, "oci.tarindex");
-  if (!tarindex) return fail(std::move(tarindex).error());
-  auto zinfo = open_part(options.zinfo, "oci.zinfo");
-  if (!zinfo) return fail(std::move(zinfo).error());
-  return OwnIndex{*std::move(tarindex), *std::move(zinfo)};
+  OwnIndex index;
+  if (!options.tarindex.empty()) {
+    EROFS_OCI_TRY_ASSIGN(index.tarindex, open_file(options.tarindex), "oci.tarindex");
+  }
+  if (!options.zinfo.empty()) {
+    EROFS_OCI_TRY_ASSIGN(index.zinfo, open_file(options.zinfo), "oci.zinfo");
+  }
+  return index;
 }
 
 Result<OpenedImage> open_found(FoundImage& found, OwnIndex index, ImageOptions const& options,
                                Log const& log, ExitOnSignal const* guard) {
   if (!index.empty()) {
-    if (auto const ok = check_one_layer(found, options); !ok) return fail(ok.error());
+    EROFS_OCI_TRY(check_one_layer(found, options));
     return open_layer(found, std::move(index), options);
   }
-  auto const native = is_native(found);
-  if (!native) return fail(native.error());
-  if (*native) return open_layer(found, {}, options);
-  auto indexed = index_image(found, options, log, guard);
-  if (!indexed) return fail(std::move(indexed).error(), options.image);
-  auto merged = erofs_oci::open_layers(found.image_layers(), indexed->indexes,
-                                       read_options(options), indexed->options(log));
-  if (!merged) return fail(std::move(merged).error(), options.image);
-  return OpenedImage{std::move(merged->device), merged->metadata_size};
+  EROFS_OCI_TRY_ASSIGN(auto const native, is_native(found));
+  if (native && options.native) return open_layer(found, {}, options);
+  auto opened = open_indexed(found, options, log, guard);
+  if (!native) return opened;
+  if (opened) {
+    opened->rewritten = true;
+    return opened;
+  }
+  if (opened.error().code != Errc::unsupported) return opened;
+  if (!options.for_kernel) return open_layer(found, {}, options);
+  return fail(opened.error(),
+              "this EROFS image can be mounted only as it is, which lets the kernel parse what the "
+              "registry sends: -o oci.native=yes does that, --attach=fuse-tree needs no kernel's "
+              "parser");
+}
+
+Result<void> check_first(OpenedImage const& opened, ImageOptions const& options, Log const& log) {
+  if (!opened.unproved.empty()) log.say(Level::warning, opened.unproved);
+  if (!opened.as_it_is || !options.for_kernel || options.in_place_of) return {};
+  using erofs_oci::Ref;
+  EROFS_OCI_TRY_ASSIGN(auto const reader,
+                       erofs_oci::erofs::Reader<Ref<AnySource>>::open(Ref(opened.device.source)),
+                       options.image);
+  EROFS_OCI_TRY_ASSIGN(auto const found, erofs_oci::erofs::check(reader), options.image);
+  if (found.unknown > 0) {
+    log.say(Level::warning, options.image + ": " + std::to_string(found.unknown) +
+                                " parts of this EROFS image cannot be checked (compressed data, or "
+                                "no checksum); the kernel parses them as they are");
+  }
+  if (found.count == found.unknown) return {};
+  auto const wrong = std::ranges::find(found.list, false, &erofs_oci::erofs::Finding::unknown);
+  auto const what =
+      wrong == found.list.end() ? std::string() : ": " + wrong->path + ": " + wrong->text;
+  return fail(Errc::corrupt, options.image + ": a damaged EROFS image is not given to the kernel" +
+                                 what + "; `mount-oci fsck` shows all that is wrong");
 }
 
 Result<DeviceImage> open_source(ImageOptions const& options, Log const& log,
                                 ExitOnSignal const* guard) {
-  auto index = open_own_index(options);  // the files first: they cost no request
-  if (!index) return fail(std::move(index).error());
-  auto found = find_image(options, log);
-  if (!found) return fail(found.error());
-  auto opened = open_found(*found, *std::move(index), options, log, guard);
-  if (!opened) return fail(std::move(opened).error());
-  return std::move(opened->device);
+  EROFS_OCI_TRY_ASSIGN(auto index, open_own_index(options));  // first: files cost no request
+  EROFS_OCI_TRY_ASSIGN(auto found, find_image(options, log));
+  EROFS_OCI_TRY_ASSIGN(auto opened, open_found(found, std::move(index), options, log, guard));
+  EROFS_OCI_TRY(check_first(opened, options, log));
+  return std::move(opened.device);
 }
 
 Result<ImageReader> open_reader(ImageOptions const& options, Log const& log,
                                 ExitOnSignal const* guard) {
-  auto image = open_source(options, log, guard);
-  if (!image) return fail(std::move(image).error());
-  auto reader = ImageReader::open(std::move(image->source));
-  if (!reader) return fail(std::move(reader).error(), options.image);
+  auto own = options;
+  own.native = true;
+  own.for_kernel = false;
+  EROFS_OCI_TRY_ASSIGN(auto image, open_source(own, log, guard));
+  EROFS_OCI_TRY_ASSIGN(auto reader,
+                       ImageReader::open(AnySource(
+                           erofs_oci::StopAtEnd(std::move(image.source), options.access.requests))),
+                       options.image);
   return reader;
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// From options to the bytes of a device.
+/// Opens the bytes of a device from options.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <stop_token>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -16,14 +18,14 @@
 #include "find_image.hpp"
 #include "options.hpp"
 #include "process.hpp"
+#include "start_keeper.hpp"
 
 namespace mount_oci {
 
-/// Opens the image that the options name, in a registry, an OCI layout or a file, and checks its
-/// parts against each other. Makes the first requests, so that a registry that does not answer is
-/// known now; all later ones are bounded by `options.timeout`. Layers that have no index yet are
-/// read once, which may take long.
-/// @param guard  what a signal does meanwhile; null: what it does by default
+/// Opens the image that the options name, in a registry, an OCI layout or a file, and checks that
+/// its parts belong together. Blocks: makes the first requests, and reads each layer without an
+/// index once, which may take long. `options.timeout` bounds all later reads.
+/// @param guard  what a signal does during this call; null: its default action
 /// @error{Errc::invalid_argument, a reference\, path or choice of layer that means nothing}
 /// @error{Errc::stopping, a signal came}
 /// @error{as the sources say}
@@ -35,6 +37,9 @@ namespace mount_oci {
 struct OpenedImage {
   erofs_oci::DeviceImage device;
   std::uint64_t metadata_size = 0;  ///< bytes at the front that hold no file's data; 0: not known
+  bool as_it_is = false;            ///< metadata and all are the layer's own, not made here
+  bool rewritten = false;  ///< the layer is an EROFS image, but the metadata were made here
+  std::string unproved{};  ///< why bytes are handed on before they are checked; empty: they are not
 };
 
 /// The index of one layer that a user gives.
@@ -49,20 +54,26 @@ struct OwnIndex {
 /// @error{as Local::open(), as it says}
 [[nodiscard]] Result<OwnIndex> open_own_index(ImageOptions const& options);
 
+/// Before an image is served for the first time: warns of bytes that nothing checks, and looks for
+/// damage in metadata that a kernel will parse as they are.
+/// @error{Errc::corrupt, such metadata are damaged}
+[[nodiscard]] Result<void> check_first(OpenedImage const& opened, ImageOptions const& options,
+                                       Log const& log);
+
 /// What open_source() does once the image is found.
 /// @param index  of the only layer; empty: it is looked up or made
 [[nodiscard]] Result<OpenedImage> open_found(FoundImage& found, OwnIndex index,
                                              ImageOptions const& options, Log const& log,
                                              ExitOnSignal const* guard);
 
-/// The same for a process that has nothing to clean up yet: a signal ends it meanwhile.
-/// @param peer  see ExitOnSignal::make()
+/// open_source() for a process that has nothing to clean up: a signal ends it.
 [[nodiscard]] inline Result<erofs_oci::DeviceImage> open_or_exit(ImageOptions const& options,
                                                                  Signals const& signals,
-                                                                 Log const& log, int peer = -1) {
-  auto const guard = ExitOnSignal::make(signals, peer);
-  if (!guard) return erofs_oci::fail(guard.error());
-  return open_source(options, log, &*guard);
+                                                                 Log const& log) {
+  EROFS_OCI_TRY_ASSIGN(auto const guard, ExitOnSignal::make(signals));
+  auto requests = options.access.requests;
+  std::stop_callback const end(guard.stop_token(), [&] { requests.request_stop(); });
+  return open_source(options, log, &guard);
 }
 
 /// Whether an index is given for one layer, instead of one being looked up or made.
@@ -70,24 +81,33 @@ struct OwnIndex {
   return !options.tarindex.empty() || !options.zinfo.empty();
 }
 
-/// Whether the image is one EROFS image, which is read as it is.
+/// Whether the image is one EROFS image.
 [[nodiscard]] Result<bool> is_native(FoundImage const& found);
 
 /// The image's files.
 using ImageReader = erofs_oci::erofs::Reader<erofs_oci::AnySource>;
 
-/// Opens an image and its file system.
+/// Opens an image and its file system. An EROFS image is read as it is.
 [[nodiscard]] Result<ImageReader> open_reader(ImageOptions const& options, Log const& log,
                                               ExitOnSignal const* guard);
 
 /// How the options want an image to be read.
 [[nodiscard]] inline erofs_oci::ImageReadOptions read_options(ImageOptions const& options) {
-  return {.cache_bytes = options.cache,
+  decltype(erofs_oci::ImageReadOptions::on_need) on_need;
+  if (options.starts) {
+    on_need = [starts = options.starts](erofs_oci::Digest const& layer, std::uint64_t begin,
+                                        std::uint64_t end) { starts->note(layer, begin, end); };
+  }
+  return {.cache_bytes = options.cache_bytes(),
           .deadline = options.timeout,
-          .connections = options.connections};
+          .max_span = options.budget().span(),
+          .connections = options.connections,
+          .verify = options.verify,
+          .try_data = !options.opened_before,
+          .on_need = std::move(on_need)};
 }
 
-/// How many reads are worth having in flight.
+/// The number of threads that read the image.
 [[nodiscard]] inline std::size_t worker_count(ImageOptions const& options) noexcept {
   return 8 + 2 * std::size_t{options.connections};
 }

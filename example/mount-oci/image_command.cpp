@@ -53,20 +53,18 @@ std::string image_text(Value const& image, Output const& output) {
 
 Result<Status> run_image(Reading const& reading) {
   auto const& options = reading.options.image;
-  auto const found = find_image(options, reading.log);
-  if (!found) return fail(found.error());
-  auto const store = open_store(options, reading.log);
-  if (!store) return fail(store.error());
+  EROFS_OCI_TRY_ASSIGN(auto const found, find_image(options, reading.log));
+  EROFS_OCI_TRY_ASSIGN(auto const store, open_store(options, reading.log));
   auto layers = Value::array();
-  for (auto const& layer : found->layers) {
+  for (auto const& layer : found.layers) {
     auto const& digest = layer.descriptor.digest;
     auto const named = digest != erofs_oci::Digest();
-    layers.push_back(layer_json(layer, named && *store && (*store)->holds_layer(digest)));
+    auto const held = named && store && store->holds_layer(digest, claims_of(found, options));
+    layers.push_back(layer_json(layer, held));
   }
-  auto const image = image_json(*found, std::move(layers));
-  auto const ok = reading.options.read.json ? reading.output.put_json(image)
-                                            : reading.output.put(image_text(image, reading.output));
-  if (!ok) return fail(ok.error());
+  auto const image = image_json(found, std::move(layers));
+  EROFS_OCI_TRY(reading.options.read.json ? reading.output.put_json(image)
+                                          : reading.output.put(image_text(image, reading.output)));
   return 0;
 }
 

@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // index: into the store, and as files for other tools.
-#include <cerrno>
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <erofs_oci/digest/sha256.hpp>
-#include <erofs_oci/gzip/index_file.hpp>
-#include <erofs_oci/gzip/window.hpp>
+#include <erofs_oci/gzip/gzran.hpp>
 #include <erofs_oci/gzip/zinfo.hpp>
+#include <erofs_oci/host/mount_point.hpp>
+#include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/image/open_layers.hpp>
+#include <erofs_oci/posix/replace_file.hpp>
 #include <erofs_oci/source/local.hpp>
+#include <erofs_oci/tarindex/index_file.hpp>
 
 #include "indexing.hpp"
 #include "progress.hpp"
@@ -30,98 +29,81 @@ using erofs_oci::AnySource;
 using erofs_oci::BlobEncoding;
 using erofs_oci::ByteSink;
 using erofs_oci::fail;
-using erofs_oci::fail_errno;
 using erofs_oci::Local;
 using erofs_oci::StoredLayer;
 
 // ---------------------------------------------------------------- files for other tools
 
-/// Writes a file that is there whole or not at all.
+/// Writes a whole file or none.
 /// @param fill  `(ByteSink) -> Result<void>`
 template <class Fill>
 Result<void> write_whole(std::string const& path, Fill const& fill) {
-  auto const part = path + ".part";
-  UniqueFd const fd(::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-  if (!fd) return fail_errno(errno, part);
-  Result<void> written;
-  auto done = fill([&](std::span<std::byte const> piece) {
-    written = erofs_oci::write_full(fd.get(), piece);
-    return written.has_value();
-  });
-  if (done) done = written;
-  if (done && ::rename(part.c_str(), path.c_str()) != 0) done = fail_errno(errno, "rename");
-  if (done) return {};
-  ::unlink(part.c_str());
-  return fail(done.error(), path);
+  auto const write = [&](int fd) -> Result<void> {
+    Result<void> written;
+    auto const done = fill([&](std::span<std::byte const> piece) {
+      written = erofs_oci::write_full(fd, piece);
+      return written.has_value();
+    });
+    return done ? written : done;
+  };
+  EROFS_OCI_TRY(erofs_oci::replace_file(path, 0666, write), path);
+  return {};
 }
 
-Result<void> write_index(StoredLayer const& layer, std::string const& path) {
-  auto index = layer.index.index;
-  erofs_oci::Bytes window(erofs_oci::gzip_window_size);
-  if (index.encoding == BlobEncoding::gzip) {
-    for (std::size_t i = 0; i < index.spans.size(); ++i) {
-      auto const part = std::span(window).first<erofs_oci::gzip_window_size>();
-      if (auto ok = layer.index.window(i, part); !ok) return ok;
-      // What is not used is zero already.
-      auto const used = std::ranges::any_of(window, [](auto b) { return b != std::byte{0}; });
-      auto const use = used ? erofs_oci::WindowUse().set() : erofs_oci::WindowUse();
-      index.spans[i].packed_window = erofs_oci::pack_window(part, use);
-    }
-  }
-  return write_whole(path, [&](auto const& sink) {
-    return erofs_oci::write_index_file<erofs_oci::Sha256>(index, sink);
+Result<void> write_bytes(erofs_oci::Bytes const& bytes, std::string const& path) {
+  return write_whole(path, [&](auto const& sink) -> Result<void> {
+    static_cast<void>(sink(bytes));  // what it fails with is write_whole()'s to tell
+    return {};
   });
 }
 
-/// NAME.erofs, NAME.index and, of a gzip, NAME.zinfo.
+/// NAME.erofs, NAME.index, NAME.links if there are such links and, of a gzip, NAME.zinfo.
 Result<void> write_files(StoredLayer const& layer, std::string const& name) {
-  auto const& tarindex = layer.tarindex;
-  auto ok = write_whole(
-      name + ".erofs", [&](auto const& sink) { return tarindex.stream(0, tarindex.size(), sink); });
-  if (ok) ok = write_index(layer, name + ".index");
-  if (!ok || layer.index.index.encoding != BlobEncoding::gzip) return ok;
+  EROFS_OCI_TRY_ASSIGN(auto const files, erofs_oci::index_files(layer));
+  EROFS_OCI_TRY(write_bytes(files.tarindex, name + ".erofs"));
+  EROFS_OCI_TRY(write_bytes(files.index, name + ".index"));
+  if (!files.links.empty()) EROFS_OCI_TRY(write_bytes(files.links, name + ".links"));
+  if (layer.index.index.encoding != BlobEncoding::gzip) return {};
   return write_whole(name + ".zinfo", [&](auto const& sink) {
-    return erofs_oci::write_zinfo(layer.index.gzip(), layer.index.index.span_size, sink);
+    // Its windows are whole, so one for each of our checkpoints would take a tenth of the blob.
+    constexpr std::uint64_t span_size = 4 << 20;
+    return erofs_oci::write_zinfo(layer.index.gzip().spaced(span_size), span_size, sink);
   });
 }
 
-/// By what to call a layer's files: its digest, or the name of the file that it is.
+/// The name for a layer's files: its digest, or the name of the file that it is.
 std::string file_name(FoundImage const& found, FoundLayer const& layer) {
   if (found.digest) return layer.descriptor.digest.hex();
-  auto const colon = found.name.starts_with("file:") ? 5u : 0u;
-  return std::filesystem::path(found.name.substr(colon)).filename().string();
+  return std::filesystem::path(erofs_oci::ImageName::parse(found.name).path).filename().string();
 }
 
 // ---------------------------------------------------------------- reading back
 
-/// As other tools read it: from the files that were written.
+/// Verifies the files that were written, as other tools read them.
 Result<std::optional<std::string>> verify_files(FoundLayer const& layer, std::string const& name,
                                                 BlobEncoding encoding, Reading const& reading) {
-  auto tarindex = Local::open(name + ".erofs");
-  if (!tarindex) return fail(tarindex.error());
+  EROFS_OCI_TRY_ASSIGN(auto tarindex, Local::open(name + ".erofs"));
   auto const stop = reading.guard.stop_token();
   auto blob = AnySource(layer.blob);
   if (encoding == BlobEncoding::plain) {
-    return find_difference(AnySource(layer.blob), {AnySource(*std::move(tarindex)), blob}, stop);
+    return find_difference(AnySource(layer.blob), {AnySource(std::move(tarindex)), blob}, stop);
   }
-  auto zinfo = Local::open(name + ".zinfo");
-  if (!zinfo) return fail(zinfo.error());
-  auto index = erofs_oci::read_zinfo(AnySource(*std::move(zinfo)));
-  if (!index) return fail(index.error());
-  auto contents = erofs_oci::Gzran<AnySource>::make(std::move(blob), *std::move(index));
-  if (!contents) return fail(contents.error());
+  EROFS_OCI_TRY_ASSIGN(auto zinfo, Local::open(name + ".zinfo"));
+  EROFS_OCI_TRY_ASSIGN(auto index, erofs_oci::read_zinfo(AnySource(std::move(zinfo))));
+  EROFS_OCI_TRY_ASSIGN(auto contents,
+                       erofs_oci::Gzran<AnySource>::make(std::move(blob), std::move(index)));
   return find_difference(AnySource(layer.blob),
-                         {AnySource(*std::move(tarindex)), AnySource(*std::move(contents))}, stop);
+                         {AnySource(std::move(tarindex)), AnySource(std::move(contents))}, stop);
 }
 
 Result<std::optional<std::string>> verify_layer(FoundLayer const& layer, StoredLayer const& index,
                                                 std::optional<std::string> const& name,
                                                 Reading const& reading) {
   if (name) return verify_files(layer, *name, index.index.index.encoding, reading);
-  auto const contents =
-      erofs_oci::open_contents(layer.layer(), index, read_options(reading.options.image));
-  if (!contents) return fail(contents.error());
-  return find_difference(AnySource(layer.blob), {index.tarindex, *contents},
+  EROFS_OCI_TRY_ASSIGN(
+      auto const contents,
+      erofs_oci::open_contents(layer.layer(), index, read_options(reading.options.image)));
+  return find_difference(AnySource(layer.blob), {index.tarindex, contents},
                          reading.guard.stop_token());
 }
 
@@ -145,47 +127,65 @@ std::string layer_text(erofs_oci::json::Value const& layer) {
   auto const number = [&](char const* key) { return layer.at(key).get<std::uint64_t>(); };
   auto text = "Layer " + std::to_string(number("number")) + ":  " +
               layer.at("digest").get<std::string>() + "  " + size_text(number("size")) + " -> " +
-              size_text(number("decoded_size")) + ", " + std::to_string(number("spans")) +
-              " spans, tarindex " + size_text(number("tarindex_size"));
+              size_text(number("decoded_size")) + ", " + counted(number("spans"), "span") +
+              ", tarindex " + size_text(number("tarindex_size"));
   if (layer.contains("files")) text += ", files " + layer.at("files").get<std::string>() + ".*";
   if (!layer.contains("verified")) return text + "\n";
   if (layer.at("verified").get<bool>()) return text + ", verified\n";
   return text + "\n  differs: " + layer.at("difference").get<std::string>() + "\n";
 }
 
-/// One layer: written and verified as the options say; yields what there is to tell.
+/// Writes and verifies one layer as the options want; yields its line of output.
+/// @param directory  for its files, which another user can lead nowhere else; empty: no files
 Result<erofs_oci::json::Value> finish_layer(Reading const& reading, FoundImage const& found,
-                                            std::size_t i, StoredLayer const& stored) {
+                                            std::size_t i, StoredLayer const& stored,
+                                            std::string const& directory) {
   auto const& read = reading.options.read;
   auto const& layer = found.layers[i];
   auto object = layer_json(layer, stored);
   std::optional<std::string> name;
   if (!read.output.empty()) {
-    name = read.output + "/" + file_name(found, layer);
-    if (auto ok = write_files(stored, *name); !ok) return fail(ok.error());
-    put_name(object, "files", *name);
+    auto const file = '/' + file_name(found, layer);
+    name = directory + file;
+    EROFS_OCI_TRY(write_files(stored, *name), read.output + file);
+    put_name(object, "files", read.output + file);
   }
   if (!read.verify) return object;
-  auto const different = verify_layer(layer, stored, name, reading);
-  if (!different) return fail(different.error(), layer_name(layer.number, layer.descriptor));
-  object["verified"] = !different->has_value();
-  if (*different) put_name(object, "difference", **different);
+  EROFS_OCI_TRY_ASSIGN(auto const different, verify_layer(layer, stored, name, reading),
+                       layer_name(layer.number, layer.descriptor));
+  object["verified"] = !different.has_value();
+  if (different) put_name(object, "difference", *different);
   return object;
 }
 
-Result<Status> index_layers_of(Reading const& reading, FoundImage& found) {
-  auto const indexed = index_image(found, reading.options.image, reading.log, &reading.guard);
-  if (!indexed) return fail(indexed.error(), found.name);
+/// Indexes one image, and does with the indexes what the options want.
+/// @param directory  for files, which another user can lead nowhere else; empty: no files
+Result<Status> index_one(Reading const& reading, ImageOptions const& image,
+                         std::string const& directory) {
+  auto const& read = reading.options.read;
+  EROFS_OCI_TRY_ASSIGN(auto found, find_image(image, reading.log));
+  EROFS_OCI_TRY_ASSIGN(auto const native, is_native(found));
+  if (native)
+    return fail(
+        Errc::unsupported,
+        found.name + ": an EROFS image needs no index file; it is indexed when it is mounted");
+  EROFS_OCI_TRY_ASSIGN(auto const indexed, index_image(found, image, reading.log, &reading.guard),
+                       found.name);
   ExitOnSignal::Pause const pause(reading.guard);
   Status status = 0;
   for (std::size_t i = 0; i < found.layers.size(); ++i) {
-    auto const told = finish_layer(reading, found, i, indexed->indexes[i]);
-    if (!told) return fail(told.error(), found.name);
-    if (!told->value("verified", true)) status = 1;
-    auto const ok = reading.options.read.json ? reading.output.put_json(*told)
-                                              : reading.output.put(layer_text(*told));
-    if (!ok) return fail(ok.error());
+    EROFS_OCI_TRY_ASSIGN(auto const told,
+                         finish_layer(reading, found, i, indexed.indexes[i], directory),
+                         found.name);
+    if (!told.value("verified", true)) status = 1;
+    EROFS_OCI_TRY(read.json ? reading.output.put_json(told) : reading.output.put(layer_text(told)));
   }
+  if (reading.push == nullptr || status != 0) return status;
+  EROFS_OCI_TRY_ASSIGN(
+      auto const pushed,
+      push_indexes(*reading.push, reading.options.push, found, indexed, reading.log), "push");
+  EROFS_OCI_TRY(read.json ? reading.output.put_json(pushed)
+                          : reading.output.put(push_text(pushed)));
   return status;
 }
 
@@ -194,19 +194,25 @@ Result<Status> index_layers_of(Reading const& reading, FoundImage& found) {
 Result<Status> run_index(Reading const& reading) {
   auto const& read = reading.options.read;
   if (has_own_index(reading.options.image)) {
-    return fail(Errc::invalid_argument, "index makes what oci.tarindex and oci.zinfo would give");
+    return fail(Errc::invalid_argument,
+                "index: oci.tarindex and oci.zinfo cannot be set, index makes such files");
   }
-  if (!read.output.empty() && ::mkdir(read.output.c_str(), 0777) != 0 && errno != EEXIST) {
-    return fail_errno(errno, read.output);
+  std::optional<erofs_oci::MountPoint> output;
+  if (!read.output.empty()) {
+    EROFS_OCI_TRY_ASSIGN(output, erofs_oci::MountPoint::open(read.output));
   }
-  auto found = find_image(reading.options.image, reading.log);
-  if (!found) return fail(found.error());
-  auto const native = is_native(*found);
-  if (!native) return fail(native.error());
-  if (*native) {
-    return fail(Errc::unsupported, found->name + ": an EROFS image needs no index");
+  auto const directory = output ? output->place() : std::string();
+  auto image = reading.options.image;
+  if (!reading.options.push.all_platforms) return index_one(reading, image, directory);
+  EROFS_OCI_TRY_ASSIGN(auto const platforms, platforms_of(image, reading.log), image.image);
+  Status status = 0;
+  for (auto const& platform : platforms) {
+    image.platform = platform;
+    auto const done = index_one(reading, image, directory);
+    if (!done) reading.complain(erofs_oci::make_error(done.error(), platform));
+    status = std::max(status, done.value_or(1));
   }
-  return index_layers_of(reading, *found);
+  return status;
 }
 
 }  // namespace mount_oci

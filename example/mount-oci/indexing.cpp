@@ -1,30 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "indexing.hpp"
 
+#include <cstddef>
 #include <optional>
+#include <system_error>
 #include <utility>
 
+#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/image/packed_index.hpp>
+#include <erofs_oci/source/local.hpp>
 
+#include "confine.hpp"
 #include "progress.hpp"
 
 namespace mount_oci {
 namespace {
 
 using erofs_oci::fail;
+using erofs_oci::ImageMemory;
 using erofs_oci::IndexStore;
+using erofs_oci::StoreLimit;
 
-/// A file has no name by its content yet.
+/// Computes the digests of plain files, which have none yet.
 Result<void> find_digests(FoundImage& found) {
   for (auto& layer : found.layers) {
     if (layer.descriptor.digest != erofs_oci::Digest()) continue;
     erofs_oci::Sha256 hash;
-    auto const ok = stream(layer.blob, 0, layer.blob.size(), [&](std::span<std::byte const> piece) {
+    auto const update = [&](auto piece) {
       hash.update(piece);
       return true;
-    });
-    if (!ok) return fail(ok.error());
+    };
+    EROFS_OCI_TRY(layer.blob.stream(0, layer.blob.size(), update));
     layer.descriptor.digest = hash.finish();
   }
   return {};
@@ -36,106 +44,191 @@ struct Stores {
   IndexStore const* own = nullptr;   ///< for this mount alone; null: nowhere
 };
 
-/// The layer's indexes from a SOCI index. One that is missing or of no use is no error: the layer
-/// is read instead. Kept for others is only what the image itself vouches for.
-Result<std::optional<erofs_oci::StoredLayer>> from_soci(SociLookup const& soci,
-                                                        erofs_oci::Descriptor const& layer,
-                                                        Stores const& stores, Log const& log) {
-  auto found = soci(layer);
-  auto const name = "layer " + layer.digest.to_string();
-  if (!found) {
-    log.say(Level::info, name + ": no SOCI index: " + found.error().message());
-    return std::optional<erofs_oci::StoredLayer>();
-  }
-  if (!*found) return std::optional<erofs_oci::StoredLayer>();
-  log.say(Level::info, name + ": indexed by SOCI");
-  auto const* const store = (**found).bound ? stores.kept : stores.own;
-  if (store != nullptr) {
-    auto const kept = store->put_layer(layer.digest, (**found).built);
-    if (!kept) log.say(Level::warning, kept.error().message() + "; the index is used, not kept");
-  }
-  auto opened = erofs_oci::opened_layer((**std::move(found)).built);
-  if (!opened) return fail(std::move(opened).error());
-  return std::optional(*std::move(opened));
-}
+using MaybeLayer = std::optional<erofs_oci::StoredLayer>;
 
-/// What is asked for a layer that the store does not have.
-Result<std::optional<erofs_oci::StoredLayer>> from_elsewhere(SociLookup const& soci,
-                                                             erofs_oci::Descriptor const& layer,
-                                                             Stores const& stores, Log const& log) {
-  if (stores.own != nullptr) {
-    auto own = stores.own->find_layer(layer.digest);
-    if (!own || *own) return own;
+/// Where an index of a layer is looked for before the layer is read.
+struct Elsewhere {
+  FoundImage const& image;
+  ImageOptions const& options;
+  Stores const& stores;
+  std::shared_ptr<ImageMemory> const& memory;
+  Log const& log;
+
+  /// The index of a layer that the store for all mounts does not have: from this mount's own store,
+  /// from the directory of oci.index, from the image's index artifact, else from its SOCI index.
+  /// One that is missing or unusable is no error: the layer is read instead. The store for all
+  /// mounts takes an index only if the image's manifest names it or somebody has signed it, and as
+  /// a claim of that image.
+  [[nodiscard]] Result<MaybeLayer> find(erofs_oci::Descriptor const& layer) const {
+    if (stores.own != nullptr) {
+      auto own = stores.own->find_layer(layer.digest);
+      if (!own || *own) return own;
+    }
+    for (auto const look :
+         {&Elsewhere::in_directory, &Elsewhere::in_artifact, &Elsewhere::in_soci}) {
+      auto found = (this->*look)(layer);
+      if (found && *found) return found;
+      if (!found) log.say(Level::info, name_of(layer) + ": " + found.error().message());
+    }
+    return MaybeLayer();
   }
-  if (!soci) return std::optional<erofs_oci::StoredLayer>();
-  return from_soci(soci, layer, stores, log);
-}
+
+ private:
+  [[nodiscard]] static std::string name_of(erofs_oci::Descriptor const& layer) {
+    return "layer " + layer.digest.to_string();
+  }
+
+  /// Keeps what `put(store, image)` puts, if there is a store for it.
+  /// @param proved  whether the store for all mounts may have it, as a claim of the image
+  template <class Put>
+  void keep(bool proved, Put const& put) const {
+    auto const claimed = proved && image.digest.has_value();
+    auto const* const store = claimed ? stores.kept : stores.own;
+    if (store == nullptr) return;
+    auto const kept = put(*store, claimed ? image.digest : std::nullopt);
+    if (!kept) {
+      log.say(Level::warning,
+              kept.error().message() + "; the index is used for this mount but not stored");
+    }
+  }
+
+  [[nodiscard]] Result<MaybeLayer> in_directory(erofs_oci::Descriptor const& layer) const {
+    if (options.index_directory.empty()) return MaybeLayer();
+    auto const path = options.index_directory + '/' + layer.digest.hex();
+    auto const most = memory->budget().ztoc();
+    auto const read = [&](char const* kind) -> Result<erofs_oci::Bytes> {
+      EROFS_OCI_TRY_ASSIGN(auto const file, erofs_oci::Local::open(path + kind));
+      if (file.size() > most) return fail(Errc::unsupported, path + kind + ": too large");
+      erofs_oci::Bytes bytes(static_cast<std::size_t>(file.size()));
+      EROFS_OCI_TRY(read_exact(file, 0, bytes), path + kind);
+      return bytes;
+    };
+    auto index = read(".index");
+    if (!index && index.error().code == std::errc::no_such_file_or_directory) return MaybeLayer();
+    if (!index) return fail(std::move(index).error());
+    erofs_oci::IndexFiles files{*std::move(index), {}, {}};
+    EROFS_OCI_TRY_ASSIGN(files.tarindex, read(".erofs"));
+    auto links = read(".links");
+    if (links) files.links = *std::move(links);
+    EROFS_OCI_TRY_ASSIGN(auto opened, erofs_oci::open_index(files, layer), path);
+    log.say(Level::info, name_of(layer) + ": indexed by " + path + ".index");
+    keep(false, [&](auto const& store, auto const& claim) {
+      return store.put_layer(layer.digest, files, claim);
+    });
+    return MaybeLayer(std::move(opened));
+  }
+
+  [[nodiscard]] Result<MaybeLayer> in_artifact(erofs_oci::Descriptor const& layer) const {
+    if (!image.index) return MaybeLayer();
+    EROFS_OCI_TRY_ASSIGN(auto found, image.index(layer, memory), "no index from the registry");
+    if (!found) return MaybeLayer();
+    EROFS_OCI_TRY_ASSIGN(auto opened, erofs_oci::open_index(found->files, layer),
+                         "index artifact " + found->artifact.to_string());
+    log.say(found->is_signed ? Level::info : Level::notice,
+            name_of(layer) + ": indexed by " + found->artifact.to_string() +
+                (found->is_signed ? ", which is signed" : ", which nobody has signed"));
+    keep(found->is_signed, [&](auto const& store, auto const& claim) {
+      return store.put_layer(layer.digest, found->files, claim);
+    });
+    return MaybeLayer(std::move(opened));
+  }
+
+  [[nodiscard]] Result<MaybeLayer> in_soci(erofs_oci::Descriptor const& layer) const {
+    if (!image.soci) return MaybeLayer();
+    EROFS_OCI_TRY_ASSIGN(auto found, image.soci(layer, memory), "no SOCI index");
+    if (!found) return MaybeLayer();
+    auto const bound = found->bound && image.digest.has_value();
+    log.say(bound ? Level::info : Level::notice,
+            name_of(layer) + ": indexed by SOCI" +
+                (bound ? "" : ", by an index that refers to the image"));
+    for (auto const& report : found->built.layer.reports.list()) {
+      log.say(Level::warning, name_of(layer) + ": " + report.text);
+    }
+    keep(found->bound, [&](auto const& store, auto const& claim) {
+      return store.put_layer(layer.digest, found->built, claim);
+    });
+    EROFS_OCI_TRY_ASSIGN(auto opened, erofs_oci::opened_layer(std::move(found->built)));
+    return MaybeLayer(std::move(opened));
+  }
+};
 
 /// The store of this mount, if it is to have one.
 Result<std::unique_ptr<IndexStore const>> open_own_store(ImageOptions const& options) {
   if (options.own_store.empty()) return std::unique_ptr<IndexStore const>();
-  auto store = IndexStore::open(options.own_store);
-  if (!store) return fail(std::move(store).error());
-  return std::make_unique<IndexStore const>(*std::move(store));
+  // It is beside the record, in /run: memory that services need to start.
+  EROFS_OCI_TRY_ASSIGN(auto store,
+                       open_store_at(options.own_store, {.bytes = std::uint64_t{64} << 20,
+                                                         .full = StoreLimit::Full::refuse}));
+  return std::make_unique<IndexStore const>(std::move(store));
 }
 
 }  // namespace
 
 erofs_oci::IndexOptions IndexedImage::options(Log const& log) const {
-  erofs_oci::IndexOptions result;
-  result.store = store.get();
-  result.warn = [&log](std::string const& text) { log.say(Level::warning, text); };
-  return result;
+  return {.store = store.get(), .memory = memory, .warn = [&log](std::string const& text) {
+            log.say(Level::warning, text);
+          }};
+}
+
+Result<std::string> store_path(ImageOptions const& options) {
+  if (options.store == "none") return fail(Errc::not_found, "index store: none");
+  if (!options.store.empty()) return options.store;
+  return options.usual_store.empty() ? IndexStore::default_path() : options.usual_store;
+}
+
+Result<IndexStore> open_store_at(std::string const& path, StoreLimit limit) {
+  return IndexStore::open(path, limit, store_owner(path));
 }
 
 Result<std::unique_ptr<IndexStore const>> open_store(ImageOptions const& options, Log const& log) {
   if (options.store == "none") return std::unique_ptr<IndexStore const>();
-  auto path =
-      options.store.empty() ? IndexStore::default_path() : Result<std::string>(options.store);
-  auto store = path ? IndexStore::open(*path) : Result<IndexStore>(fail(path.error()));
+  auto store = store_path(options).and_then([](auto const& path) { return open_store_at(path); });
   if (store) return std::make_unique<IndexStore const>(*std::move(store));
   if (!options.store.empty()) return fail(store.error(), "oci.store");
-  log.say(Level::warning, "indexes are not kept: " + store.error().message());
+  log.say(Level::warning,
+          "index store unavailable, indexes will not be stored: " + store.error().message());
   return std::unique_ptr<IndexStore const>();
+}
+
+std::optional<erofs_oci::Digest> claims_of(FoundImage const& found, ImageOptions const& options) {
+  return options.index != IndexUse::none ? found.digest : std::nullopt;
 }
 
 Result<IndexedImage> index_image(FoundImage& found, ImageOptions const& options, Log const& log,
                                  ExitOnSignal const* guard) {
   IndexedImage result;
-  auto store = open_store(options, log);
-  if (!store) return fail(std::move(store).error());
-  result.store = *std::move(store);
-  auto own = open_own_store(options);
-  if (!own) return fail(std::move(own).error());
-  if (!result.store) result.store = *std::move(own);
-  Stores const stores{result.store.get(), own->get()};
-  if (auto const ok = find_digests(found); !ok) return fail(ok.error());
+  result.memory = std::make_shared<ImageMemory>(options.budget());
+  EROFS_OCI_TRY_ASSIGN(result.store, open_store(options, log));
+  EROFS_OCI_TRY_ASSIGN(auto own, open_own_store(options));
+  Stores const stores{result.store.get(), own.get()};
+  if (!result.store) result.store = std::move(own);
+  EROFS_OCI_TRY(find_digests(found));
 
+  auto index = result.options(log);
+  index.claims_of = claims_of(found, options);
+  index.max_decoded = options.index_size;
+  index.max_time = options.index_time;
   std::size_t layers = 0;
   std::uint64_t bytes = 0;
   for (auto const& layer : found.layers) {
-    if (result.store && result.store->holds_layer(layer.descriptor.digest)) continue;
+    auto const* const known = index.store;
+    if (known != nullptr && known->holds_layer(layer.descriptor.digest, index.claims_of)) continue;
     ++layers;
     bytes += layer.blob.size();
   }
   Progress progress(log, layers, bytes);
-  auto index = result.options(log);
   index.parallel = options.connections;
   index.progress = [&](auto const& layer) { progress.update(layer); };
   index.warn = [&](std::string const& text) { progress.warn(text); };
-  if (found.soci || stores.own != nullptr) {
-    index.elsewhere = [&](erofs_oci::ImageLayer const& layer) {
-      return from_elsewhere(found.soci, layer.descriptor, stores, log);
-    };
-  }
+  Elsewhere const elsewhere{found, options, stores, result.memory, log};
+  index.elsewhere = [&](auto const& layer) { return elsewhere.find(layer.descriptor); };
   std::optional<ExitOnSignal::Pause> pause;
   if (guard != nullptr) {
     pause.emplace(*guard);
     index.stop = guard->stop_token();
   }
-  auto indexes = erofs_oci::index_layers(found.image_layers(), std::move(index));
-  if (!indexes) return fail(std::move(indexes).error());
-  result.indexes = *std::move(indexes);
+  EROFS_OCI_TRY_ASSIGN(result.indexes,
+                       erofs_oci::index_layers(found.image_layers(), std::move(index)));
   return result;
 }
 

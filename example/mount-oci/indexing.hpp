@@ -4,10 +4,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include <erofs_oci/image/index_layers.hpp>
 #include <erofs_oci/image/index_store.hpp>
-#include <erofs_oci/image/layers.hpp>
 
 #include "find_image.hpp"
 #include "options.hpp"
@@ -19,19 +20,34 @@ namespace mount_oci {
 struct IndexedImage {
   std::unique_ptr<erofs_oci::IndexStore const> store;  ///< null: nowhere
   std::vector<erofs_oci::StoredLayer> indexes;         ///< in the order of the found layers
+  std::shared_ptr<erofs_oci::ImageMemory> memory;      ///< what they may take
 
   /// For what else the store can hold; borrows the store and `log`.
   [[nodiscard]] erofs_oci::IndexOptions options(Log const& log) const;
 };
+
+/// Where the store is that the options name.
+/// @error{Errc::not_found, `none`}
+/// @error{as erofs_oci::IndexStore::default_path() says}
+[[nodiscard]] Result<std::string> store_path(ImageOptions const& options);
+
+/// A store that may be reader_user()'s.
+/// @error{as erofs_oci::IndexStore::open() says}
+[[nodiscard]] Result<erofs_oci::IndexStore> open_store_at(std::string const& path,
+                                                          erofs_oci::StoreLimit limit = {});
 
 /// The store that the options name; null for `none`.
 /// @error{an errno, as mkdir(2)}
 [[nodiscard]] Result<std::unique_ptr<erofs_oci::IndexStore const>> open_store(
     ImageOptions const& options, Log const& log);
 
-/// Gets an index for each layer, showing how far it is. A plain file is read once more before, for
-/// its digest, which `found` gets.
-/// @param guard  what a signal does meanwhile; null: what it does by default
+/// The image whose claims of its layers the options take; empty: nobody's.
+[[nodiscard]] std::optional<erofs_oci::Digest> claims_of(FoundImage const& found,
+                                                         ImageOptions const& options);
+
+/// Looks up or builds an index for each layer and shows the progress. Blocks. Reads a plain file
+/// once more before, and puts its digest into `found`.
+/// @param guard  what a signal does during this call; null: its default action
 /// @error{Errc::stopping, a signal came}
 /// @error{as erofs_oci::index_layers() says}
 [[nodiscard]] Result<IndexedImage> index_image(FoundImage& found, ImageOptions const& options,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ls and find.
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string>
 #include <unordered_set>
@@ -28,13 +29,19 @@ struct Line {
   Inode inode;
 };
 
-std::string middle_of(Inode const& inode) {
-  if (!inode.is_device()) return std::to_string(inode.size());
-  return std::to_string(inode.device().major) + ", " + std::to_string(inode.device().minor);
+/// The columns of a long listing that stand to the right: links, owner, group, size or device.
+std::array<std::string, 4> columns_of(Inode const& inode) {
+  auto const& record = inode.record;
+  return {std::to_string(record.links), std::to_string(record.uid), std::to_string(record.gid),
+          inode.is_device()
+              ? std::to_string(inode.device().major) + ", " + std::to_string(inode.device().minor)
+              : std::to_string(inode.size())};
 }
 
-std::string right(std::string text, std::size_t width) {
-  return std::string(width - std::min(width, text.size()), ' ') + std::move(text);
+/// Reports what cannot be read.
+void complain(Reading const& reading, Visit const& at, Status& status) {
+  reading.complain(erofs_oci::make_error(*at.error, at.path));
+  status = 1;
 }
 
 class Lister {
@@ -42,28 +49,28 @@ class Lister {
   Lister(Reading const& reading, ImageReader const& reader)
       : output_(reading.output), read_(reading.options.read), reading_(reading), reader_(reader) {}
 
-  /// Lists what a path leads to; what cannot be read is told and left out.
+  /// Lists what a path leads to; reports what cannot be read, and leaves it out.
   [[nodiscard]] Result<Status> list(std::string const& path, bool titled) {
     auto const follow = read_.long_form ? Follow::parents : Follow::all;
-    auto const inode = find_path(reader_, path, follow);
-    if (!inode) return fail(inode.error());
-    auto const name = absolute(path);
-    if (!inode->is_directory()) {
-      auto const ok = print({{name, name, *inode}});
-      if (!ok) return fail(ok.error());
+    EROFS_OCI_TRY_ASSIGN(auto const inode, find_path(reader_, path, follow));
+    auto const name = path_in_image(path);
+    if (!inode.is_directory()) {
+      EROFS_OCI_TRY(print({{name, name, inode}}));
       return status_;
     }
     seen_.clear();
-    return list_directory(name, *inode, titled || read_.recursive, 0);
+    return list_directory(name, inode, titled || read_.recursive, 0);
   }
 
  private:
   static constexpr std::size_t max_depth = 4096;
 
-  /// Tells of a directory that a damaged image puts in two places, or too deep.
+  /// Reports a directory that a damaged image has in two places, or too deep.
   bool may_enter(std::string const& path, Inode const& directory, std::size_t depth) {
     if (seen_.insert(directory.nid).second && depth < max_depth) return true;
-    reading_.complain({Errc::corrupt, path + ": a directory in itself, in two, or too deep", {}});
+    reading_.complain({Errc::corrupt,
+                       path + ": a directory that contains itself, has two parents, or is too deep",
+                       {}});
     status_ = 1;
     return false;
   }
@@ -71,7 +78,7 @@ class Lister {
   std::vector<Line> children_of(std::string const& path, Inode const& directory) {
     std::vector<Line> lines;
     walk_from(reader_, directory, path, [&](Visit const& at) {
-      if (at.error != nullptr) complain(at);
+      if (at.error != nullptr) complain(reading_, at, status_);
       if (at.depth == 0) return Step::enter;
       if (at.inode == nullptr) return Step::skip;
       lines.push_back({at.path, at.path.substr(at.path.rfind('/') + 1), *at.inode});
@@ -84,65 +91,48 @@ class Lister {
                                 std::size_t depth) {
     if (!may_enter(path, directory, depth)) return status_;
     auto const lines = children_of(path, directory);
-    Result<void> ok;
-    if (titled && !read_.json) {
-      ok = output_.put((first_ ? "" : "\n") + output_.shown(path) + ":\n");
-    }
-    first_ = false;
-    if (ok) ok = print(lines);
+    auto const* const gap = std::exchange(first_, false) ? "" : "\n";
+    if (titled && !read_.json) EROFS_OCI_TRY(output_.put(gap + output_.shown(path) + ":\n"));
+    EROFS_OCI_TRY(print(lines));
     for (auto const& line : lines) {
-      if (!ok || !read_.recursive) break;
-      if (!line.inode.is_directory()) continue;
-      auto const below = list_directory(line.path, line.inode, true, depth + 1);
-      if (!below) ok = fail(below.error());
+      if (!read_.recursive || !line.inode.is_directory()) continue;
+      EROFS_OCI_TRY(list_directory(line.path, line.inode, true, depth + 1));
     }
-    if (!ok) return fail(ok.error());
     return status_;
-  }
-
-  void complain(Visit const& at) {
-    reading_.complain(fail(*at.error, at.path).value());
-    status_ = 1;
   }
 
   Result<void> print(std::vector<Line> const& lines) {
     if (read_.json) return print_json(lines);
     if (read_.long_form) return print_long(lines);
     for (auto const& line : lines) {
-      if (auto ok = output_.put(output_.shown(line.name) + "\n"); !ok) return ok;
+      EROFS_OCI_TRY(output_.put(output_.shown(line.name) + "\n"));
     }
     return {};
   }
 
   Result<void> print_json(std::vector<Line> const& lines) {
     for (auto const& line : lines) {
-      auto const object = entry_json(reader_, line.path, line.inode);
-      if (!object) return fail(object.error());
-      if (auto ok = output_.put_json(*object); !ok) return ok;
+      EROFS_OCI_TRY_ASSIGN(auto const object, entry_json(reader_, line.path, line.inode));
+      EROFS_OCI_TRY(output_.put_json(object));
     }
     return {};
   }
 
   Result<void> print_long(std::vector<Line> const& lines) {
-    std::size_t links = 0;
-    std::size_t uid = 0;
-    std::size_t gid = 0;
-    std::size_t size = 0;
-    for (auto const& [path, name, inode] : lines) {
-      links = std::max(links, std::to_string(inode.record.links).size());
-      uid = std::max(uid, std::to_string(inode.record.uid).size());
-      gid = std::max(gid, std::to_string(inode.record.gid).size());
-      size = std::max(size, middle_of(inode).size());
+    std::array<std::size_t, 4> widths{};
+    for (auto const& line : lines) {
+      auto const columns = columns_of(line.inode);
+      for (std::size_t i = 0; i < 4; ++i) widths[i] = std::max(widths[i], columns[i].size());
     }
     for (auto const& [path, name, inode] : lines) {
-      auto const target = link_text(reader_, inode, output_);
-      if (!target) return fail(target.error(), path);
-      auto const ok = output_.put(
-          mode_text(inode.mode()) + " " + right(std::to_string(inode.record.links), links) + " " +
-          right(std::to_string(inode.record.uid), uid) + " " +
-          right(std::to_string(inode.record.gid), gid) + " " + right(middle_of(inode), size) + " " +
-          time_text(inode.mtime) + " " + output_.shown(name) + *target + "\n");
-      if (!ok) return ok;
+      EROFS_OCI_TRY_ASSIGN(auto const target, link_text(reader_, inode, output_), path);
+      auto const columns = columns_of(inode);
+      auto text = mode_text(inode.mode());
+      for (std::size_t i = 0; i < 4; ++i) {
+        text += std::string(1 + widths[i] - columns[i].size(), ' ') + columns[i];
+      }
+      text += " " + time_text(inode.mtime) + " " + output_.shown(name) + target + "\n";
+      EROFS_OCI_TRY(output_.put(text));
     }
     return {};
   }
@@ -163,13 +153,11 @@ class Finder {
   Finder(Reading const& reading, ImageReader const& reader) : reading_(reading), reader_(reader) {}
 
   [[nodiscard]] Result<Status> find(std::string const& path) {
-    auto const start = find_path(reader_, path, Follow::parents);
-    if (!start) return fail(start.error());
+    EROFS_OCI_TRY_ASSIGN(auto const start, find_path(reader_, path, Follow::parents));
     Result<void> ok;
-    walk_from(reader_, *start, absolute(path), [&](Visit const& at) {
+    walk_from(reader_, start, path_in_image(path), [&](Visit const& at) {
       if (at.error != nullptr) {
-        reading_.complain(fail(*at.error, at.path).value());
-        status_ = 1;
+        complain(reading_, at, status_);
       } else if (matches(at)) {
         ok = print(at);
       }
@@ -191,9 +179,8 @@ class Finder {
   Result<void> print(Visit const& at) {
     auto& output = reading_.output;
     if (reading_.options.read.json) {
-      auto const object = entry_json(reader_, at.path, *at.inode);
-      if (!object) return fail(object.error());
-      return output.put_json(*object);
+      EROFS_OCI_TRY_ASSIGN(auto const object, entry_json(reader_, at.path, *at.inode));
+      return output.put_json(object);
     }
     if (reading_.options.read.print0) return output.put(at.path + '\0');
     return output.put(output.shown(at.path) + "\n");
@@ -207,17 +194,15 @@ class Finder {
 }  // namespace
 
 Result<Status> run_ls(Reading const& reading) {
-  auto const reader = reading.open();
-  if (!reader) return fail(reader.error());
-  Lister lister(reading, *reader);
+  EROFS_OCI_TRY_ASSIGN(auto const reader, reading.open());
+  Lister lister(reading, reader);
   auto const titled = reading.options.read.paths.size() > 1;
   return for_each_path(reading, [&](auto const& path) { return lister.list(path, titled); });
 }
 
 Result<Status> run_find(Reading const& reading) {
-  auto const reader = reading.open();
-  if (!reader) return fail(reader.error());
-  Finder finder(reading, *reader);
+  EROFS_OCI_TRY_ASSIGN(auto const reader, reading.open());
+  Finder finder(reading, reader);
   return for_each_path(reading, [&](auto const& path) { return finder.find(path); });
 }
 

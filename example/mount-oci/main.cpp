@@ -8,6 +8,9 @@
 #include <system_error>
 
 #include "commands.hpp"
+#include "config_file.hpp"
+#include "environment.hpp"
+#include "manual.hpp"
 #include "reading.hpp"
 
 #ifndef MOUNT_OCI_VERSION
@@ -26,55 +29,36 @@ void print(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
-Result<void> run_service(Options const& options, Log& log) {
+Result<int> run(Options const& options, Log& log) {
+  auto const status = [](Result<void> const& done) { return done.map([] { return 0; }); };
   switch (options.command) {
-    case Command::mount: return run_mount(options, log);
+    case Command::mount: return status(run_mount(options, log));
     case Command::umount:
-      if (options.umount.target.empty()) return run_umount_all(options, log);
-      return run_umount(options.umount, log);
-    case Command::disconnect: return run_umount(options.umount, log);
-    case Command::reattach: return run_reattach(options, log);
-    case Command::status: return run_status(options, log);
-    case Command::gc: return run_gc(options, log);
-    case Command::serve: return run_serve(options, log);
-    case Command::registry: return run_registry(options.registry, log);
-    case Command::help: print(manual(options.topic)); return {};
-    case Command::version: print("mount-oci (erofs_oci) " MOUNT_OCI_VERSION "\n"); return {};
-    default: return {};
+      if (options.umount.target.empty()) return status(run_umount_all(options, log));
+      return status(run_umount(options.umount, log));
+    case Command::disconnect: return status(run_umount(options.umount, log));
+    case Command::reattach: return status(run_reattach(options, log));
+    case Command::status: return status(run_status(options, log));
+    case Command::gc: return status(run_gc(options, log));
+    case Command::serve: return status(run_serve(options, log));
+    case Command::cache: return run_cache(options, log);
+    case Command::help:
+      print(options.page.empty() ? manual(options.topic) : manual_named(options.page));
+      return 0;
+    case Command::version: print("mount-oci (erofs_oci) " MOUNT_OCI_VERSION "\n"); return 0;
+    default: return run_reading(options, log);
   }
 }
 
-/// Whether the command reads an image and ends.
-bool reads(Command command) {
-  switch (command) {
-    case Command::index:
-    case Command::ls:
-    case Command::cat:
-    case Command::stat:
-    case Command::find:
-    case Command::extract:
-    case Command::fsck:
-    case Command::image: return true;
-    default: return false;
-  }
-}
-
-/// Whether the command makes, keeps or ends mounts.
-bool mounts(Command command) {
+/// The status of a failure of a command that makes, keeps or ends mounts, else of another one's.
+int failed_status(Command command) {
   switch (command) {
     case Command::mount:
     case Command::umount:
     case Command::disconnect:
-    case Command::reattach: return true;
-    default: return false;
+    case Command::reattach: return mount_status;
+    default: return system_status;
   }
-}
-
-Result<int> run(Options const& options, Log& log) {
-  if (reads(options.command)) return run_reading(options, log);
-  auto const done = run_service(options, log);
-  if (!done) return tl::unexpected(done.error());
-  return 0;
 }
 
 int run_and_report(Options const& options) {
@@ -86,21 +70,24 @@ int run_and_report(Options const& options) {
   auto& log = **opened;
   auto const done = run(options, log);
   if (done) return *done;
-  // The reader of a pipe has gone: as if the signal had come that was ignored.
+  // The reader of the pipe has ended: exit as SIGPIPE, which is ignored, would.
   auto const& error = done.error();
   if (error.code == std::errc::broken_pipe && error.context.starts_with("standard output")) {
     return broken_pipe_status;
   }
-  log.say(Level::error, done.error().message());
-  return exit_status(done.error(), mounts(options.command) ? mount_status : system_status);
+  log.say(Level::error, error.message());
+  return exit_status(error, failed_status(options.command));
 }
 
 int main_of(int argc, char** argv) {
-  auto const options = parse_options(std::vector<std::string>(argv, argv + argc));
+  clean_environment();
+  auto const options = parse_options(std::vector<std::string>(argv, argv + argc), read_config);
   scrub_secrets(argc, argv);
   if (!options) {
-    std::fprintf(stderr, "mount-oci: %s\nTry '%s --help' for more information.\n",
-                 options.error().text.c_str(), argc > 0 ? argv[0] : "mount-oci");
+    auto const& [text, command] = options.error();
+    std::fprintf(stderr, "mount-oci: %s\nTry 'mount-oci %.*s%s--help' for more information.\n",
+                 text.c_str(), static_cast<int>(command.size()), command.data(),
+                 command.empty() ? "" : " ");
     return usage_status;
   }
   if (!options->image.password.empty()) hide_memory();

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mounting: one process serves the image, another one mounts it, and they tell each other.
-#include <array>
+// Mounting: one process serves the image, another one mounts it, and they exchange messages.
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <optional>
-#include <thread>
 #include <utility>
 
 #include <dirent.h>
@@ -17,16 +15,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <erofs_oci/fuse/mount.hpp>
+#include <erofs_oci/host/detached_mount.hpp>
+#include <erofs_oci/host/mount_point.hpp>
+#include <erofs_oci/host/unmount.hpp>
 #include <erofs_oci/nbd/device.hpp>
+#include <erofs_oci/posix/wait.hpp>
 
 #include "commands.hpp"
-#include "device_server.hpp"
 #include "image.hpp"
-#include "link.hpp"
-#include "mount_flags.hpp"
 #include "mount_table.hpp"
 #include "overlay.hpp"
+#include "reader.hpp"
+#include "records.hpp"
 #include "supervise.hpp"
 
 namespace mount_oci {
@@ -34,13 +34,16 @@ namespace {
 
 using erofs_oci::fail;
 using erofs_oci::fail_errno;
+using erofs_oci::MountChannel;
+using erofs_oci::MountMessage;
+using erofs_oci::MountPoint;
 using namespace std::chrono_literals;
 
 /// A mount namespace, named by a process id or a path.
 Result<UniqueFd> open_namespace(std::string const& name) {
   auto const is_pid = name.find_first_not_of("0123456789") == std::string::npos;
-  auto fd = erofs_oci::open_read(is_pid ? "/proc/" + name + "/ns/mnt" : name);
-  if (!fd) return fail(std::move(fd).error(), "-N");
+  EROFS_OCI_TRY_ASSIGN(auto fd, erofs_oci::open_read(is_pid ? "/proc/" + name + "/ns/mnt" : name),
+                       "-N");
   return fd;
 }
 
@@ -51,33 +54,19 @@ Result<void> enter_namespace(int fd) {
 
 /// Waits for udev or devtmpfs to make the node of a device that is new.
 Result<void> wait_for_node(std::string const& device) {
-  Result<dev_t> found = block_device(device);
-  for (int i = 0; !found && i < 500; ++i) {
-    std::this_thread::sleep_for(10ms);
-    found = block_device(device);
-  }
-  if (!found) return fail(found.error());
+  auto const is_there = [&] { return block_device(device).has_value(); };
+  if (!erofs_oci::wait_for(5s, is_there)) EROFS_OCI_TRY(block_device(device));
   return {};
 }
 
-/// Says what the kernel's bare errno most likely means here.
-Error explain_mount(int number, std::string const& device, std::string const& target) {
-  auto context = "mount " + device + " at " + target;
-  switch (number) {
-    case ENODEV: context += " (this kernel has no EROFS)"; break;
-    case EINVAL:
-      context +=
-          " (dmesg may say more; a tarindex needs Linux 6.4, and unknown -o words are refused)";
-      break;
-    default: break;
-  }
-  return {std::error_code(number, std::system_category()), std::move(context), {}};
-}
-
 /// Proves that files can be read: the root's inode and its first entries come from the image.
-Result<void> check_mounted(std::string const& target) {
-  std::unique_ptr<DIR, int (*)(DIR*)> const folder(::opendir(target.c_str()), &::closedir);
+/// @param root  a descriptor of the mount's root directory
+Result<void> check_mounted(int root, std::string const& target) {
+  UniqueFd fd(::openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  std::unique_ptr<DIR, int (*)(DIR*)> const folder(fd ? ::fdopendir(fd.get()) : nullptr,
+                                                   &::closedir);
   if (!folder) return fail_errno(errno, target);
+  static_cast<void>(fd.release());
   struct stat status{};
   if (::fstat(::dirfd(folder.get()), &status) != 0) return fail_errno(errno, target);
   errno = 0;
@@ -87,52 +76,7 @@ Result<void> check_mounted(std::string const& target) {
   return {};
 }
 
-/// A mount that is nowhere yet.
-Result<UniqueFd> mount_detached(MountOptions const& options, std::string const& device) {
-  UniqueFd const context(::fsopen("erofs", FSOPEN_CLOEXEC));
-  auto const set = [&](unsigned command, char const* key, char const* value) {
-    return ::fsconfig(context.get(), command, key, value, 0) == 0;
-  };
-  auto ok = context && set(FSCONFIG_SET_STRING, "source", device.c_str()) &&
-            set(FSCONFIG_SET_FLAG, "ro", nullptr);
-  for (auto const& word : split_list(options.data).value_or(std::vector<Word>())) {
-    if (!ok) break;
-    ok = word.has_value ? set(FSCONFIG_SET_STRING, word.key.c_str(), word.value.c_str())
-                        : set(FSCONFIG_SET_FLAG, word.key.c_str(), nullptr);
-  }
-  ok = ok && set(FSCONFIG_CMD_CREATE, nullptr, nullptr);
-  if (!ok) return fail(explain_mount(errno, device, options.target));
-  UniqueFd mount(::fsmount(context.get(), FSMOUNT_CLOEXEC, mount_attributes(options.flags)));
-  if (!mount) return fail(explain_mount(errno, device, options.target));
-  return mount;
-}
-
-/// Mounts in another namespace, which need not have a node of the device.
-Result<std::string> mount_elsewhere(MountOptions const& options, std::string const& device) {
-  auto const space = open_namespace(options.name_space);
-  if (!space) return fail(space.error());
-  auto const mount = mount_detached(options, device);
-  if (!mount) return fail(mount.error());
-  if (auto ok = enter_namespace(space->get()); !ok) return fail(ok.error());
-  auto target = real_path(options.target);
-  if (!target) return target;
-  if (::move_mount(mount->get(), "", AT_FDCWD, target->c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0) {
-    return fail(explain_mount(errno, device, *target));
-  }
-  return target;
-}
-
-Result<std::string> mount_here(MountOptions const& options, std::string const& device) {
-  auto target = real_path(options.target);
-  if (!target) return target;
-  auto const* data = options.data.empty() ? nullptr : options.data.c_str();
-  if (::mount(device.c_str(), target->c_str(), "erofs", options.flags, data) != 0) {
-    return fail(explain_mount(errno, device, *target));
-  }
-  return target;
-}
-
-/// Has the kernel wait for reads that are in flight: not for the process that answers them.
+/// Sets how far the kernel reads ahead, for fewer and longer requests.
 void set_read_ahead(std::string const& device, std::uint64_t bytes, Log const& log) {
   auto const number = block_device(device);
   auto const index = number ? nbd_index_of(*number) : std::nullopt;
@@ -143,21 +87,26 @@ void set_read_ahead(std::string const& device, std::uint64_t bytes, Log const& l
   }
 }
 
+/// Mounts a device; in another mount namespace too, which need not have a node of it.
 Result<std::string> mount_device(MountOptions const& options, std::string const& device,
                                  std::uint64_t read_ahead, Log const& log) {
-  if (auto ok = wait_for_node(device); !ok) return fail(ok.error());
+  EROFS_OCI_TRY(wait_for_node(device));
   set_read_ahead(device, read_ahead, log);
-  auto target =
-      options.name_space.empty() ? mount_here(options, device) : mount_elsewhere(options, device);
-  if (!target) return target;
-  if (auto ok = check_mounted(*target); !ok) {
-    ::umount2(target->c_str(), MNT_DETACH);
-    return fail(ok.error());
+  UniqueFd space;
+  if (!options.name_space.empty()) {
+    EROFS_OCI_TRY_ASSIGN(space, open_namespace(options.name_space));
   }
-  return target;
+  EROFS_OCI_TRY_ASSIGN(auto const mount,
+                       erofs_oci::detached_erofs(device, options.flags, options.data),
+                       options.target);
+  EROFS_OCI_TRY(check_mounted(mount.get(), device));
+  if (space) EROFS_OCI_TRY(enter_namespace(space.get()));
+  EROFS_OCI_TRY_ASSIGN(auto const place, MountPoint::open(options.target));
+  EROFS_OCI_TRY(place.attach(mount.get()));
+  return place.path();
 }
 
-/// What the mounting process does.
+/// What the mounting process needs.
 struct MountTask {
   MountOptions mount;            ///< of the image
   std::string target;            ///< that the user named
@@ -165,18 +114,19 @@ struct MountTask {
   std::optional<Overlay> overlay{};
 };
 
-/// Mounts the device that the server has, or checks what it has mounted by itself.
-Result<std::string> make_mount(MountTask const& task, Message const& message, Log const& log) {
-  if (message.kind == Message::Kind::device) {
+/// Mounts the worker's device, or checks what the worker has mounted by FUSE.
+Result<std::string> make_mount(MountTask const& task, MountMessage const& message, Log const& log) {
+  if (message.kind == MountMessage::Kind::device) {
     return mount_device(task.mount, message.text, task.read_ahead, log);
   }
-  if (message.kind != Message::Kind::mounted) return fail(message.error);
-  if (auto ok = check_mounted(message.text); !ok) return fail(ok.error());
+  if (message.kind != MountMessage::Kind::mounted) return fail(message.error);
+  EROFS_OCI_TRY_ASSIGN(auto const root, erofs_oci::open_place(message.text));
+  EROFS_OCI_TRY(check_mounted(root.get(), message.text));
   return message.text;
 }
 
-/// Mounts the image, and over it what makes it writable if that is wanted.
-Result<std::string> make_whole_mount(MountTask& task, Message const& message, Log const& log) {
+/// Mounts the image and, for --writable, the overlay over it.
+Result<std::string> make_whole_mount(MountTask& task, MountMessage const& message, Log const& log) {
   auto target = make_mount(task, message, log);
   if (!target || !task.overlay) return target;
   auto over = task.mount;
@@ -185,17 +135,16 @@ Result<std::string> make_whole_mount(MountTask& task, Message const& message, Lo
 }
 
 /// The part of the process that mounts; returns once the mount stands or everything has failed.
-Result<void> mount_over(Link const& link, MountTask& task, Log const& log) {
+Result<void> mount_over(MountChannel const& link, MountTask& task, Log const& log) {
   auto const& options = task.mount;
-  auto const first = link.receive();
-  if (!first) return fail(first.error(), "the serving process");
-  auto target = make_whole_mount(task, *first, log);
-  if (!target) return fail(std::move(target).error());
+  EROFS_OCI_TRY_ASSIGN(auto const first, link.receive(), "the serving process");
+  EROFS_OCI_TRY_ASSIGN(auto target, make_whole_mount(task, first, log));
   // A path of another namespace means nothing to the server.
-  link.send({Message::Kind::mounted, options.name_space.empty() ? *target : std::string(), {}, {}});
+  link.tell(
+      {MountMessage::Kind::mounted, options.name_space.empty() ? target : std::string(), {}, {}});
   auto const last = link.receive();
-  if (!last || last->kind != Message::Kind::settled) {
-    static_cast<void>(erofs_oci::unmount_fuse(*target, erofs_oci::UnmountBusy::detach));
+  if (!last || last->kind != MountMessage::Kind::settled) {
+    static_cast<void>(erofs_oci::unmount(target, erofs_oci::UnmountBusy::detach));
     return fail(last ? last->error : last.error(), "the serving process");
   }
   if (!last->text.empty()) log.say(Level::warning, last->text);
@@ -204,77 +153,78 @@ Result<void> mount_over(Link const& link, MountTask& task, Log const& log) {
 
 /// Gives a child the time to clean up, then ends it.
 void wait_for_end(pid_t child) {
-  for (int i = 0; i < 1000; ++i) {
-    if (::waitpid(child, nullptr, WNOHANG) != 0) return;
-    std::this_thread::sleep_for(10ms);
-  }
+  if (erofs_oci::wait_for(10s, [=] { return ::waitpid(child, nullptr, WNOHANG) != 0; })) return;
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
 }
 
-Result<void> serve_mount(Options const& options, Link link, Life life, Log& log) {
-  if (options.keep.supervise) return supervise(options, std::move(link), life, {}, log);
-  return serve_device(options, std::move(link), life, log);
-}
-
-Result<void> mount_in_background(Options const& options, MountTask& task, Log& log) {
-  auto links = Link::make();
-  if (!links) return fail(std::move(links).error());
+/// Two processes: in the background the child serves and this one mounts, in the foreground it is
+/// the other way round.
+Result<void> mount_and_serve(Options const& options, MountTask& task, Log& log) {
+  EROFS_OCI_TRY_ASSIGN(auto links, MountChannel::make());
+  auto const foreground = options.mount.foreground;
   auto const child = ::fork();
   if (child < 0) return fail_errno(errno, "fork");
-  if (child == 0) {
-    links->second.close();
-    auto const done = serve_mount(options, std::move(links->first), Life::daemon, log);
-    if (!done) log.say(Level::debug, done.error().message());  // the parent tells the user
-    std::_Exit(done ? 0 : 2);
-  }
-  links->first.close();
-  auto done = mount_over(links->second, task, log);
-  links->second.close();
-  if (!done && task.overlay) task.overlay->undo();
-  if (!done) wait_for_end(child);
-  return done;
-}
-
-Result<void> mount_in_foreground(Options const& options, MountTask& task, Log& log) {
-  auto links = Link::make();
-  if (!links) return fail(std::move(links).error());
-  auto const child = ::fork();
-  if (child < 0) return fail_errno(errno, "fork");
-  if (child == 0) {
-    links->first.close();
-    auto const done = mount_over(links->second, task, log);
+  Result<void> done;
+  if (foreground == (child == 0)) {
+    links.first.close();
+    done = mount_over(links.second, task, log);
+    if (!foreground) links.second.close();
     if (!done && task.overlay) task.overlay->undo();
-    if (!done) links->second.send({Message::Kind::failed, {}, done.error(), {}});
-    std::_Exit(done ? 0 : 2);
+    if (!done && foreground) links.second.tell({MountMessage::Kind::failed, {}, done.error(), {}});
+  } else {
+    links.second.close();
+    auto const life = foreground ? Life::foreground : Life::daemon;
+    done = supervise(options, std::move(links.first), life, {}, log);
+    // In the background the parent tells the user.
+    if (!done && !foreground) log.say(Level::debug, done.error().message());
   }
-  links->second.close();
-  auto done = serve_mount(options, std::move(links->first), Life::foreground, log);
-  wait_for_end(child);
+  if (child == 0) std::_Exit(done ? 0 : 2);
+  if (!done || foreground) wait_for_end(child);
   return done;
 }
 
-/// What needs no server: a mount that is there already is changed or moved.
+/// Changes or moves a mount that exists already, which needs no worker.
 Result<void> change_mount(Options const& options) {
   auto const& mount = options.mount;
   if (!mount.name_space.empty()) {
-    auto const space = open_namespace(mount.name_space);
-    if (!space) return fail(space.error());
-    if (auto ok = enter_namespace(space->get()); !ok) return ok;
+    EROFS_OCI_TRY_ASSIGN(auto const space, open_namespace(mount.name_space));
+    EROFS_OCI_TRY(enter_namespace(space.get()));
   }
-  auto const* data = mount.data.empty() ? nullptr : mount.data.c_str();
-  if (::mount(options.image.image.c_str(), mount.target.c_str(), "erofs", mount.flags, data) != 0) {
-    return fail_errno(errno, mount.target);
+  EROFS_OCI_TRY_ASSIGN(auto const place, MountPoint::open(mount.target));
+  auto const* const data = mount.data.empty() ? nullptr : mount.data.c_str();
+  if (::mount(options.image.image.c_str(), place.place().c_str(), "erofs", mount.flags, data) ==
+      0) {
+    return {};
   }
-  return {};
+  return fail_errno(errno, mount.target);
 }
 
-Result<void> check_target(MountOptions const& options) {
-  if (!options.name_space.empty()) return {};  // it is looked up where it will be mounted
-  struct stat status{};
-  if (::stat(options.target.c_str(), &status) != 0) return fail_errno(errno, options.target);
-  if (!S_ISDIR(status.st_mode)) return fail_errno(ENOTDIR, options.target);
-  return {};
+Result<void> check_target(Options const& options) {
+  auto const& target = options.mount.target;
+  auto const place = MountPoint::open(target);
+  if (place) return {};
+  auto const bare = place.error().code == std::errc::no_such_file_or_directory &&
+                    options.image.image.find_first_of("/.:@") == std::string::npos;
+  if (!bare) return fail(place.error());
+  return fail(place.error().code,
+              target + " (and mount-oci has no command `" + options.image.image + "`)");
+}
+
+/// Whether the image is mounted at the directory already. What waits there for a mount does not
+/// count: automount(8) and systemd put it there.
+/// @error{EBUSY, something else is mounted there}
+Result<bool> is_mounted_already(Options const& options) {
+  auto const& target = options.mount.target;
+  EROFS_OCI_TRY_ASSIGN(auto const table, read_mount_table());
+  auto const there = find_target(table, real_path(target).value_or(target));
+  if (!there || there->type == "autofs") return false;
+  auto const noted = is_ours(*there) ? noted_mount(options, target)
+                                     : Result<NotedMount>(fail(Errc::not_found, target));
+  if (noted && noted->is_of_image(options.image.image)) return true;
+  return fail_errno(
+      EBUSY, target + ": " + (noted ? noted->image() : there->type + " from " + there->source) +
+                 " is mounted there; unmount it first, or mount over it with -o stack");
 }
 
 /// A device can be mounted in any mount namespace; FUSE only in that of its server.
@@ -293,14 +243,12 @@ Result<Attach> ways_into(MountOptions const& options) {
 Result<void> mount_image(Options options, Log& log) {
   MountTask task{options.mount, options.mount.target, options.image.readahead};
   if (options.mount.writable) {
-    auto overlay = Overlay::prepare(options.mount);
-    if (!overlay) return fail(std::move(overlay).error());
-    options.mount.target = overlay->lower();
-    task.mount.target = overlay->lower();
-    task.overlay = *std::move(overlay);
+    EROFS_OCI_TRY_ASSIGN(auto overlay, Overlay::prepare(options.mount));
+    options.mount.target = overlay.lower();
+    task.mount.target = overlay.lower();
+    task.overlay = std::move(overlay);
   }
-  return options.mount.foreground ? mount_in_foreground(options, task, log)
-                                  : mount_in_background(options, task, log);
+  return mount_and_serve(options, task, log);
 }
 
 }  // namespace
@@ -308,16 +256,27 @@ Result<void> mount_image(Options options, Log& log) {
 Result<void> run_mount(Options const& options, Log& log) {
   auto const& mount = options.mount;
   if ((mount.flags & (MS_REMOUNT | MS_MOVE)) != 0) return change_mount(options);
-  if (auto ok = check_target(mount); !ok) return ok;
+  if (mount.name_space.empty()) {  // else it is looked up where it will be mounted
+    EROFS_OCI_TRY(check_target(options));
+    if (!mount.stack && !mount.fake) {
+      EROFS_OCI_TRY_ASSIGN(auto const is_there, is_mounted_already(options));
+      if (is_there && options.helper) return {};
+      if (is_there)
+        return fail_errno(EBUSY, mount.target + ": this image is mounted there already");
+    }
+  }
+  auto chosen = options;
   if (mount.fake) {
-    auto const image = open_source(options.image, log);
-    if (!image) return fail(image.error());
+    EROFS_OCI_TRY(become_reader(chosen.image, nullptr, {}, log));
+    EROFS_OCI_TRY(open_source(chosen.image, log));
     return {};
   }
-  auto const ways = ways_into(mount);
-  if (!ways) return fail(ways.error());
-  auto chosen = options;
-  chosen.mount.attach = *ways;
+  if (!options.keep.supervise && ::geteuid() == 0 && !options.image.allow_unconfined) {
+    return fail(Errc::invalid_argument,
+                "--no-supervise: the process that keeps the mount would read the image with root's "
+                "privileges; leave it out, or add --allow-unconfined");
+  }
+  EROFS_OCI_TRY_ASSIGN(chosen.mount.attach, ways_into(mount));
   return mount_image(std::move(chosen), log);
 }
 

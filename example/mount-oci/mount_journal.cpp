@@ -21,27 +21,25 @@ Result<std::string> journal_directory(Options const& options) {
 }
 
 Result<std::string> journal_path(Options const& options) {
-  auto const path = journal_directory(options);
-  if (!path) return path;
+  EROFS_OCI_TRY_ASSIGN(auto const path, journal_directory(options));
   std::error_code error;
-  auto const absolute = std::filesystem::absolute(*path, error);
-  if (error) return fail(error, *path);
+  auto const absolute = std::filesystem::absolute(path, error);
+  if (error) return fail(error, path);
   return absolute.string();
 }
 
 MountJournal MountJournal::begin(Options const& options, std::string const& name, Log const& log) {
-  MountJournal result;
-  auto const note = [&](Error const& error) {
-    auto const asked_for = !options.journal.empty() || ::geteuid() == 0;
-    log.say(asked_for ? Level::warning : Level::info, "no record is kept: " + error.message());
-  };
-  auto path = journal_path(options);
-  if (!path) return note(path.error()), MountJournal();
-  auto const journal = erofs_oci::Journal::open(*path);
-  if (!journal) return note(journal.error()), MountJournal();
-  auto entry = journal->acquire(name);
-  if (!entry) return note(entry.error()), MountJournal();
-  return resume(*std::move(path), *std::move(entry));
+  auto made = [&]() -> Result<MountJournal> {
+    EROFS_OCI_TRY_ASSIGN(auto path, journal_path(options));
+    EROFS_OCI_TRY_ASSIGN(auto const journal, erofs_oci::Journal::open(path));
+    EROFS_OCI_TRY_ASSIGN(auto entry, journal.acquire(name));
+    return resume(std::move(path), std::move(entry));
+  }();
+  if (made) return *std::move(made);
+  auto const asked_for = !options.journal.empty() || ::geteuid() == 0;
+  log.say(asked_for ? Level::warning : Level::info,
+          "the mount has no record: " + made.error().message());
+  return {};
 }
 
 Result<void> MountJournal::write(erofs_oci::Record const& record) {
@@ -56,7 +54,7 @@ void MountJournal::remove(Log const& log) {
   if (!entry_) return;
   auto const done = std::move(*entry_).remove();
   entry_.reset();
-  if (!done) log.say(Level::warning, "the record stays: " + done.error().message());
+  if (!done) log.say(Level::warning, "cannot remove the record: " + done.error().message());
 }
 
 }  // namespace mount_oci

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// What is written down about a mount, so that another process can go on with it.
+/// The record of a mount, for a takeover or handover.
 #pragma once
 
 #include <optional>
 #include <string>
 
 #include <erofs_oci/recovery/journal.hpp>
-#include <erofs_oci/recovery/record_fields.hpp>
+#include <erofs_oci/recovery/record.hpp>
 
 #include "options.hpp"
 #include "process.hpp"
@@ -62,7 +62,7 @@ class MountJournal {
   [[nodiscard]] Result<void> write(erofs_oci::Record const& record);
   [[nodiscard]] Result<void> rename(std::string const& name);
 
-  /// The mount is gone.
+  /// To be called when the mount has ended: removes the record.
   void remove(Log const& log);
 
  private:

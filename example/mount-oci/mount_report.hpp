@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// How a mount is doing, in words for programs.
+/// The state of a mount, as JSON and for Prometheus.
 #pragma once
 
 #include <cstdint>
@@ -10,26 +10,59 @@
 
 #include <sys/types.h>
 
-#include <erofs_oci/fuse/choose_mount.hpp>
+#include <erofs_oci/host/choose_mount.hpp>
+#include <erofs_oci/http/hedging.hpp>
 #include <erofs_oci/nbd/relay.hpp>
 
 namespace mount_oci {
 
+/// What a worker has read of layers that are kept on disk.
+struct DiskUse {
+  std::uint64_t hits = 0;        ///< chunks that came from there
+  std::uint64_t hit_bytes = 0;   ///< in these
+  std::uint64_t misses = 0;      ///< chunks that came from a registry
+  std::uint64_t miss_bytes = 0;  ///< in these
+  std::uint64_t kept = 0;        ///< bytes of the layers that are there
+  std::uint64_t total = 0;       ///< bytes of the layers; 0: none is kept on disk
+
+  /// Whether no read needs the registry.
+  [[nodiscard]] bool is_complete() const noexcept { return total != 0 && kept == total; }
+
+  friend bool operator==(DiskUse const&, DiskUse const&) = default;
+};
+
+/// What a start list was good for.
+struct StartUse {
+  std::uint64_t fetched = 0;  ///< compressed bytes that were fetched ahead
+  std::uint64_t used = 0;     ///< of these, bytes that reads have needed in the first minute
+
+  friend bool operator==(StartUse const&, StartUse const&) = default;
+};
+
 /// What a worker has counted.
 struct WorkerCounts {
-  std::uint64_t cached = 0;  ///< bytes of the image that are in its memory
-  std::uint64_t reads = 0;   ///< of the image
-  std::uint64_t bytes = 0;   ///< that these reads got
-  std::uint64_t errors = 0;  ///< reads that failed
+  std::uint64_t cached = 0;             ///< bytes of the image that are in its memory
+  std::uint64_t reads = 0;              ///< of the image
+  std::uint64_t bytes = 0;              ///< that these reads got
+  std::uint64_t errors = 0;             ///< reads that failed
+  std::uint64_t seen = 0;               ///< bytes of a layer without digests that have been read
+  std::uint64_t to_prove = 0;           ///< bytes of that layer; 0: there is none
+  bool proved = false;                  ///< whether all of them are right
+  erofs_oci::Hedging::Counts hedges{};  ///< requests at the registry that were sent twice
+  DiskUse disk{};                       ///< of layers that are kept on disk
+  StartUse start{};                     ///< of the start list
+  std::uint64_t memory = 0;             ///< bytes that its caches take, whatever for
+  std::string mismatch{};               ///< what is wrong with them; empty: nothing is known to be
 
   friend bool operator==(WorkerCounts const&, WorkerCounts const&) = default;
 
-  /// As a message's text, and back; what is no such text is zeros.
+  /// Encodes the counts as the text of a message, and decodes them; any other text yields zeros.
+  /// Of the mismatch, 1000 characters are taken, and those that are not printable become `?`.
   [[nodiscard]] std::string text() const;
   [[nodiscard]] static WorkerCounts parse(std::string const& text);
 };
 
-/// What the keeper of a mount knows.
+/// What a supervisor knows of its mount.
 struct MountReport {
   erofs_oci::MountWay way{};
   std::string target;  ///< mount point, or empty
@@ -40,11 +73,12 @@ struct MountReport {
   std::string last_error;
   WorkerCounts counts;         ///< `cached` of the present worker, else of all there were
   std::uint64_t size = 0;      ///< bytes of the device
-  std::uint64_t metadata = 0;  ///< of these, bytes at the front that come from this machine
+  std::uint64_t metadata = 0;  ///< of these, bytes that come from this machine: metadata and zeros
 
-  /// Whether no read needs the image's own place any more, while the worker lives.
+  /// Whether all of the image is in the worker's memory or on disk, so that no read needs the
+  /// registry.
   [[nodiscard]] bool is_complete() const noexcept {
-    return size != 0 && counts.cached + metadata >= size;
+    return (size != 0 && counts.cached + metadata >= size) || counts.disk.is_complete();
   }
   std::optional<erofs_oci::NbdRelayCounters> reads;  ///< of an NBD device
   std::size_t in_flight = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// What is mounted where, and which NBD device is behind it.
+/// The mount table, and the NBD devices of its entries.
 #pragma once
 
 #include <cstdint>
@@ -11,16 +11,19 @@
 
 #include <sys/types.h>
 
+#include <erofs_oci/posix/path.hpp>
+
 #include "process.hpp"
 
 namespace mount_oci {
 
 /// A line of /proc/self/mountinfo.
 struct MountEntry {
-  dev_t device = 0;    ///< of the file system
-  std::string target;  ///< absolute path, escapes decoded
-  std::string type;    ///< "erofs"
-  std::string source;  ///< "/dev/nbd0", escapes decoded
+  dev_t device = 0;      ///< of the file system
+  std::uint64_t id = 0;  ///< of the mount, as erofs_oci::mount_id_of()
+  std::string target;    ///< absolute path, escapes decoded
+  std::string type;      ///< "erofs"
+  std::string source;    ///< "/dev/nbd0", escapes decoded
 };
 
 /// Decodes `\040` and its like: what the kernel makes of blanks and backslashes in paths.
@@ -38,6 +41,14 @@ struct MountEntry {
 [[nodiscard]] std::optional<MountEntry> find_target(std::vector<MountEntry> const& table,
                                                     std::string_view path);
 
+/// Whether it is a mount of this program, by its type and source: one of EROFS from an NBD device,
+/// a loop device or a file that we serve; FUSE; or the overlay of a writable mount.
+[[nodiscard]] bool is_ours(MountEntry const& entry);
+
+/// Whether anything is mounted from a device that is called so; other mount namespaces may have it
+/// mounted all the same.
+[[nodiscard]] bool is_source(std::vector<MountEntry> const& table, std::string_view device);
+
 /// The number of the NBD device behind a device number, or nothing.
 [[nodiscard]] std::optional<std::uint32_t> nbd_index_of(dev_t device,
                                                         std::string const& root = "/sys/dev/block");
@@ -46,8 +57,6 @@ struct MountEntry {
 /// @error{an errno, as stat(2); ENOTBLK}
 [[nodiscard]] Result<dev_t> block_device(std::string const& path);
 
-/// The absolute path without symbolic links.
-/// @error{an errno, as realpath(3)}
-[[nodiscard]] Result<std::string> real_path(std::string const& path);
+using erofs_oci::real_path;
 
 }  // namespace mount_oci

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Lists of `-o` words: cutting, quoting, and taking secrets out of them.
 #include <algorithm>
-#include <array>
 #include <cctype>
-#include <charconv>
-#include <cstring>
 #include <limits>
 #include <utility>
+
+#include <erofs_oci/core/text.hpp>
 
 #include "options.hpp"
 
 namespace mount_oci {
 namespace {
 
-/// Follows quotes and backslashes through a list, one character at a time.
+/// Classifies the characters of a list by its quotes and backslashes, one at a time.
 class Scanner {
  public:
   enum class Kind {
@@ -48,15 +47,19 @@ class Scanner {
 
 constexpr std::string_view secret_word = "oci.password=";
 
-/// Cuts the value that begins at `value` out of a NUL-terminated text.
-void cut_value(char* value) noexcept {
+/// Cuts the values behind secret_word out of a list; NULs take their place at its end.
+void scrub(char* list) noexcept {
   Scanner scanner;
-  auto* end = value;
-  while (*end != '\0' && scanner.take(end[0], end[1]) != Scanner::Kind::separator) ++end;
-  auto const kept = std::strlen(end);
-  auto const cut = static_cast<std::size_t>(end - value);
-  std::memmove(value, end, kept);
-  std::memset(value + kept, 0, cut);
+  auto* end = list;
+  bool cutting = false;
+  auto const* from = list;
+  for (; *from != '\0'; ++from) {
+    if (scanner.take(from[0], from[1]) == Scanner::Kind::separator) cutting = false;
+    if (cutting) continue;
+    *end++ = *from;
+    cutting = std::string_view(list, end).ends_with(secret_word);
+  }
+  std::fill(end, list + (from - list), '\0');
 }
 
 }  // namespace
@@ -78,11 +81,8 @@ tl::expected<std::vector<Word>, UsageError> split_list(std::string_view list) {
     }
     word.raw += c;
     if (kind == Scanner::Kind::syntax) continue;
-    if (c == '=' && !word.has_value) {
-      word.has_value = true;
-    } else {
-      (word.has_value ? word.value : word.key) += c;
-    }
+    if (word.has_value || c != '=') (word.has_value ? word.value : word.key) += c;
+    word.has_value = word.has_value || c == '=';
   }
   if (scanner.quoted()) return tl::unexpected(UsageError{"-o: a quote is not closed"});
   finish();
@@ -108,20 +108,13 @@ std::optional<std::uint64_t> parse_size(std::string_view text) {
       text.remove_suffix(1);
     }
   }
-  std::uint64_t number = 0;
-  auto const [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (problem != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  if (number > std::numeric_limits<std::uint64_t>::max() >> shift) return std::nullopt;
-  return number << shift;
+  auto const number = erofs_oci::whole_number<std::uint64_t>(text);
+  if (!number || *number > std::numeric_limits<std::uint64_t>::max() >> shift) return std::nullopt;
+  return *number << shift;
 }
 
 void scrub_secrets(int argc, char** argv) noexcept {
-  for (int i = 1; i < argc; ++i) {
-    for (auto* at = argv[i]; (at = std::strstr(at, secret_word.data())) != nullptr;) {
-      at += secret_word.size();
-      cut_value(at);
-    }
-  }
+  for (int i = 1; i < argc; ++i) scrub(argv[i]);
 }
 
 }  // namespace mount_oci

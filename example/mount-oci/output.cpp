@@ -11,11 +11,16 @@
 #include <erofs_oci/erofs/directory.hpp>
 
 namespace mount_oci {
+namespace {
 
 using erofs_oci::fail;
-using erofs_oci::erofs::FileType;
 
-Output::Output() : terminal_(::isatty(STDOUT_FILENO) == 1) {}
+/// What a table in the order of erofs::FileType has for the type of a mode.
+auto of_type(auto const& table, std::uint16_t mode) {
+  return table[static_cast<std::size_t>(erofs_oci::erofs::file_type(mode))];
+}
+
+}  // namespace
 
 Result<void> Output::put(std::string_view text) {
   constexpr std::size_t most = 64 * 1024;
@@ -35,24 +40,13 @@ Result<void> Output::flush() {
 }
 
 std::string Output::shown(std::string_view name) const {
-  if (!terminal_) return std::string(name);
-  std::string text;
-  for (auto const c : name) {
-    auto const byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte != 0x7f && c != '\\') {
-      text += c;
-      continue;
-    }
-    text += '\\';
-    for (auto const shift : {6, 3, 0}) text += static_cast<char>('0' + (byte >> shift & 7));
-  }
-  return text;
+  return terminal_ ? escaped(name, "\\") : std::string(name);
 }
 
 std::string mode_text(std::uint16_t mode) {
   std::string text = "?---------";
   constexpr std::array letters{'?', '-', 'd', 'c', 'b', 'p', 's', 'l'};
-  text[0] = letters[static_cast<std::size_t>(erofs_oci::erofs::file_type(mode))];
+  text[0] = of_type(letters, mode);
   constexpr std::string_view rwx = "rwxrwxrwx";
   for (unsigned i = 0; i < rwx.size(); ++i) {
     if ((mode >> (8 - i) & 1) != 0) text[1 + i] = rwx[i];
@@ -80,22 +74,15 @@ std::string time_text(erofs_oci::erofs::Time const& time, bool full) {
 }
 
 std::string_view type_text(std::uint16_t mode) {
-  switch (erofs_oci::erofs::file_type(mode)) {
-    case FileType::regular: return "regular file";
-    case FileType::directory: return "directory";
-    case FileType::char_device: return "character device";
-    case FileType::block_device: return "block device";
-    case FileType::fifo: return "fifo";
-    case FileType::socket: return "socket";
-    case FileType::symlink: return "symbolic link";
-    case FileType::unknown: break;
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 8> names{"unknown",          "regular file", "directory",
+                                                  "character device", "block device", "fifo",
+                                                  "socket",           "symbolic link"};
+  return of_type(names, mode);
 }
 
 char type_letter(std::uint16_t mode) {
   constexpr std::array letters{'?', 'f', 'd', 'c', 'b', 'p', 's', 'l'};
-  return letters[static_cast<std::size_t>(erofs_oci::erofs::file_type(mode))];
+  return of_type(letters, mode);
 }
 
 void put_name(erofs_oci::json::Value& object, std::string const& key, std::string_view name) {

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include <unistd.h>
+
 #include <erofs_oci/erofs/inode.hpp>
 #include <erofs_oci/oci/json.hpp>
 
@@ -17,11 +19,6 @@ namespace mount_oci {
 /// Standard output through a buffer. Not thread-safe.
 class Output {
  public:
-  Output();
-
-  /// Whether people read it: then bytes that steer terminals are shown, not sent.
-  [[nodiscard]] bool is_terminal() const noexcept { return terminal_; }
-
   /// @error{an errno, as write(2)}
   [[nodiscard]] Result<void> put(std::string_view text);
 
@@ -36,7 +33,7 @@ class Output {
 
  private:
   std::string buffer_;
-  bool terminal_;
+  bool terminal_ = ::isatty(STDOUT_FILENO) == 1;
 };
 
 /// "-rwsr-xr-x"

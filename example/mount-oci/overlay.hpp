@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Overlay: a mounted image that can be written to, with the changes elsewhere.
+/// Overlay: makes a mounted image writable and keeps the changes elsewhere.
 #pragma once
 
 #include <string>
+
+#include <erofs_oci/host/mount_point.hpp>
 
 #include "options.hpp"
 #include "process.hpp"
 
 namespace mount_oci {
 
-/// What `--writable` puts over an image. The image is mounted at a private directory, overlayfs (or
-/// without privileges fuse-overlayfs) over it at the target, and then the private directory is
-/// detached: the overlay holds what it needs, so that one unmount ends everything.
+/// The overlay of `--writable`. The image is mounted at a private directory, and overlayfs (without
+/// privileges fuse-overlayfs) at the target over it. Then the private directory is detached: the
+/// overlay still holds the image, and one unmount ends both.
 ///
 /// For one process: undo() or put_over() comes last, and leaves no private directory.
 class Overlay {
@@ -30,14 +32,15 @@ class Overlay {
   /// @error{an errno, as mount(2); the text says which directory is on an unsuitable file system}
   [[nodiscard]] Result<std::string> put_over(MountOptions const& options);
 
-  /// Takes away what prepare() made; the image that is mounted at lower(), too.
+  /// Removes what prepare() made, and unmounts the image at lower().
   void undo() noexcept;
 
  private:
   Overlay(std::string directory, std::string changes)
       : private_(std::move(directory)), changes_(std::move(changes)) {}
 
-  [[nodiscard]] Result<void> by_kernel(std::string const& target, unsigned long flags) const;
+  [[nodiscard]] Result<void> by_kernel(erofs_oci::MountPoint const& place,
+                                       unsigned long flags) const;
   [[nodiscard]] Result<void> by_program(std::string const& target, unsigned long flags) const;
 
   std::string private_;  // absolute; a tmpfs if we may mount; empty: none any more

@@ -3,10 +3,10 @@
 /// What the parsers of all commands' arguments share.
 #pragma once
 
-#include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,57 +17,61 @@
 
 namespace mount_oci {
 
-/// Nothing, or why the arguments mean nothing.
+/// Nothing, or the error in the arguments.
 using Checked = tl::expected<void, UsageError>;
 
 [[nodiscard]] inline tl::unexpected<UsageError> usage(std::string text) {
   return tl::unexpected(UsageError{std::move(text)});
 }
 
-/// ASCII letters in lower case.
-[[nodiscard]] std::string lower(std::string_view text);
-
-/// All of `text` as a decimal number without a sign.
-template <class T>
-[[nodiscard]] std::optional<T> parse_number(std::string_view text) {
-  T number = 0;
-  if (text.empty() || text.front() == '-') return std::nullopt;
-  auto const [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (problem != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  return number;
-}
+/// The candidate that `word` may be a misspelling of, or nothing: one letter is wrong, missing, too
+/// much or swapped with the next; from five letters on, two. Words of three letters and less are
+/// taken as they are.
+[[nodiscard]] std::optional<std::string_view> close_to(
+    std::string_view word, std::span<std::string_view const> candidates);
 
 /// A number of seconds from `least` to a day.
 [[nodiscard]] std::optional<std::chrono::seconds> parse_seconds(std::string_view text,
                                                                 std::uint32_t least);
 
-/// Makes the grammar empty: our own help, and arguments too many are ours to name.
+/// Turns off CLI11's own help and its errors for extra arguments.
 void prepare(CLI::App& app);
 
-/// Adds `-o`, which takes one value each time it is given.
-void add_lists(CLI::App& app, std::vector<std::string>& lists);
+/// Adds the arguments of each command that reads an image: `-o`, which takes one value each time it
+/// is given, `--config` and `--allow-unconfined`.
+void add_lists(CLI::App& app, std::vector<std::string>& lists, Options& options);
+
+/// Adds `--start-list` of the commands that serve an image.
+void add_start_list(CLI::App& app, std::string& start_list);
+
+/// Puts its value behind the words of -o, if it was given.
+void append_start_list(std::string const& start_list, std::vector<std::string>& lists);
 
 /// Parses; what the grammar does not know is an error.
 [[nodiscard]] Checked run_parser(CLI::App& app, std::vector<std::string> words);
 
-/// Takes all `-o` lists, the later ones last.
+/// Takes the words of the configuration file, of it those of the image's registry last, then all
+/// `-o` lists, the later ones last.
 [[nodiscard]] Checked apply_lists(std::vector<std::string> const& lists, Options& options);
 
-/// What every command has: help, version, how much to say.
+/// The options of every command: help, version, verbosity.
 class Common {
  public:
-  /// Adds the options; must not move while `app` parses.
+  /// Prepares `app` and adds the options; must not move while `app` parses.
   explicit Common(CLI::App& app);
 
-  /// Whether the rest of the command line does not matter.
-  [[nodiscard]] bool ends(Options& options) const;
+  /// Parses and, unless ends(), applies these options.
+  [[nodiscard]] Checked parse(CLI::App& app, std::vector<std::string> words,
+                              Options& options) const;
 
-  [[nodiscard]] Checked apply(Options& options) const;
+  /// Whether, after parse(), the rest of the command line does not matter.
+  [[nodiscard]] bool ends() const noexcept { return help_ || version_; }
 
  private:
   bool help_ = false;
   bool version_ = false;
   int verbose_ = 0;
+  bool quiet_ = false;
   std::string level_;
   std::string log_;
   std::string log_file_;
@@ -79,8 +83,12 @@ class Common {
 [[nodiscard]] Checked parse_umount(std::vector<std::string> words, Options& options);
 [[nodiscard]] Checked parse_disconnect(std::vector<std::string> words, Options& options);
 [[nodiscard]] Checked parse_reattach(std::vector<std::string> words, Options& options);
+[[nodiscard]] Checked parse_cache(std::vector<std::string> words, Options& options);
 [[nodiscard]] Checked parse_records(std::vector<std::string> words, Options& options);
 /// @}
+
+/// Whether a word is an option of find that has one dash, as find(1) has it.
+[[nodiscard]] bool is_find_word(std::string_view word);
 
 /// The arguments of the commands that read an image: `options.command` says which.
 [[nodiscard]] Checked parse_reading(std::vector<std::string> words, Options& options);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -23,19 +22,13 @@
 
 namespace mount_oci {
 
-using erofs_oci::fail;
 using erofs_oci::fail_errno;
 
 namespace {
 
-std::string_view name_of(Level level) noexcept {
-  switch (level) {
-    case Level::error: return "error";
-    case Level::notice: return "notice";
-    case Level::warning: return "warning";
-    case Level::info: return "info";
-    default: return "debug";
-  }
+/// What a table has for a level: one entry each up to `info`, and one for those above.
+auto of_level(auto const& table, Level level) {
+  return table[std::min(static_cast<std::size_t>(level), table.size() - 1)];
 }
 
 /// The time of day in UTC, to the millisecond. @spec{RFC 3339}
@@ -51,9 +44,10 @@ std::string timestamp() {
 }
 
 std::string json_line(Level level, std::string_view text) {
+  constexpr std::array names{"error", "notice", "warning", "info", "debug"};
   erofs_oci::json::Value line;
   line["time"] = timestamp();
-  line["level"] = name_of(level);
+  line["level"] = of_level(names, level);
   line["pid"] = ::getpid();
   line["message"] = text;
   // A message may hold a path, which may be no UTF-8.
@@ -61,24 +55,37 @@ std::string json_line(Level level, std::string_view text) {
 }
 
 std::string text_line(Level level, std::string_view text) {
-  return std::string("mount-oci: ") + (level == Level::warning ? "warning: " : "") +
-         std::string(text);
+  return std::string("mount-oci: ") + (level == Level::warning ? "warning: " : "") + escaped(text);
 }
 
 void to_syslog(Level level, std::string const& line) {
-  constexpr std::array priorities{LOG_ERR, LOG_NOTICE, LOG_WARNING, LOG_INFO};
-  auto const at = std::min<std::size_t>(static_cast<std::size_t>(level), priorities.size());
-  ::syslog(at < priorities.size() ? priorities[at] : LOG_DEBUG, "%s", line.c_str());
+  constexpr std::array priorities{LOG_ERR, LOG_NOTICE, LOG_WARNING, LOG_INFO, LOG_DEBUG};
+  ::syslog(of_level(priorities, level), "%s", line.c_str());
 }
 
 }  // namespace
+
+std::string escaped(std::string_view text, std::string_view more) {
+  std::string out;
+  for (auto const c : text) {
+    auto const byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte != 0x7f && more.find(c) == std::string_view::npos) {
+      out += c;
+      continue;
+    }
+    out += '\\';
+    for (auto const shift : {6, 3, 0}) out += static_cast<char>('0' + (byte >> shift & 7));
+  }
+  return out;
+}
 
 Result<std::unique_ptr<Log>> Log::open(int verbosity, LogOptions const& options) {
   auto log = std::make_unique<Log>(verbosity);
   log->json_ = options.json;
   if (options.file.empty()) return log;
-  log->file_ = UniqueFd(
-      ::open(options.file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600));
+  log->file_ =
+      UniqueFd(::open(options.file.c_str(),
+                      O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600));
   if (!log->file_) return fail_errno(errno, options.file);
   return log;
 }
@@ -87,7 +94,7 @@ void Log::say(Level level, std::string_view text) const noexcept {
   if (static_cast<int>(level) > verbosity_) return;
   try {
     if (detached_ && !file_) {
-      return to_syslog(level, json_ ? json_line(level, text) : std::string(text));
+      return to_syslog(level, json_ ? json_line(level, text) : escaped(text));
     }
     auto line = json_   ? json_line(level, text)
                 : file_ ? timestamp() + " " + text_line(level, text)
@@ -97,7 +104,7 @@ void Log::say(Level level, std::string_view text) const noexcept {
     [[maybe_unused]] auto const n =
         ::write(file_ ? file_.get() : STDERR_FILENO, line.data(), line.size());
   } catch (std::exception const&) {
-    // Memory is short: nothing more can be said.
+    // Allocating failed: the message is lost.
   }
 }
 
@@ -106,48 +113,9 @@ void Log::detach() noexcept {
   detached_ = true;
 }
 
-void Signals::give_back(int number) noexcept {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, number);
-  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-}
-
-Result<Signals> Signals::take(std::initializer_list<int> numbers) {
-  std::signal(SIGPIPE, SIG_IGN);
-  sigset_t set;
-  sigemptyset(&set);
-  for (auto const number : numbers) sigaddset(&set, number);
-  if (auto const number = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); number != 0) {
-    return fail_errno(number, "signals");
-  }
-  UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC));
-  if (!fd) return fail_errno(errno, "signals");
-  return Signals(std::move(fd));
-}
-
-int Signals::wait() const noexcept {
-  signalfd_siginfo info{};
-  for (;;) {
-    auto const n = ::read(fd_.get(), &info, sizeof info);
-    if (n == sizeof info) return static_cast<int>(info.ssi_signo);
-    if (n < 0 && errno != EINTR) return SIGTERM;
-  }
-}
-
-bool Signals::wait_or(int other) const noexcept {
-  std::array<pollfd, 2> fds{{{fd_.get(), POLLIN, 0}, {other, POLLIN, 0}}};
-  while (::poll(fds.data(), fds.size(), -1) < 0) {
-    if (errno != EINTR) return true;
-  }
-  if (fds[0].revents == 0) return false;
-  return wait() != 0;
-}
-
 Result<ExitOnSignal> ExitOnSignal::make(Signals const& signals, int peer) {
-  auto over = erofs_oci::nbd::Wakeup::open();
-  if (!over) return fail(std::move(over).error());
-  ExitOnSignal guard(std::make_unique<State>(*std::move(over)));
+  EROFS_OCI_TRY_ASSIGN(auto over, erofs_oci::nbd::Wakeup::open());
+  ExitOnSignal guard(std::make_unique<State>(std::move(over)));
   guard.thread_ =
       std::jthread([state = guard.state_.get(), &signals, peer] { watch(*state, signals, peer); });
   return guard;
@@ -165,38 +133,12 @@ void ExitOnSignal::watch(State& state, Signals const& signals, int peer) {
     auto const number = fds[1].revents != 0 ? signals.wait() : SIGTERM;
     if (stopping || !state.pauses) std::_Exit(128 + number);
     state.stop.request_stop();
-    peer = -1;  // it is not heard of twice
+    peer = -1;  // poll it only once
   }
 }
 
 ExitOnSignal::~ExitOnSignal() {
   if (state_) state_->over.notify();
-  if (thread_.joinable()) thread_.join();  // before the eventfd is closed
-}
-
-Result<Address> Address::parse(std::string_view text) {
-  auto const bad = [&] {
-    return fail(Errc::invalid_argument, std::string(text) + ": not HOST:PORT");
-  };
-  auto const colon = text.rfind(':');
-  if (colon == std::string_view::npos) return bad();
-  Address address;
-  auto const digits = text.substr(colon + 1);
-  auto const* end = digits.data() + digits.size();
-  if (digits.empty() || std::from_chars(digits.data(), end, address.port).ptr != end) return bad();
-  auto host = text.substr(0, colon);
-  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  } else if (host.find(':') != std::string_view::npos) {
-    return bad();
-  }
-  address.host = host.empty() ? "127.0.0.1" : std::string(host);
-  return address;
-}
-
-std::string Address::text() const {
-  auto const quoted = host.find(':') == std::string::npos ? host : "[" + host + "]";
-  return quoted + ":" + std::to_string(port);
 }
 
 void hide_memory() noexcept {

@@ -4,9 +4,7 @@
 #pragma once
 
 #include <atomic>
-#include <csignal>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -17,24 +15,30 @@
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/nbd/wakeup.hpp>
+#include <erofs_oci/posix/signals.hpp>
 
 namespace mount_oci {
 
 using erofs_oci::Errc;
 using erofs_oci::Error;
 using erofs_oci::Result;
+using erofs_oci::Signals;
 using erofs_oci::UniqueFd;
 
 /// How important a message is; the numbers are those of `-d`, from which on it is written.
 enum class Level : std::uint8_t {
   error = 0,
-  notice = 1,  ///< what a user wants to know though all is well
+  notice = 1,  ///< what a user wants to know without an error
   warning = 2,
   info = 3,
   debug = 7,
 };
 
 struct LogOptions;
+
+/// A text with its control bytes, and those of `more`, as `\ooo`: what an image or a server calls
+/// its things shall neither steer a terminal nor forge a line of a log.
+[[nodiscard]] std::string escaped(std::string_view text, std::string_view more = {});
 
 /// Where messages go: a file if there is one; else standard error, and once detached the system
 /// log.
@@ -50,7 +54,7 @@ class Log {
   /// @error{an errno, as open(2) of the file}
   [[nodiscard]] static Result<std::unique_ptr<Log>> open(int verbosity, LogOptions const& options);
 
-  /// Writes one line.
+  /// Writes one line; control bytes as escaped() has them.
   void say(Level level, std::string_view text) const noexcept;
 
   /// Whether say() would write it.
@@ -71,37 +75,12 @@ class Log {
   std::atomic<bool> detached_{false};
 };
 
-/// Turns SIGTERM and SIGINT into a readable descriptor, for this thread and all that it starts;
-/// ignores SIGPIPE.
-class Signals {
- public:
-  /// From here on these come only this way, in this process and its forks.
-  /// @error{an errno, as signalfd(2)}
-  [[nodiscard]] static Result<Signals> take(std::initializer_list<int> numbers = {SIGTERM, SIGINT});
-
-  /// Lets one act as ever in the calling thread: for a fork.
-  static void give_back(int number) noexcept;
-
-  /// Readable when a signal has come.
-  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
-
-  /// Waits for one and takes it; yields its number.
-  [[nodiscard]] int wait() const noexcept;
-
-  /// Waits for one, but no longer than until `other` is readable; yields whether one came.
-  [[nodiscard]] bool wait_or(int other) const noexcept;
-
- private:
-  explicit Signals(UniqueFd fd) noexcept : fd_(std::move(fd)) {}
-  UniqueFd fd_;
-};
-
-/// While it lives, a signal ends the process: at once, or, while a Pause lives, by a request to
-/// stop that the work under way can follow.
+/// While it lives, a signal ends the process: at once, or, while a Pause lives, by a stop request
+/// to the current work.
 class ExitOnSignal {
  public:
-  /// Work that ends by itself once stop_token() says so. A second signal, or 3 seconds more, ends
-  /// the process all the same.
+  /// For work that checks stop_token() and ends by itself. A second signal, or 3 seconds more, end
+  /// the process in any case.
   class Pause {
    public:
     explicit Pause(ExitOnSignal const& guard) noexcept : guard_(guard) {
@@ -139,26 +118,13 @@ class ExitOnSignal {
   static void watch(State& state, Signals const& signals, int peer);
 
   std::unique_ptr<State> state_;  // null once moved from
-  std::jthread thread_;
-};
-
-/// A host and a port, taken apart.
-struct Address {
-  std::string host;  ///< without the brackets of an IPv6 address
-  std::uint16_t port = 0;
-
-  /// `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (loopback).
-  /// @error{Errc::invalid_argument, it is none of these}
-  [[nodiscard]] static Result<Address> parse(std::string_view text);
-
-  /// As a URL's authority.
-  [[nodiscard]] std::string text() const;
+  std::jthread thread_;           // joined before the eventfd is closed
 };
 
 /// Keeps other users' processes from reading this one's memory, core dumps included.
 void hide_memory() noexcept;
 
-/// The exit status of a failure: 1 if the user's words are wrong, else `otherwise`.
+/// The exit status of a failure: 1 if the command line or a name is wrong, else `otherwise`.
 [[nodiscard]] int exit_status(Error const& error, int otherwise) noexcept;
 
 }  // namespace mount_oci

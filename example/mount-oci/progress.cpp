@@ -37,10 +37,14 @@ std::string size_text(std::uint64_t bytes) {
   return text + " " + units[unit];
 }
 
+std::string counted(std::uint64_t count, std::string_view thing) {
+  return std::to_string(count).append(" ").append(thing).append(count == 1 ? "" : "s");
+}
+
 std::string progress_text(Advance const& advance) {
   auto text = "indexing: " + std::to_string(advance.layers_done) + " of " +
-              std::to_string(advance.layers) + (advance.layers == 1 ? " layer, " : " layers, ") +
-              size_text(advance.done) + " of " + size_text(advance.total);
+              counted(advance.layers, "layer") + ", " + size_text(advance.done) + " of " +
+              size_text(advance.total);
   auto const ms = static_cast<std::uint64_t>(advance.elapsed.count());
   if (ms == 0 || advance.done == 0) return text;
   auto const rate = static_cast<double>(advance.done) * 1000 / static_cast<double>(ms);
@@ -77,7 +81,9 @@ void Progress::update(erofs_oci::LayerProgress const& layer) {
   }
   if (terminal_ && (finished || now - drawn_ >= milliseconds(100))) {
     drawn_ = now;
-    draw();
+    auto const line = "\r" + progress_text(advance_) + "\x1b[K";
+    std::fwrite(line.data(), 1, line.size(), stderr);
+    shown_ = true;
   }
 }
 
@@ -85,12 +91,6 @@ void Progress::warn(std::string const& text) {
   std::lock_guard const lock(mutex_);
   erase();
   log_.say(Level::warning, text);
-}
-
-void Progress::draw() {
-  auto const line = "\r" + progress_text(advance_) + "\x1b[K";
-  std::fwrite(line.data(), 1, line.size(), stderr);
-  shown_ = true;
 }
 
 void Progress::erase() {

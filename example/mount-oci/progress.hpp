@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Progress: how far indexing has come, for somebody who watches.
+/// Progress: shows the progress of indexing.
 #pragma once
 
 #include <chrono>
@@ -9,8 +9,9 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <string_view>
 
-#include <erofs_oci/image/layers.hpp>
+#include <erofs_oci/image/index_layers.hpp>
 
 #include "process.hpp"
 
@@ -28,11 +29,14 @@ struct Advance {
 /// A size for people: "980 B", "1.4 MB" (powers of 1000).
 [[nodiscard]] std::string size_text(std::uint64_t bytes);
 
+/// "1 span", "2 spans": @p thing is the singular of a noun that takes an s.
+[[nodiscard]] std::string counted(std::uint64_t count, std::string_view thing);
+
 /// One line without its end: layers, bytes, rate, and the time that is left.
 [[nodiscard]] std::string progress_text(Advance const& advance);
 
-/// Shows how far it is: on a terminal in one line that is drawn again at most ten times a second,
-/// else, if asked to say more, in a message for each layer.
+/// Shows the progress: on a terminal in one line that it draws at most ten times a second, else,
+/// with -v, by a message for each layer.
 ///
 /// @par Thread safety
 /// All members, from any thread.
@@ -44,16 +48,15 @@ class Progress {
   Progress(Progress const&) = delete;
   Progress& operator=(Progress const&) = delete;
 
-  /// Takes the line away.
+  /// Erases the line.
   ~Progress();
 
   void update(erofs_oci::LayerProgress const& layer);
 
-  /// Says something without spoiling the line.
+  /// Writes a message without breaking the line.
   void warn(std::string const& text);
 
  private:
-  void draw();
   void erase();
 
   Log const& log_;

@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "reading.hpp"
 
+#include <cerrno>
+#include <stop_token>
 #include <system_error>
+#include <utility>
+
+#include <sys/stat.h>
+
+#include "reader.hpp"
 
 namespace mount_oci {
 namespace {
 
 using erofs_oci::fail;
+using erofs_oci::fail_errno;
 
 Result<Status> dispatch(Reading const& reading) {
   switch (reading.options.command) {
@@ -18,9 +26,25 @@ Result<Status> dispatch(Reading const& reading) {
     case Command::extract: return run_extract(reading);
     case Command::fsck: return run_fsck(reading);
     case Command::image: return run_image(reading);
+    case Command::doctor: return run_doctor(reading);
+    case Command::pull: return run_pull(reading);
     default: break;
   }
   return fail(Errc::invalid_argument, "no command that reads an image");
+}
+
+/// What a command does besides reading the image. Makes the directory that it writes to.
+Result<Confinement> needs_of(Options const& options) {
+  Confinement needs;
+  auto const& read = options.read;
+  auto const extracts = options.command == Command::extract && !read.tar;
+  auto const& target = extracts ? read.directory : read.output;
+  if (target.empty()) return needs;
+  if (::mkdir(target.c_str(), 0777) != 0 && errno != EEXIST) return fail_errno(errno, target);
+  needs.own_user = false;
+  needs.makes_files = extracts;
+  needs.writes.push_back(target);
+  return needs;
 }
 
 }  // namespace
@@ -34,13 +58,28 @@ bool is_about_path(Error const& error) {
   return false;
 }
 
-Result<Status> run_reading(Options const& options, Log& log) {
-  auto const signals = Signals::take();
-  if (!signals) return fail(signals.error());
-  auto const guard = ExitOnSignal::make(*signals);
-  if (!guard) return fail(guard.error());
+Result<Status> run_reading(Options const& given, Log& log) {
+  auto options = given;
+  erofs_oci::HostSupport host;
+  if (options.command == Command::doctor) {
+    host = erofs_oci::probe_host();
+    options.image.cache_dir = "none";  // it is the registry that is looked at
+  }
+  EROFS_OCI_TRY_ASSIGN(auto needs, needs_of(options));
+  EROFS_OCI_TRY_ASSIGN(auto const push, prepare_push(options, log));
+  if (push) {
+    // Only what this user has read is told to others.
+    options.image.index = IndexUse::none;
+    options.image.index_directory.clear();
+    needs.network = true;
+  }
+  EROFS_OCI_TRY(become_reader(options.image, nullptr, std::move(needs), log));
+  EROFS_OCI_TRY_ASSIGN(auto const signals, Signals::take());
+  EROFS_OCI_TRY_ASSIGN(auto const guard, ExitOnSignal::make(signals));
+  std::stop_callback const end(guard.stop_token(),
+                               [&] { options.image.access.requests.request_stop(); });
   Output output;
-  auto status = dispatch({options, log, *guard, output});
+  auto status = dispatch({options, log, guard, output, host, push ? &*push : nullptr});
   auto const flushed = output.flush();
   if (status && !flushed) return fail(flushed.error());
   return status;

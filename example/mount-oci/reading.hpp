@@ -6,24 +6,29 @@
 #include <algorithm>
 #include <string>
 
+#include <erofs_oci/host/host_support.hpp>
+
 #include "image.hpp"
 #include "options.hpp"
 #include "output.hpp"
 #include "process.hpp"
+#include "push_index.hpp"
 
 namespace mount_oci {
 
-/// What such a command is given.
+/// What such a command gets.
 struct Reading {
   Options const& options;
   Log& log;
   ExitOnSignal const& guard;
   Output& output;
+  erofs_oci::HostSupport host{};     ///< found before this process was confined; for doctor alone
+  PushTarget const* push = nullptr;  ///< null: nothing is pushed; for index alone
 
   /// The image's files.
   [[nodiscard]] Result<ImageReader> open() const { return open_reader(options.image, log, &guard); }
 
-  /// Tells of a failure that does not end the command.
+  /// Logs an error that does not end the command.
   void complain(Error const& error) const { log.say(Level::error, error.message()); }
 };
 
@@ -44,10 +49,12 @@ using Status = int;
 [[nodiscard]] Result<Status> run_extract(Reading const& reading);
 [[nodiscard]] Result<Status> run_fsck(Reading const& reading);
 [[nodiscard]] Result<Status> run_image(Reading const& reading);
+[[nodiscard]] Result<Status> run_doctor(Reading const& reading);
+[[nodiscard]] Result<Status> run_pull(Reading const& reading);
 /// @}
 
-/// Does something for each path that was given, or for "/"; one that leads nowhere is told and does
-/// not keep the others from their turn.
+/// Calls `one` for each path that was given, or for "/". Reports a path that does not exist, and
+/// goes on with the others.
 /// @param one  `(std::string const& path) -> Result<Status>`
 template <class Do>
 [[nodiscard]] Result<Status> for_each_path(Reading const& reading, Do const& one) {

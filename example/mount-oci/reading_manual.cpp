@@ -9,12 +9,18 @@ constexpr std::string_view index_page = R"(mount-oci index - make the indexes of
 
 SYNOPSIS
   mount-oci index [-o LIST]... [--output DIR] [--verify] [--json] IMAGE
+  mount-oci index --push [--to REPOSITORY] [--sign-key KEY] [--mount-from REPOSITORY]...
+                  [--all-platforms] [--dry-run] [-o LIST]... [--json] IMAGE
 
 DESCRIPTION
-  Reads each layer that the index store does not know, once, and keeps what a later mount, ls or cat of
-  the image needs: the layer's tree and how to enter the blob anywhere. Layers are read side by side. A
-  signal ends it; layers that were finished stay known, of the others nothing stays.
-  IMAGE and the words of -o are those of `mount-oci mount --help`.
+  Reads each layer that has no index in the store once, in full, and stores its index for later mount,
+  ls or cat commands: the layer's tree, and checkpoints for reading the blob at any offset. Reads
+  several layers at the same time. After a signal, the indexes of finished layers stay in the store.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+  With --push, other machines need not read the layers: the indexes go to the registry, beside the
+  image, which does not change, and mounts with oci.index find them there. Only indexes that this
+  user's store has from reading the layers are pushed. The same layer always gets the same index.
 
 OPTIONS
   --output DIR   also write, for each layer, files that other tools read: NAME.erofs (the tarindex, as
@@ -23,10 +29,43 @@ OPTIONS
                  `sha256:`, or the name of the file that is the layer
   --verify       read each layer once more and compare it with its index: every byte, and every file's
                  type, attributes, names and place
-  --json         a line of JSON for each layer
+  --push         put the indexes into the registry as an artifact that refers to the image
+  --to REPOSITORY
+                 into this repository, HOST[:PORT]/NAME, in place of the image's own. A mount looks in
+                 the repository that it has the image from
+  --sign-key KEY sign the artifact with this private key, a PEM file without a passphrase, EC on P-256
+                 or Ed25519; `cosign verify --key` checks it, too
+  --mount-from REPOSITORY
+                 have the registry take indexes that this repository of its own has, NAME without a
+                 host; repeatable
+  --all-platforms
+                 index and push each platform's image of a list
+  --dry-run      make the indexes, tell what would be pushed, and push nothing
+  --json         a line of JSON for each layer, and with --push one for each image
 
 EXIT STATUS
-  0 done, 1 wrong command line or a layer that differs from its index, 2 failed
+  0 done, 1 wrong command line, a layer that differs from its index, or a platform that failed,
+  2 failed
+)";
+
+constexpr std::string_view pull_page =
+    R"(mount-oci pull - fetch all of an image onto this machine
+
+SYNOPSIS
+  mount-oci pull [-o LIST]... [--json] IMAGE
+
+DESCRIPTION
+  Fetches what is not kept yet of the image's manifest, configuration and layers, compares each layer
+  with its digest, and makes the indexes that are missing: later mounts of the image need no registry,
+  by digest, or by tag with oci.pull=missing or never. Nothing is unpacked. Reads several layers at the
+  same time. After a signal, what has been fetched is kept.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  --json         an object: image, digest, layers, size, fetched (bytes), complete
+
+EXIT STATUS
+  0 done, 1 wrong command line or an image that is not kept in full, 2 failed
 )";
 
 constexpr std::string_view ls_page = R"(mount-oci ls - list files of an image
@@ -37,7 +76,7 @@ SYNOPSIS
 DESCRIPTION
   Lists what is in a directory of the image, or a file; without PATH, the root. Nothing is mounted. Times
   are in UTC, owners are numbers. On a terminal, control bytes in names are shown as \ooo.
-  IMAGE and the words of -o are those of `mount-oci mount --help`.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
   -l, --long       modes, links, owners, sizes and times, too
@@ -55,7 +94,7 @@ SYNOPSIS
 
 DESCRIPTION
   Fetches only what the files need. Symbolic links are followed inside the image.
-  IMAGE and the words of -o are those of `mount-oci mount --help`.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
   --json   a line of JSON for each file, with its content in base64
@@ -64,18 +103,18 @@ EXIT STATUS
   0 done, 1 wrong command line or no such file, 2 failed
 )";
 
-constexpr std::string_view stat_page = R"(mount-oci stat - show what an image says of a file
+constexpr std::string_view stat_page = R"(mount-oci stat - show the attributes of a file in an image
 
 SYNOPSIS
   mount-oci stat [-o LIST]... [--json] IMAGE [PATH]...
 
 DESCRIPTION
-  Shows type, size, mode, owner, time, links, device number and extended attributes. A symbolic link at
-  the end of PATH is shown itself.
-  IMAGE and the words of -o are those of `mount-oci mount --help`.
+  Shows type, size, mode, owner, time, links, device number and extended attributes. Does not follow a
+  symbolic link at the end of PATH.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
-  --json   a line of JSON for each file; it also says where the content lies: layer (as its diffID),
+  --json   a line of JSON for each file, with the place of its content, too: layer (as its diffID) and
            offset in the layer's tar
 
 EXIT STATUS
@@ -89,7 +128,7 @@ SYNOPSIS
 
 DESCRIPTION
   Writes the paths of all files from PATH on down, or from the root.
-  IMAGE and the words of -o are those of `mount-oci mount --help`.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
   -name GLOB   only those whose last component matches, as find(1) has it
@@ -109,15 +148,17 @@ SYNOPSIS
 DESCRIPTION
   Unpacks the whole image, or the files and directories at PATH with the directories on the way. Modes,
   times, attributes, hard links and holes are kept.
-  IMAGE and the words of -o are those of `mount-oci mount --help`.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
-  -C, --directory DIR   into this directory, which is made if need be. Files that are in the way are
-                        replaced, directories are taken as they are. Nothing outside is written to,
-                        whatever symbolic links the image or somebody else puts into DIR. A file that
+  -C, --directory DIR   into this directory, which is made if it is missing. Existing files are
+                        replaced, existing directories are used. Nothing outside of DIR is written to,
+                        even if the image or another process puts symbolic links into DIR. A file that
                         could not be finished is removed. Owners and devices need root; without it,
                         set-user-id bits are left out
   --tar                 as a tar (ustar and PAX) on standard output
+  --safe                with -C, leave out devices, set-user-id and set-group-id bits, and the
+                        attributes security.* and trusted.*: file capabilities and labels
   --json                a summary as JSON, not with --tar
 
 EXAMPLE
@@ -133,12 +174,12 @@ SYNOPSIS
   mount-oci fsck [-o LIST]... [--data] [--json] IMAGE
 
 DESCRIPTION
-  Checks the file system that would be mounted: everything that reading it could trip over.
-  IMAGE and the words of -o are those of `mount-oci mount --help`.
+  Checks all metadata of the file system that would be mounted.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
-  --data   also read every byte of every layer, and check the digests of its pieces and of its contents,
-           against the index and the image's configuration
+  --data   also read every byte of every layer, and compare the digests of its spans and of its
+           contents with the index and the image's configuration
   --json   the findings as JSON
 
 EXIT STATUS
@@ -153,7 +194,7 @@ SYNOPSIS
 DESCRIPTION
   Shows digests, sizes and media types of the layers, the platform, and which layers are in the index
   store. Reads no layer.
-  IMAGE and the words of -o are those of `mount-oci mount --help`.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
   --json   as JSON
@@ -162,11 +203,35 @@ EXIT STATUS
   0 done, 1 wrong command line, 2 failed
 )";
 
+constexpr std::string_view doctor_page =
+    R"(mount-oci doctor - find out why an image cannot be mounted, or is slow
+
+SYNOPSIS
+  mount-oci doctor [-o LIST]... [--json] IMAGE
+
+DESCRIPTION
+  Looks, within three seconds, at what a mount of the image needs, and says what to change: what this
+  machine can mount and how; whether the registry answers and its certificate is trusted; the login;
+  this machine's clock; tag and digest; whether parts of a layer can be fetched, where they come from
+  and for how long such URLs live; and how fast they come by 1, 4 and 8 connections, which fetches up to
+  48 MiB. Changes nothing and makes no index. A check that cannot be made is left out.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  --json   an object: image, and checks, a list of objects: check (machine, reachable, TLS, login,
+           clock, image, redirect, ranges, throughput; name, options, memory, time), state (ok, warning,
+           failed), text, and advice if something is to be changed
+
+EXIT STATUS
+  0 nothing has failed, 1 something has, or wrong command line, 2 the system refused an operation
+)";
+
 }  // namespace
 
 std::string_view reading_manual(Command topic) {
   switch (topic) {
     case Command::index: return index_page;
+    case Command::pull: return pull_page;
     case Command::ls: return ls_page;
     case Command::cat: return cat_page;
     case Command::stat: return stat_page;
@@ -174,6 +239,7 @@ std::string_view reading_manual(Command topic) {
     case Command::extract: return extract_page;
     case Command::fsck: return fsck_page;
     case Command::image: return image_page;
+    case Command::doctor: return doctor_page;
     default: return {};
   }
 }

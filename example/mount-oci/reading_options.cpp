@@ -4,6 +4,8 @@
 #include <string_view>
 #include <utility>
 
+#include <erofs_oci/image/image_name.hpp>
+
 #include "parsing.hpp"
 
 namespace mount_oci {
@@ -12,28 +14,37 @@ namespace {
 /// find(1) has long options behind one dash.
 void double_dashes(std::vector<std::string>& words) {
   for (auto& word : words) {
-    if (word == "-name" || word == "-type" || word == "-print0") word.insert(0, "-");
+    if (is_find_word(word)) word.insert(0, "-");
   }
 }
 
-void add_own(CLI::App& app, Command command, ReadOptions& read, std::string& type) {
+void add_own(CLI::App& app, Command command, Options& options, std::string& type) {
+  auto& read = options.read;
+  auto& push = options.push;
   switch (command) {
     case Command::index:
-      app.add_option("--output", read.output);
+      app.add_option("--output", read.output)->type_name("DIR");
       app.add_flag("--verify", read.verify);
+      app.add_flag("--push", push.push);
+      app.add_option("--to", push.to);
+      app.add_option("--sign-key", push.sign_key);
+      app.add_option("--mount-from", push.mount_from)->allow_extra_args(false);
+      app.add_flag("--all-platforms", push.all_platforms);
+      app.add_flag("--dry-run", push.dry_run);
       break;
     case Command::ls:
       app.add_flag("-l,--long", read.long_form);
       app.add_flag("-R,--recursive", read.recursive);
       break;
     case Command::find:
-      app.add_option("--name", read.name);
-      app.add_option("--type", type);
+      app.add_option("--name", read.name)->type_name("GLOB");
+      app.add_option("--type", type)->type_name("f|d|l|c|b|p|s");
       app.add_flag("--print0", read.print0);
       break;
     case Command::extract:
-      app.add_option("-C,--directory", read.directory);
+      app.add_option("-C,--directory", read.directory)->type_name("DIR");
       app.add_flag("--tar", read.tar);
+      app.add_flag("--safe", read.safe);
       break;
     case Command::fsck: app.add_flag("--data", read.data); break;
     default: break;
@@ -41,10 +52,38 @@ void add_own(CLI::App& app, Command command, ReadOptions& read, std::string& typ
   app.add_flag("--json", read.json);
 }
 
+Checked check_push(PushIndexOptions const& push, ImageOptions const& image) {
+  auto const any = !push.to.empty() || !push.sign_key.empty() || !push.mount_from.empty() ||
+                   push.all_platforms || push.dry_run;
+  if (any && !push.push) {
+    return usage(
+        "index: --to, --sign-key, --mount-from, --all-platforms and --dry-run belong to --push");
+  }
+  auto const in_registry =
+      erofs_oci::ImageName::parse(image.image).place == erofs_oci::ImagePlace::registry;
+  if (push.push && push.to.empty() && !in_registry) {
+    return usage("index --push: the image is in no registry: --to REPOSITORY is needed");
+  }
+  if (push.all_platforms && !in_registry) {
+    return usage("index --all-platforms: the image is in no registry");
+  }
+  if (push.push && (image.layer || !image.blob.empty())) {
+    return usage("index --push: of all layers, not of those that oci.layer or oci.blob choose");
+  }
+  if (push.all_platforms && !image.platform.empty()) {
+    return usage("index: --all-platforms and oci.platform cannot be set together");
+  }
+  return {};
+}
+
 Checked check_own(Command command, ReadOptions const& read) {
   if (command == Command::cat && read.paths.empty()) return usage("missing argument: PATH");
   if (command == Command::extract && read.tar == !read.directory.empty()) {
     return usage("extract: one of -C DIR and --tar is needed");
+  }
+  if (command == Command::extract && read.tar && read.safe) {
+    return usage(
+        "extract: --safe is for -C DIR; with --tar, leave things out when you unpack the tar");
   }
   if (command == Command::extract && read.tar && read.json) {
     return usage("extract: --tar and --json both want standard output");
@@ -56,27 +95,29 @@ Checked check_own(Command command, ReadOptions const& read) {
 }
 
 bool takes_paths(Command command) {
-  return command != Command::index && command != Command::fsck && command != Command::image;
+  return command != Command::index && command != Command::fsck && command != Command::image &&
+         command != Command::doctor && command != Command::pull;
 }
 
 }  // namespace
 
+bool is_find_word(std::string_view word) {
+  return word == "-name" || word == "-type" || word == "-print0";
+}
+
 Checked parse_reading(std::vector<std::string> words, Options& options) {
   CLI::App app;
-  prepare(app);
-  Common const common(app);
+  Common common(app);
   auto const command = options.command;
   auto& read = options.read;
   std::vector<std::string> lists;
   std::string type;
-  add_lists(app, lists);
-  add_own(app, command, read, type);
+  add_lists(app, lists, options);
+  add_own(app, command, options, type);
   app.add_option("image", options.image.image);
   if (takes_paths(command)) app.add_option("paths", read.paths);
   if (command == Command::find) double_dashes(words);
-  if (auto ok = run_parser(app, std::move(words)); !ok) return ok;
-  if (common.ends(options)) return {};
-  if (auto ok = common.apply(options); !ok) return ok;
+  if (auto ok = common.parse(app, std::move(words), options); !ok || common.ends()) return ok;
   if (!type.empty()) {
     constexpr std::string_view types = "fdlcbps";
     if (type.size() != 1 || types.find(type.front()) == std::string_view::npos) {
@@ -86,6 +127,7 @@ Checked parse_reading(std::vector<std::string> words, Options& options) {
   }
   if (auto ok = apply_lists(lists, options); !ok) return ok;
   if (options.image.image.empty()) return usage("missing argument: IMAGE");
+  if (auto ok = check_push(options.push, options.image); !ok) return ok;
   return check_own(command, read);
 }
 

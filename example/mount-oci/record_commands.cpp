@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What can be done with mounts that are written down.
+// The commands about recorded mounts.
 #include <cstdio>
 #include <filesystem>
 #include <functional>
@@ -17,10 +17,11 @@
 
 #include "commands.hpp"
 #include "control.hpp"
-#include "link.hpp"
+#include "indexing.hpp"
 #include "mount_journal.hpp"
 #include "mount_table.hpp"
 #include "output.hpp"
+#include "progress.hpp"
 #include "records.hpp"
 #include "supervise.hpp"
 #include "upstream_mount.hpp"
@@ -30,75 +31,60 @@ namespace {
 
 using erofs_oci::fail;
 using erofs_oci::fail_errno;
+using erofs_oci::MountChannel;
+using erofs_oci::MountMessage;
 using erofs_oci::json::Value;
 
 /// The mount that the options name, or all.
 Result<std::vector<NotedMount>> wanted_mounts(Options const& options, std::string const& target) {
   if (target.empty()) return noted_mounts(options);
-  auto one = noted_mount(options, target);
-  if (!one) return fail(std::move(one).error());
-  std::vector<NotedMount> result;
-  result.push_back(*std::move(one));
-  return result;
+  EROFS_OCI_TRY_ASSIGN(auto one, noted_mount(options, target));
+  return std::vector{std::move(one)};
 }
 
-/// Does something to each, whatever becomes of the others; yields the first error, having told the
-/// rest.
+/// Calls a function for each mount, also after errors; yields the first error and logs the others.
 template <class Do>
 Result<void> for_each_mount(std::vector<NotedMount> const& mounts, Log const& log, Do const& act) {
   Result<void> first;
   for (auto const& noted : mounts) {
     auto const done = act(noted);
-    if (done) continue;
-    if (first) {
-      first = fail(done.error());
-    } else {
-      log.say(Level::error, done.error().message());
-    }
+    if (!done && !first) log.say(Level::error, done.error().message());
+    if (!done && first) first = done;
   }
   return first;
 }
 
 // ---------------------------------------------------------------- reattach
 
-/// Waits for the word of the process that serves from here on.
-Result<void> wait_for_service(Link const& link) {
-  auto const message = link.receive();
-  if (!message) return fail(message.error(), "the serving process");
-  if (message->kind != Message::Kind::settled) return fail(message->error);
+/// Waits until the new process reports that it serves the mount.
+Result<void> wait_for_service(MountChannel const& link) {
+  EROFS_OCI_TRY_ASSIGN(auto const message, link.receive(), "the serving process");
+  if (message.kind != MountMessage::Kind::settled) return fail(message.error);
   return {};
 }
 
 Result<void> go_on(EarlierMount earlier, Options const& options, Log& log) {
-  auto links = Link::make();
-  if (!links) return fail(std::move(links).error());
+  EROFS_OCI_TRY_ASSIGN(auto links, MountChannel::make());
   if (options.mount.foreground) {
-    return supervise(options, std::move(links->first), Life::foreground, std::move(earlier), log);
+    return supervise(options, std::move(links.first), Life::foreground, std::move(earlier), log);
   }
   auto const child = ::fork();
   if (child < 0) return fail_errno(errno, "fork");
   if (child == 0) {
-    links->second.close();
+    links.second.close();
     auto const done =
-        supervise(options, std::move(links->first), Life::daemon, std::move(earlier), log);
+        supervise(options, std::move(links.first), Life::daemon, std::move(earlier), log);
     std::_Exit(done ? 0 : 2);
   }
-  links->first.close();
-  auto done = wait_for_service(links->second);
+  links.first.close();
+  auto done = wait_for_service(links.second);
   if (!done) ::waitpid(child, nullptr, 0);
   return done;
 }
 
-Result<void> reattach(NotedMount const& noted, Options const& options, Log& log) {
-  auto const directory = journal_path(options);
-  if (!directory) return fail(directory.error());
-  if (!noted.record) return fail(Errc::corrupt, noted.name + ": " + noted.problem);
-  return go_on({*directory, noted.name, options.record.replace && noted.held}, options, log);
-}
-
 // ---------------------------------------------------------------- what mount.erofs has left
 
-/// Where a device's file system can be seen: at the path that was named, if it is there.
+/// Where a device's file system is mounted; the path that was named, if that is one.
 std::optional<std::string> seen_at(std::vector<MountEntry> const& table, std::uint32_t index,
                                    std::string const& preferred) {
   std::optional<std::string> found;
@@ -114,40 +100,31 @@ std::optional<std::string> seen_at(std::vector<MountEntry> const& table, std::ui
 std::string note_on(UpstreamMount const& mount) {
   auto const device = erofs_oci::nbd_device_path(mount.index);
   auto note = device + " is served in place of mount.erofs, whose record " + mount.path +
-              " is of no use any more: remove it";
+              " is not used any more: remove it";
   if (mount.record.had_credentials) note += "; it holds a user name and a password";
   return note;
 }
 
-/// Goes on with a device of mount.erofs, whose record becomes one of ours.
+/// Takes over a device of mount.erofs, and makes a record of our own for it.
 Result<void> import_mount(UpstreamMount const& mount, Options const& options, Log& log) {
-  auto const directory = journal_path(options);
-  if (!directory) return fail(directory.error());
-  auto image = options_of(mount.record, options.image);
-  if (!image) return fail(std::move(image).error(), mount.path);
-  auto const table = read_mount_table();
-  if (!table) return fail(table.error());
+  EROFS_OCI_TRY_ASSIGN(auto const directory, journal_path(options));
+  EROFS_OCI_TRY_ASSIGN(auto image, upstream_options(mount.record, options.image), mount.path);
+  EROFS_OCI_TRY_ASSIGN(auto const table, read_mount_table());
   auto const& target = options.record.target;
-  auto const place = seen_at(*table, mount.index, real_path(target).value_or(target));
+  auto const place = seen_at(table, mount.index, real_path(target).value_or(target));
   if (!place) {
-    return fail(Errc::unsupported,
-                erofs_oci::nbd_device_path(mount.index) +
-                    ": not mounted where this process can see it, so that nothing shows what was "
-                    "mounted; see nsenter(1)");
+    return fail(Errc::unsupported, erofs_oci::nbd_device_path(mount.index) +
+                                       ": not mounted in this process's mount namespace, so the "
+                                       "image cannot be compared with what is "
+                                       "mounted; see nsenter(1)");
   }
   auto changed = options;
-  changed.image = *std::move(image);
+  changed.image = std::move(image);
+  changed.image.native = true;  // as it was mounted
   changed.image.in_place_of = {mount.index, mount.backend, *place, note_on(mount)};
-  auto done = go_on({*directory, "nbd" + std::to_string(mount.index), false}, changed, log);
-  if (!done) return fail(std::move(done).error(), mount.path);
+  EROFS_OCI_TRY(go_on({directory, "nbd" + std::to_string(mount.index), false}, changed, log),
+                mount.path);
   return {};
-}
-
-/// The device of mount.erofs that a target means, if it is one.
-Result<std::optional<UpstreamMount>> upstream_mount(std::string const& target) {
-  auto const index = target.empty() ? std::nullopt : nbd_index_of_target(target);
-  if (!index) return std::optional<UpstreamMount>();
-  return find_upstream_mount(*index);
 }
 
 // ---------------------------------------------------------------- status
@@ -166,6 +143,7 @@ Value status_of(NotedMount const& noted, std::string const& directory) {
   value["image"] = noted.image();
   value["size"] = noted.record->image.device_size;
   value["supervisor"] = noted.record->daemon.pid;
+  value["mismatch"] = noted.record->image.mismatch;
   if (!noted.held) return value;
   auto const answer = ask_control(control_path(directory, noted.name), "status");
   auto const live = answer ? erofs_oci::json::parse(erofs_oci::as_bytes(*answer), "status")
@@ -184,7 +162,7 @@ std::string number(Value const& status, char const* name) {
 }
 
 std::string word(Value const& status, char const* name) {
-  return erofs_oci::json::text(status, name).value_or("");
+  return escaped(erofs_oci::json::text(status, name).value_or(""));
 }
 
 /// Some lines about one mount.
@@ -195,11 +173,11 @@ std::string status_text(Value const& status) {
   if (!target.empty()) text += " on " + target;
   text += "\n  image:    " + word(status, "image") + "\n  served:   ";
   if (!status["served"].get<bool>()) {
-    if (!status["connected"].get<bool>()) return text + "no, and gone\n";
-    return text + (device.empty() ? "no; `mount-oci umount " + target + "` takes it away\n"
+    if (!status["connected"].get<bool>()) return text + "no, the device or mount is gone\n";
+    return text + (device.empty() ? "no; `mount-oci umount " + target + "` removes it\n"
                                   : "no; `mount-oci reattach " + device + "` serves it again\n");
   }
-  text += "by process " + number(status, "worker") + ", kept by " + number(status, "supervisor") +
+  text += "by worker " + number(status, "worker") + ", supervisor " + number(status, "supervisor") +
           ", " + word(status, "way") + ", replaced " + number(status, "restarts") + " times\n";
   if (status.contains("requests")) {
     auto const in_flight =
@@ -211,6 +189,35 @@ std::string status_text(Value const& status) {
     text += "  cached:   " + number(status, "cached") + " of " + number(status, "size") + " bytes" +
             (status["complete"].get<bool>() ? ", complete" : "") + "\n";
   }
+  if (auto const* const disk = erofs_oci::json::find(status, "disk")) {
+    text += "  on disk:  " + number(*disk, "kept") + " of " + number(*disk, "total") +
+            " bytes of the layers" + (disk->value("complete", false) ? ", complete" : "") + "; " +
+            number(*disk, "hits") + " hits, " + number(*disk, "misses") + " misses\n";
+  }
+  if (auto const* const proof = erofs_oci::json::find(status, "proof")) {
+    text += "  proof:    " +
+            (proof->value("proved", false)
+                 ? std::string("the digest of all bytes is right")
+                 : "none yet; " + number(*proof, "seen") + " of " + number(*proof, "total") +
+                       " bytes of the layer have been read") +
+            "\n";
+  }
+  if (auto const* const start = erofs_oci::json::find(status, "start_list");
+      start != nullptr && number(*start, "fetched") != "0") {
+    text += "  ahead:    " + number(*start, "fetched") + " bytes fetched by the start list, " +
+            number(*start, "used") + " of them needed in the first minute\n";
+  }
+  if (auto const* const hedges = erofs_oci::json::find(status, "hedges");
+      hedges != nullptr && number(*hedges, "sent") != "0") {
+    text += "  hedged:   " + number(*hedges, "sent") + " of " + number(*hedges, "requests") +
+            " requests were sent twice, " + number(*hedges, "won") + " answered sooner so\n";
+  }
+  auto const mismatch = word(status, "mismatch");
+  if (!mismatch.empty()) {
+    text += "  MISMATCH: " + mismatch +
+            "\n            all reads of the layer fail; what was read before may be wrong: unmount "
+            "it\n";
+  }
   auto const error = word(status, "last_error");
   if (!error.empty()) text += "  last error: " + error + "\n";
   auto const problem = word(status, "problem");
@@ -218,31 +225,57 @@ std::string status_text(Value const& status) {
   return text;
 }
 
+// ---------------------------------------------------------------- gc
+
+Result<void> remove_records(Options const& options, Log const& log) {
+  EROFS_OCI_TRY_ASSIGN(auto const directory, journal_path(options));
+  std::error_code ignored;
+  if (!std::filesystem::exists(directory, ignored)) return {};
+  EROFS_OCI_TRY_ASSIGN(auto const journal, erofs_oci::Journal::open(directory));
+  std::vector<std::string> indexes;
+  auto const is_needed = [&](std::string const& name, erofs_oci::Record const* record) {
+    if (record == nullptr) return true;  // not known: assume that its device exists
+    auto const connected = NotedMount{name, *record, {}, false}.is_connected();
+    if (!connected) indexes.push_back(index_directory(directory, record->attach.backend));
+    return connected;
+  };
+  EROFS_OCI_TRY_ASSIGN(auto const removed, journal.gc(is_needed));
+  for (auto const& index : indexes) std::filesystem::remove_all(index, ignored);
+  for (auto const& name : removed) {
+    std::filesystem::remove(control_path(directory, name), ignored);
+    std::printf("%s\n", name.c_str());
+  }
+  log.say(Level::info, counted(removed.size(), "record") + " removed");
+  return {};
+}
+
 }  // namespace
 
 Result<void> run_reattach(Options const& options, Log& log) {
   auto const mounts = wanted_mounts(options, options.record.target);
-  if (!mounts && mounts.error().code == Errc::not_found) {
-    auto const other = upstream_mount(options.record.target);
-    if (!other) return fail(other.error());
-    if (*other) return import_mount(**other, options, log);
+  auto const all = options.record.target.empty();
+  if (!mounts && mounts.error().code == Errc::not_found && !all) {
+    if (auto const index = nbd_index_of_target(options.record.target)) {
+      EROFS_OCI_TRY_ASSIGN(auto const other, find_upstream_mount(*index));
+      if (other) return import_mount(*other, options, log);
+    }
   }
   if (!mounts) return fail(mounts.error());
-  auto const all = options.record.target.empty();
   return for_each_mount(*mounts, log, [&](NotedMount const& noted) -> Result<void> {
     auto const busy = noted.held && !options.record.replace;
     if (all && (busy || !noted.is_connected())) return {};
-    return reattach(noted, options, log);
+    EROFS_OCI_TRY_ASSIGN(auto const directory, journal_path(options));
+    if (!noted.record) return fail(Errc::corrupt, noted.name + ": " + noted.problem);
+    return go_on({directory, noted.name, options.record.replace && noted.held}, options, log);
   });
 }
 
 Result<void> run_status(Options const& options, Log&) {
-  auto const mounts = wanted_mounts(options, options.record.target);
-  if (!mounts) return fail(mounts.error());
-  auto const directory = mounts->empty() ? Result<std::string>("") : journal_path(options);
-  if (!directory) return fail(directory.error());
+  EROFS_OCI_TRY_ASSIGN(auto const mounts, wanted_mounts(options, options.record.target));
+  EROFS_OCI_TRY_ASSIGN(auto const directory,
+                       mounts.empty() ? Result<std::string>("") : journal_path(options));
   auto list = Value::array();
-  for (auto const& noted : *mounts) list.push_back(status_of(noted, *directory));
+  for (auto const& noted : mounts) list.push_back(status_of(noted, directory));
   if (options.read.json) {
     auto const text = list.dump(2, ' ', false, Value::error_handler_t::replace);
     std::printf("%s\n", text.c_str());
@@ -254,37 +287,23 @@ Result<void> run_status(Options const& options, Log&) {
 }
 
 Result<void> run_gc(Options const& options, Log& log) {
-  auto const directory = journal_path(options);
-  if (!directory) return fail(directory.error());
-  std::error_code ignored;
-  if (!std::filesystem::exists(*directory, ignored)) return {};
-  auto const journal = erofs_oci::Journal::open(*directory);
-  if (!journal) return fail(journal.error());
-  std::vector<std::string> indexes;
-  auto const removed = journal->gc([&](std::string const& name, erofs_oci::Record const* record) {
-    NotedMount noted;
-    noted.name = name;
-    if (record != nullptr) noted.record = *record;
-    auto const connected = noted.is_connected();
-    if (!connected && record != nullptr) {
-      indexes.push_back(index_directory(*directory, record->attach.backend));
-    }
-    return connected;
-  });
-  if (!removed) return fail(removed.error());
-  for (auto const& index : indexes) std::filesystem::remove_all(index, ignored);
-  for (auto const& name : *removed) {
-    std::filesystem::remove(control_path(*directory, name), ignored);
-    std::printf("%s\n", name.c_str());
+  EROFS_OCI_TRY(remove_records(options, log));
+  auto const& record = options.record;
+  if (!record.keep_bytes && !record.keep_used) return {};
+  EROFS_OCI_TRY_ASSIGN(auto const store, open_store(options.image, log));
+  if (!store) return {};
+  EROFS_OCI_TRY_ASSIGN(auto const pruned,
+                       store->prune({.bytes = record.keep_bytes, .used = record.keep_used}));
+  for (auto const& [name, bytes] : pruned) {
+    std::printf("%s/%s %llu\n", store->root().c_str(), name.c_str(),
+                static_cast<unsigned long long>(bytes));
   }
-  log.say(Level::info, std::to_string(removed->size()) + " records removed");
   return {};
 }
 
 Result<void> run_umount_all(Options const& options, Log& log) {
-  auto const mounts = noted_mounts(options);
-  if (!mounts) return fail(mounts.error());
-  return for_each_mount(*mounts, log, [&](NotedMount const& noted) -> Result<void> {
+  EROFS_OCI_TRY_ASSIGN(auto const mounts, noted_mounts(options));
+  return for_each_mount(mounts, log, [&](NotedMount const& noted) -> Result<void> {
     if (!noted.record || !noted.is_connected()) return {};
     auto const& target = noted.record->mount_point;
     return run_umount({target.empty() ? noted.device() : target, false}, log);

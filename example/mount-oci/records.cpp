@@ -7,7 +7,9 @@
 
 #include <sys/stat.h>
 
+#include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/nbd/device.hpp>
+#include <erofs_oci/oci/reference.hpp>
 
 #include "mount_journal.hpp"
 #include "mount_table.hpp"
@@ -16,23 +18,16 @@ namespace mount_oci {
 namespace {
 
 using erofs_oci::fail;
-using erofs_oci::RecordFrontEnd;
 using erofs_oci::RecordSource;
 
 NotedMount read_noted(erofs_oci::Journal const& journal, std::string name) {
-  NotedMount noted;
   auto record = journal.read(name);
-  noted.held = journal.is_held(name).value_or(true);
-  if (record) {
-    noted.record = *std::move(record);
-  } else {
-    noted.problem = record.error().message();
-  }
-  noted.name = std::move(name);
-  return noted;
+  auto const held = journal.is_held(name).value_or(true);
+  if (!record) return {std::move(name), std::nullopt, record.error().message(), held};
+  return {std::move(name), *std::move(record), {}, held};
 }
 
-/// Whether a FUSE mount is still at its place: who serves it may have died.
+/// Whether a FUSE mount is still at its place; the process that serves it may have died.
 bool is_mounted(std::string const& name, std::string const& target) {
   auto const table = read_mount_table();
   auto const entry = table ? find_target(*table, target) : std::nullopt;
@@ -49,14 +44,12 @@ bool is_of(NotedMount const& noted, std::optional<std::uint32_t> index, std::str
 }  // namespace
 
 bool NotedMount::is_connected() const {
-  if (!record) return true;  // who can say
+  if (!record) return true;  // not known: assume that it exists
   auto const& attach = record->attach;
-  if (attach.index) {
-    if (!erofs_oci::nbd_attribute(*attach.index, "pid")) return false;
-    auto const backend = erofs_oci::nbd_attribute(*attach.index, "backend");
-    return !backend || *backend == attach.backend;  // old kernels show none
-  }
-  return held || is_mounted(name, record->mount_point);
+  if (!attach.index) return held || is_mounted(name, record->mount_point);
+  if (!erofs_oci::nbd_attribute(*attach.index, "pid")) return false;
+  auto const backend = erofs_oci::nbd_attribute(*attach.index, "backend");
+  return !backend || *backend == attach.backend;  // old kernels show none
 }
 
 std::string NotedMount::device() const {
@@ -77,8 +70,27 @@ std::string NotedMount::image() const {
   return image.registry + "/" + image.repository + tag + digest;
 }
 
+bool NotedMount::is_of_image(std::string const& wanted) const {
+  if (!record) return false;
+  auto const& image = record->image;
+  auto const parsed = erofs_oci::ImageName::parse(wanted);
+  switch (image.source) {
+    case RecordSource::layout:
+      return parsed.place == erofs_oci::ImagePlace::layout &&
+             real_path(parsed.path).value_or(parsed.path) == image.directory;
+    case RecordSource::files:
+      return parsed.place == erofs_oci::ImagePlace::file &&
+             real_path(parsed.path).value_or(parsed.path) == image.layers.front().file->path;
+    case RecordSource::registry: break;
+  }
+  auto const reference = erofs_oci::Reference::parse(wanted);
+  return parsed.place == erofs_oci::ImagePlace::registry && reference &&
+         reference->registry == image.registry && reference->repository == image.repository &&
+         (reference->digest ? reference->digest == image.manifest : reference->tag == image.tag);
+}
+
 std::optional<std::uint32_t> nbd_index_of_target(std::string const& target) {
-  // Not opened: who opens a device whose daemon is dead may hang.
+  // Not opened: open(2) of a device without a worker may hang.
   if (auto const device = block_device(target)) {
     if (auto const index = nbd_index_of(*device)) return index;
   }
@@ -88,27 +100,23 @@ std::optional<std::uint32_t> nbd_index_of_target(std::string const& target) {
 }
 
 Result<std::vector<NotedMount>> noted_mounts(Options const& options) {
-  auto const path = journal_directory(options);
-  if (!path) return fail(path.error());
+  EROFS_OCI_TRY_ASSIGN(auto const path, journal_directory(options));
   std::error_code ignored;
-  if (!std::filesystem::exists(*path, ignored)) return std::vector<NotedMount>();
-  auto const journal = erofs_oci::Journal::open(*path);
-  if (!journal) return fail(journal.error());
-  auto names = journal->list();
-  if (!names) return fail(std::move(names).error());
+  if (!std::filesystem::exists(path, ignored)) return std::vector<NotedMount>();
+  EROFS_OCI_TRY_ASSIGN(auto const journal, erofs_oci::Journal::open(path));
+  EROFS_OCI_TRY_ASSIGN(auto names, journal.list());
   std::vector<NotedMount> all;
-  for (auto& name : *names) all.push_back(read_noted(*journal, std::move(name)));
+  for (auto& name : names) all.push_back(read_noted(journal, std::move(name)));
   return all;
 }
 
 Result<NotedMount> noted_mount(Options const& options, std::string const& target) {
-  auto all = noted_mounts(options);
-  if (!all) return fail(std::move(all).error());
+  EROFS_OCI_TRY_ASSIGN(auto all, noted_mounts(options));
   auto const index = nbd_index_of_target(target);
   auto const path = real_path(target).value_or(target);
-  for (auto& noted : *all) {
-    if (is_of(noted, index, path)) return std::move(noted);
-  }
+  auto const found =
+      std::ranges::find_if(all, [&](auto const& noted) { return is_of(noted, index, path); });
+  if (found != all.end()) return std::move(*found);
   return fail(Errc::not_found, target + ": no record of such a mount");
 }
 

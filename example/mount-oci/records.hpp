@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// The mounts that are written down.
+/// The recorded mounts.
 #pragma once
 
 #include <cstdint>
@@ -9,19 +9,19 @@
 #include <vector>
 
 #include <erofs_oci/recovery/journal.hpp>
-#include <erofs_oci/recovery/record_fields.hpp>
+#include <erofs_oci/recovery/record.hpp>
 
 #include "options.hpp"
 #include "process.hpp"
 
 namespace mount_oci {
 
-/// A mount that is written down.
+/// A recorded mount.
 struct NotedMount {
   std::string name;                         ///< of the record
   std::optional<erofs_oci::Record> record;  ///< empty: it cannot be read
   std::string problem;                      ///< why not
-  bool held = false;                        ///< its daemon lives
+  bool held = false;                        ///< a process holds the record's lock
 
   /// Whether the kernel has its device, or FUSE mount, still.
   [[nodiscard]] bool is_connected() const;
@@ -31,12 +31,15 @@ struct NotedMount {
 
   /// The image, as a user would name it.
   [[nodiscard]] std::string image() const;
+
+  /// Whether a user may have named its image so.
+  [[nodiscard]] bool is_of_image(std::string const& wanted) const;
 };
 
 /// The number of the NBD device that a mount point or device means, or nothing. Opens neither.
 [[nodiscard]] std::optional<std::uint32_t> nbd_index_of_target(std::string const& target);
 
-/// All that are written down, sorted by name; none if there is no journal.
+/// All recorded mounts, sorted by name; none if there is no journal.
 /// @error{as erofs_oci::Journal says}
 [[nodiscard]] Result<std::vector<NotedMount>> noted_mounts(Options const& options);
 

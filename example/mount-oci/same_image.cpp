@@ -2,9 +2,8 @@
 #include "same_image.hpp"
 
 #include <array>
+#include <bit>
 #include <cerrno>
-#include <charconv>
-#include <cstring>
 #include <span>
 
 #include <sys/stat.h>
@@ -12,8 +11,9 @@
 #include <sys/vfs.h>
 
 #include <erofs_oci/core/endian.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/erofs/format.hpp>
-#include <erofs_oci/image/placement.hpp>
+#include <erofs_oci/erofs/superblock.hpp>
 #include <erofs_oci/nbd/device.hpp>
 
 #include "mount_table.hpp"
@@ -42,13 +42,12 @@ std::uint64_t fold(std::span<std::byte const, 16> uuid) {
 Result<std::optional<std::uint64_t>> count_blocks(AnySource const& image,
                                                   erofs::Superblock const& superblock) {
   if (superblock.has(erofs::incompat::wide_addresses)) return std::optional<std::uint64_t>();
-  auto const listed = superblock.has(erofs::incompat::device_table);
-  auto const count = listed ? std::uint32_t{superblock.extra_devices} : 0U;
+  auto const count = superblock.has(erofs::incompat::device_table) ? superblock.extra_devices : 0U;
   std::uint64_t blocks = superblock.blocks();
   std::array<std::byte, erofs::DeviceSlot::on_disk_size> raw{};
   for (std::uint32_t i = 0; i < count; ++i) {
     auto const at = (std::uint64_t{superblock.device_table_slot} + i) * raw.size();
-    if (auto const ok = read_exact(image, at, raw); !ok) return fail(ok.error(), "device table");
+    EROFS_OCI_TRY(read_exact(image, at, raw), "device table");
     blocks += erofs::DeviceSlot::decode(raw).blocks_low;
   }
   return std::optional(blocks);
@@ -70,28 +69,18 @@ Result<ImageTraits> mounted_traits(std::string const& path, dev_t device) {
   if (status.st_dev != device || static_cast<std::uint32_t>(known.f_type) != erofs::magic) {
     return fail(Errc::mismatch, path + ": something else is mounted there by now");
   }
-  ImageTraits traits;
-  traits.block_size = static_cast<std::uint64_t>(known.f_bsize);
-  traits.inodes = known.f_files - known.f_ffree;
-  traits.blocks = known.f_blocks;
-  std::uint64_t id = 0;
-  static_assert(sizeof known.f_fsid == sizeof id);
-  std::memcpy(&id, &known.f_fsid, sizeof id);  // its two halves, the low one first
+  ImageTraits traits{static_cast<std::uint64_t>(known.f_bsize), known.f_files - known.f_ffree,
+                     known.f_blocks, std::nullopt};
+  auto const id = std::bit_cast<std::uint64_t>(known.f_fsid);  // its two halves, the low one first
   if (id != encoded(device)) traits.uuid = id;
   return traits;
 }
 
 Result<ImageTraits> image_traits(AnySource const& image) {
-  auto const superblock = erofs_oci::read_superblock(image);
-  if (!superblock) return fail(superblock.error());
-  ImageTraits traits;
-  traits.block_size = std::uint64_t{1} << superblock->block_bits;
-  traits.inodes = superblock->inodes;
-  auto const blocks = count_blocks(image, *superblock);
-  if (!blocks) return fail(blocks.error());
-  traits.blocks = *blocks;
-  traits.uuid = fold(superblock->uuid);
-  return traits;
+  EROFS_OCI_TRY_ASSIGN(auto const superblock, erofs_oci::erofs::read_superblock(image));
+  EROFS_OCI_TRY_ASSIGN(auto const blocks, count_blocks(image, superblock));
+  return ImageTraits{std::uint64_t{1} << superblock.block_bits, superblock.inodes, blocks,
+                     fold(superblock.uuid)};
 }
 
 Result<void> compare_traits(ImageTraits const& image, ImageTraits const& mounted) {
@@ -113,30 +102,23 @@ Result<void> check_device_size(std::uint64_t image, std::uint64_t device) {
 }
 
 Result<std::uint64_t> nbd_device_bytes(std::uint32_t index, std::string const& root) {
-  auto const text = erofs_oci::nbd_attribute(index, "size", root);
-  if (!text) return fail(text.error());
+  EROFS_OCI_TRY_ASSIGN(auto const text, erofs_oci::nbd_attribute(index, "size", root));
   constexpr std::uint64_t sector = 512;
-  std::uint64_t sectors = 0;
-  auto const* const end = text->data() + text->size();
-  auto const [at, problem] = std::from_chars(text->data(), end, sectors);
-  if (problem != std::errc{} || at != end || sectors > upstream_device_size / sector) {
-    return fail(Errc::corrupt, erofs_oci::nbd_sysfs_path(index, root) + "/size: " + *text);
+  auto const sectors = erofs_oci::whole_number<std::uint64_t>(text);
+  if (!sectors || *sectors > upstream_device_size / sector) {
+    return fail(Errc::corrupt, erofs_oci::nbd_sysfs_path(index, root) + "/size: " + text);
   }
-  return sectors * sector;
+  return *sectors * sector;
 }
 
 Result<void> check_same_image(ForeignDevice const& device, AnySource const& image) {
-  auto const size = nbd_device_bytes(device.index);
-  if (!size) return fail(size.error());
+  EROFS_OCI_TRY_ASSIGN(auto const size, nbd_device_bytes(device.index));
   auto const path = erofs_oci::nbd_device_path(device.index);
-  if (auto const ok = check_device_size(image.size(), *size); !ok) return fail(ok.error(), path);
-  auto const number = block_device(path);
-  if (!number) return fail(number.error());
-  auto const mounted = mounted_traits(device.mount_point, *number);
-  if (!mounted) return fail(mounted.error());
-  auto const traits = image_traits(image);
-  if (!traits) return fail(traits.error(), path);
-  return compare_traits(*traits, *mounted);
+  EROFS_OCI_TRY(check_device_size(image.size(), size), path);
+  EROFS_OCI_TRY_ASSIGN(auto const number, block_device(path));
+  EROFS_OCI_TRY_ASSIGN(auto const mounted, mounted_traits(device.mount_point, number));
+  EROFS_OCI_TRY_ASSIGN(auto const traits, image_traits(image), path);
+  return compare_traits(traits, mounted);
 }
 
 }  // namespace mount_oci

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Whether an image is the one that is mounted, as far as a device tells whose reads hang.
+/// Compares an image with the one that is mounted from a device whose reads hang.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 
 namespace mount_oci {
 
-/// What the kernel remembers of an EROFS image without reading it, and says by statfs(2).
+/// The fields of an EROFS superblock that statfs(2) yields without reading the image.
 struct ImageTraits {
   std::uint64_t block_size = 0;         ///< bytes
   std::uint64_t inodes = 0;             ///< number

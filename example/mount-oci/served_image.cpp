@@ -4,22 +4,29 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <utility>
 
 #include <unistd.h>
 
+#include <erofs_oci/combinator/padded.hpp>
+#include <erofs_oci/combinator/proved.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/oci/credentials.hpp>
 #include <erofs_oci/oci/reference.hpp>
 #include <erofs_oci/recovery/local_file.hpp>
 #include <erofs_oci/source/local.hpp>
 
+#include "config_file.hpp"
 #include "find_image.hpp"
 #include "image.hpp"
+#include "indexing.hpp"
+#include "layer_cache.hpp"
 #include "same_image.hpp"
 #include "upstream_mount.hpp"
 
@@ -28,19 +35,17 @@ namespace {
 
 using erofs_oci::AnySource;
 using erofs_oci::CredentialSource;
-using erofs_oci::DeviceImage;
 using erofs_oci::fail;
 using erofs_oci::FileIdentity;
+using erofs_oci::ImageName;
+using erofs_oci::ImagePlace;
 using erofs_oci::KnownSpan;
 using erofs_oci::LocalFile;
 using erofs_oci::measure_file;
 using erofs_oci::Record;
 using erofs_oci::RecordSource;
 
-constexpr std::string_view layout_prefix = "oci:";
-constexpr std::string_view file_prefix = "file:";
-
-Result<std::string> absolute(std::string const& path) {
+Result<std::string> absolute_path(std::string const& path) {
   if (path.empty()) return std::string();
   std::error_code error;
   auto const result = std::filesystem::canonical(path, error);
@@ -55,67 +60,58 @@ Result<erofs_oci::Digest> digest_of_span(AnySource const& source, std::uint64_t 
                                          std::uint64_t length) {
   erofs_oci::Sha256 hash;
   erofs_oci::Bytes piece(std::min<std::uint64_t>(length, 1u << 20));
-  for (std::uint64_t at = 0; at < length;) {
+  for (std::uint64_t at = 0; at < length; at += piece.size()) {
     auto const n = std::min<std::uint64_t>(length - at, piece.size());
     auto const part = std::span(piece).first(static_cast<std::size_t>(n));
-    if (auto const ok = read_exact(source, offset + at, part); !ok) return fail(ok.error());
+    EROFS_OCI_TRY(read_exact(source, offset + at, part));
     hash.update(part);
-    at += n;
   }
   return hash.finish();
 }
 
-/// The metadata, which say what all the rest is; of an image that has none apart, its superblock.
+/// The span that identifies the image: its metadata, or its superblock if there are no separate
+/// metadata.
 Result<KnownSpan> known_span(OpenedImage const& opened) {
   constexpr std::uint64_t most = 64u << 20;
-  constexpr std::uint64_t least = 4096;
-  auto const size = opened.device.source.size();
+  constexpr std::uint64_t superblock = 4096;
+  auto const& source = opened.device.source;
   KnownSpan known;
-  known.length = std::min({size, most, std::max(opened.metadata_size, least)});
-  auto const digest = digest_of_span(opened.device.source, known.offset, known.length);
-  if (!digest) return fail(digest.error());
-  known.digest = *digest;
+  // No byte of the data: one that cannot be read later is no sign of another image.
+  auto const wanted = opened.metadata_size != 0 ? opened.metadata_size : superblock;
+  known.length = std::min({source.size(), most, wanted});
+  EROFS_OCI_TRY_ASSIGN(known.digest, digest_of_span(source, known.offset, known.length));
   return known;
 }
 
 Result<void> check_known(KnownSpan const& known, AnySource const& source) {
-  auto const digest = digest_of_span(source, known.offset, known.length);
-  if (!digest) return fail(digest.error());
-  if (*digest == known.digest) return {};
-  return fail(Errc::mismatch, "the image's metadata are not those that were mounted (" +
-                                  digest->to_string() + ", were " + known.digest.to_string() + ")");
+  EROFS_OCI_TRY_ASSIGN(auto const digest, digest_of_span(source, known.offset, known.length));
+  if (digest == known.digest) return {};
+  return fail(Errc::mismatch, "the image's metadata differ from those that were mounted (" +
+                                  digest.to_string() + ", were " + known.digest.to_string() + ")");
 }
 
 // ---------------------------------------------------------------- the record
 
 Result<std::optional<LocalFile>> measured(std::string const& path, FileIdentity identity) {
   if (path.empty()) return std::optional<LocalFile>();
-  auto file = measure_file(path, identity);
-  if (!file) return fail(std::move(file).error());
-  return std::optional(*std::move(file));
+  EROFS_OCI_TRY_ASSIGN(auto file, measure_file(path, identity));
+  return std::optional(std::move(file));
 }
 
 /// The registry, directory or file that the user named.
 Result<void> note_place(std::string const& name, erofs_oci::RecordImage& image) {
-  auto const text = std::string_view(name);
-  if (text.starts_with(layout_prefix)) {
-    image.source = RecordSource::layout;
-    auto const where = layout_directory(text.substr(layout_prefix.size()));
-    auto path = absolute(where);
-    if (!path) return fail(std::move(path).error());
-    image.directory = *std::move(path);
-    return {};
+  auto const parsed = ImageName::parse(name);
+  image.source = parsed.place == ImagePlace::layout ? RecordSource::layout
+                 : parsed.place == ImagePlace::file ? RecordSource::files
+                                                    : RecordSource::registry;
+  if (parsed.place == ImagePlace::layout) {
+    EROFS_OCI_TRY_ASSIGN(image.directory, absolute_path(parsed.path));
   }
-  if (names_file(text)) {
-    image.source = RecordSource::files;
-    return {};
-  }
-  auto reference = erofs_oci::Reference::parse(text);
-  if (!reference) return fail(std::move(reference).error());
-  image.source = RecordSource::registry;
-  image.registry = std::move(reference->registry);
-  image.repository = std::move(reference->repository);
-  image.tag = std::move(reference->tag);
+  if (image.source != RecordSource::registry) return {};
+  EROFS_OCI_TRY_ASSIGN(auto reference, erofs_oci::Reference::parse(name));
+  image.registry = std::move(reference.registry);
+  image.repository = std::move(reference.repository);
+  image.tag = std::move(reference.tag);
   return {};
 }
 
@@ -128,31 +124,22 @@ Result<void> note_layers(FoundImage const& found, ImageOptions const& options,
     one.media_type = layer.descriptor.media_type;
     image.layers.push_back(std::move(one));
   }
+  if (image.layers.empty()) return {};
   auto& first = image.layers.front();
   if (image.source == RecordSource::files) {
-    auto path = options.image;
-    if (path.starts_with(file_prefix)) path.erase(0, file_prefix.size());
-    auto file = measured(path, FileIdentity::stamp);
-    if (!file) return fail(std::move(file).error());
-    first.file = *std::move(file);
+    EROFS_OCI_TRY_ASSIGN(first.file,
+                         measured(ImageName::parse(options.image).path, FileIdentity::stamp));
   }
-  auto zinfo = measured(options.zinfo, FileIdentity::content);
-  if (!zinfo) return fail(std::move(zinfo).error());
-  first.zinfo = *std::move(zinfo);
-  auto tarindex = measured(options.tarindex, FileIdentity::content);
-  if (!tarindex) return fail(std::move(tarindex).error());
-  image.tarindex = *std::move(tarindex);
+  EROFS_OCI_TRY_ASSIGN(first.zinfo, measured(options.zinfo, FileIdentity::content));
+  EROFS_OCI_TRY_ASSIGN(image.tarindex, measured(options.tarindex, FileIdentity::content));
   return {};
 }
 
 /// The store of indexes, or nothing if there is none: then the mount has one of its own.
 std::string usable_store(ImageOptions const& options) {
-  if (options.store == "none") return {};
-  auto const root = options.store.empty() ? erofs_oci::IndexStore::default_path()
-                                          : Result<std::string>(options.store);
   auto const store =
-      root ? erofs_oci::IndexStore::open(*root) : Result<erofs_oci::IndexStore>(fail(root.error()));
-  return store ? absolute(store->root()).value_or("") : std::string();
+      store_path(options).and_then([](auto const& path) { return open_store_at(path); });
+  return store ? absolute_path(store->root()).value_or("") : std::string();
 }
 
 Result<erofs_oci::RecordReach> reach_of(ImageOptions const& options) {
@@ -162,28 +149,25 @@ Result<erofs_oci::RecordReach> reach_of(ImageOptions const& options) {
   reach.timeout = options.timeout;
   reach.retry = options.retry;
   reach.connections = options.connections;
-  reach.cache_bytes = options.cache;
-  auto ca = absolute(options.ca);
-  if (!ca) return fail(std::move(ca).error(), "oci.ca");
-  reach.ca = *std::move(ca);
+  reach.cache_bytes = options.cache_bytes();
+  EROFS_OCI_TRY_ASSIGN(reach.ca, absolute_path(options.ca), "oci.ca");
   reach.cache_directory = usable_store(options);
+  if (options.verify != Verify::lazy) reach.verify = name_of(options.verify);
+  reach.hosts = options.hosts;
+  if (!options.config.empty()) {  // which the reader of an image need not be able to look at
+    reach.config = std::filesystem::absolute(options.config).lexically_normal().string();
+  }
+  reach.inward = options.allow_private;
+  reach.unhedged = !options.hedge;
   return reach;
 }
 
-/// Where the credentials came from, never what they are.
-Result<CredentialSource> credentials_of(ImageOptions const& options) {
-  erofs_oci::GivenCredentials given;
-  given.username = options.username;
-  given.password = options.password;
-  auto file = absolute(options.password_file);
-  if (!file) return fail(std::move(file).error(), "oci.password_file");
-  given.password_file = *std::move(file);
-  auto const configs =
-      options.config_files.empty() ? erofs_oci::default_config_files() : options.config_files;
-  for (auto const& config : configs) {
-    if (!given.docker_config.empty() || ::access(config.c_str(), R_OK) != 0) continue;
-    given.docker_config = absolute(config).value_or("");
-  }
+/// The source of the credentials, never the credentials.
+Result<CredentialSource> recorded_credentials(ImageOptions const& options) {
+  erofs_oci::GivenCredentials given{.username = options.username, .password = options.password};
+  EROFS_OCI_TRY_ASSIGN(given.password_file, absolute_path(options.password_file),
+                       "oci.password_file");
+  given.docker_config = options.access.login ? options.access.config : find_config(options);
   return erofs_oci::credential_source(given);
 }
 
@@ -191,107 +175,130 @@ Result<Record> record_of(FoundImage const& found, OpenedImage const& opened,
                          ImageOptions const& options) {
   Record record;
   auto& image = record.image;
-  if (auto const ok = note_place(options.image, image); !ok) return fail(ok.error());
-  if (auto const ok = note_layers(found, options, image); !ok) return fail(ok.error());
+  EROFS_OCI_TRY(note_place(options.image, image));
+  EROFS_OCI_TRY(note_layers(found, options, image));
   image.manifest = found.digest;
   if (found.platform) image.platform = found.platform->to_string();
   image.device_size = opened.device.source.size();
-  auto reach = reach_of(options);
-  if (!reach) return fail(std::move(reach).error());
-  record.reach = *std::move(reach);
-  auto credentials = credentials_of(options);
-  if (!credentials) return fail(std::move(credentials).error());
-  if (image.source == RecordSource::registry) record.credentials = *std::move(credentials);
-  auto known = known_span(opened);
-  if (!known) return fail(std::move(known).error());
-  record.known = *known;
+  image.rewritten = opened.rewritten;
+  EROFS_OCI_TRY_ASSIGN(record.reach, reach_of(options));
+  EROFS_OCI_TRY_ASSIGN(auto credentials, recorded_credentials(options));
+  if (image.source == RecordSource::registry) record.credentials = std::move(credentials);
+  EROFS_OCI_TRY_ASSIGN(record.known, known_span(opened));
   return record;
 }
 
-/// The file that it was, if there was one.
-Result<std::optional<AnySource>> open_part(std::optional<LocalFile> const& file) {
-  if (!file) return std::optional<AnySource>();
-  auto fd = erofs_oci::open_unchanged(*file);
-  if (!fd) return fail(std::move(fd).error());
-  auto local = erofs_oci::Local::of_fd(*std::move(fd), file->path);
-  if (!local) return fail(std::move(local).error());
-  return std::optional(AnySource(*std::move(local)));
+/// Fills a device up with zeros.
+Result<void> pad(erofs_oci::DeviceImage& device, std::uint64_t size) {
+  EROFS_OCI_TRY_ASSIGN(auto padded,
+                       erofs_oci::Padded<AnySource>::to_size(std::move(device.source), size));
+  device.source = AnySource(std::move(padded));
+  return {};
 }
 
 Result<OwnIndex> open_index(erofs_oci::RecordImage const& image) {
-  auto tarindex = open_part(image.tarindex);
-  if (!tarindex) return fail(std::move(tarindex).error());
-  auto zinfo = open_part(image.layers.front().zinfo);
-  if (!zinfo) return fail(std::move(zinfo).error());
-  return OwnIndex{*std::move(tarindex), *std::move(zinfo)};
+  OwnIndex index;
+  if (image.tarindex) {
+    EROFS_OCI_TRY_ASSIGN(index.tarindex, open_recorded_file(*image.tarindex));
+  }
+  if (!image.layers.empty() && image.layers.front().zinfo) {
+    EROFS_OCI_TRY_ASSIGN(index.zinfo, open_recorded_file(*image.layers.front().zinfo));
+  }
+  return index;
 }
 
-/// What mount.erofs mounts has its metadata in the blob or in a tarindex, and no other index will
-/// do.
+/// Requires that the metadata are in the blob or in a tarindex: mount.erofs mounts nothing else.
 Result<void> check_whole(FoundImage const& found, OwnIndex const& index) {
   if (!index.empty()) return {};
-  auto const native = is_native(found);
-  if (!native) return fail(native.error());
-  if (*native) return {};
+  EROFS_OCI_TRY_ASSIGN(auto const native, is_native(found));
+  if (native) return {};
   return fail(Errc::unsupported,
               found.name +
                   ": no EROFS image; if it was mounted with a tarindex, which such a "
                   "record does not name, give it: -o oci.tarindex=PATH,oci.zinfo=PATH");
 }
 
-/// In place of a device's first daemon: nothing but what is mounted from it.
-Result<AnySource> in_place_of(ForeignDevice const& device, AnySource image) {
-  if (auto const ok = check_same_image(device, image); !ok) return fail(ok.error());
-  return pad_for_upstream(std::move(image));
+/// Makes reads of the layer fail, for what was found by an earlier worker: what that has handed on
+/// may be in the kernel's memory still.
+void refute(erofs_oci::DeviceImage& device, std::string const& mismatch) {
+  if (!device.proof) {
+    device.proof = std::make_shared<erofs_oci::Proof>(device.source.size());
+    device.source = AnySource(erofs_oci::Guarded(std::move(device.source), device.proof));
+  }
+  device.proof->refute(erofs_oci::make_error(Errc::digest_mismatch, mismatch));
+}
+
+/// The image of a record, if it is still what was mounted.
+Result<OpenedImage> open_again(Record const& record, ImageOptions const& options, Log const& log,
+                               ExitOnSignal const* guard) {
+  EROFS_OCI_TRY_ASSIGN(auto index, open_index(record.image));
+  EROFS_OCI_TRY_ASSIGN(auto found, find_again(record.image, options, log));
+  auto opened = open_found(found, std::move(index), options, log, guard);
+  if (!opened) return opened;
+  auto const size = opened->device.source.size();
+  auto const wanted = record.image.device_size;
+  if (wanted != size && wanted != size + quiet_end) {  // which devices of older versions lack
+    return fail(Errc::mismatch,
+                "the image has " + std::to_string(size) + " bytes, had " + std::to_string(wanted));
+  }
+  EROFS_OCI_TRY(pad(opened->device, wanted));
+  if (record.known) EROFS_OCI_TRY(check_known(*record.known, opened->device.source));
+  if (!record.image.mismatch.empty()) refute(opened->device, record.image.mismatch);
+  return opened;
 }
 
 }  // namespace
 
 Result<ServedImage> serve_first(ImageOptions const& options, Log const& log,
                                 ExitOnSignal const* guard) {
-  auto index = open_own_index(options);
-  if (!index) return fail(std::move(index).error());
-  auto found = find_image(options, log);
-  if (!found) return fail(found.error());
+  EROFS_OCI_TRY_ASSIGN(auto index, open_own_index(options));
+  EROFS_OCI_TRY_ASSIGN(auto found, find_image(options, log));
   if (options.in_place_of) {
-    if (auto const ok = check_whole(*found, *index); !ok) return fail(ok.error());
+    EROFS_OCI_TRY(check_whole(found, index));
   }
-  auto opened = open_found(*found, *std::move(index), options, log, guard);
-  if (!opened) return fail(std::move(opened).error());
-  auto record = record_of(*found, *opened, options);
-  if (!record) return fail(std::move(record).error());
+  EROFS_OCI_TRY_ASSIGN(auto opened, open_found(found, std::move(index), options, log, guard));
+  EROFS_OCI_TRY(check_first(opened, options, log));
+  if (!options.in_place_of) {
+    EROFS_OCI_TRY(pad(opened.device, opened.device.source.size() + quiet_end));
+  }
+  EROFS_OCI_TRY_ASSIGN(auto record, record_of(found, opened, options));
   if (options.in_place_of) {
-    auto source = in_place_of(*options.in_place_of, std::move(opened->device.source));
-    if (!source) return fail(std::move(source).error());
-    opened->device.source = *std::move(source);
+    EROFS_OCI_TRY(check_same_image(*options.in_place_of, opened.device.source));
+    EROFS_OCI_TRY_ASSIGN(opened.device.source, pad_for_upstream(std::move(opened.device.source)));
   }
-  return ServedImage{std::move(opened->device), *std::move(record)};
+  return ServedImage{std::move(opened.device), std::move(record)};
 }
 
 Result<ServedImage> serve_again(Record const& record, ImageOptions const& options, Log const& log,
                                 ExitOnSignal const* guard) {
-  auto index = open_index(record.image);
-  if (!index) return fail(std::move(index).error());
-  auto found = find_again(record.image, options, log);
-  if (!found) return fail(found.error());
-  auto opened = open_found(*found, *std::move(index), options, log, guard);
+  auto opened = open_again(record, options, log, guard);
+  if (!opened && opened.error().code == Errc::mismatch && options.index != IndexUse::none) {
+    // It may have been mounted by what reading its layers gave, before the image's claims came.
+    auto unclaimed = options;
+    unclaimed.index = IndexUse::none;
+    opened = open_again(record, unclaimed, log, guard);
+  }
   if (!opened) return fail(std::move(opened).error());
-  auto const size = opened->device.source.size();
-  if (size != record.image.device_size) {
-    return fail(Errc::mismatch, "the image has " + std::to_string(size) + " bytes, had " +
-                                    std::to_string(record.image.device_size));
-  }
-  if (record.known) {
-    auto const ok = check_known(*record.known, opened->device.source);
-    if (!ok) return fail(ok.error());
-  }
   if (is_foreign(record)) {
-    auto padded = pad_for_upstream(std::move(opened->device.source));
-    if (!padded) return fail(std::move(padded).error());
-    opened->device.source = *std::move(padded);
+    EROFS_OCI_TRY_ASSIGN(opened->device.source, pad_for_upstream(std::move(opened->device.source)));
   }
   return ServedImage{std::move(opened->device), record};
 }
+
+namespace {
+
+/// Takes a password that was given by hand from the configuration file, if it is there.
+Result<bool> find_given(std::string const& config, ImageOptions& options) {
+  if (config.empty()) return false;
+  auto const said = options_in_config(config, options.image, read_config);
+  if (!said) return fail(Errc::invalid_argument, said.error().text);
+  options.username = said->username;
+  options.password = said->password;
+  options.password_file = said->password_file;
+  return !said->username.empty();
+}
+
+}  // namespace
 
 Result<ImageOptions> options_of(Record const& record, ImageOptions const& given) {
   auto const& reach = record.reach;
@@ -307,9 +314,19 @@ Result<ImageOptions> options_of(Record const& record, ImageOptions const& given)
   if (reach.retry) options.retry = std::chrono::duration_cast<std::chrono::seconds>(*reach.retry);
   options.connections = reach.connections;
   options.cache = reach.cache_bytes;
+  // It had enough when it was mounted, and its digest says that it is the same.
+  options.memory = std::max(options.budget().bytes, std::uint64_t{1} << 40);
   options.readahead = record.attach.read_ahead;
+  if (options.cache_dir.empty()) options.cache_dir = cache_path(given).value_or("none");
   options.store = reach.cache_directory.empty() ? "none" : reach.cache_directory;
-  options.soci = SociUse::none;
+  options.index = IndexUse::bound;  // finds what the store keeps; the registry is not asked
+  options.verify = parse_verify(reach.verify).value_or(Verify::lazy);
+  options.native = !record.image.rewritten;
+  options.opened_before = true;
+  if (!reach.hosts.empty()) options.hosts = reach.hosts;
+  if (!reach.config.empty()) options.config = reach.config;
+  options.allow_private = given.allow_private || reach.inward;
+  options.hedge = given.hedge && !reach.unhedged;
   if (!given.username.empty()) return options;  // newer ones are as good
   using Kind = CredentialSource::Kind;
   switch (record.credentials.kind) {
@@ -320,11 +337,14 @@ Result<ImageOptions> options_of(Record const& record, ImageOptions const& given)
       options.username = record.credentials.username;
       options.password_file = record.credentials.where;
       break;
-    case Kind::given:
+    case Kind::given: {
+      EROFS_OCI_TRY_ASSIGN(auto const found, find_given(reach.config, options));
+      if (found) break;
       return fail(Errc::unauthorized,
                   record.image.registry +
-                      ": the password was given by hand and is not written down: give it again, "
+                      ": the password was given by hand and is not recorded: give it again "
                       "with -o oci.username=NAME,oci.password_file=PATH");
+    }
   }
   return options;
 }

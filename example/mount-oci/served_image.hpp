@@ -1,31 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// From options, or from the record of an earlier daemon, to what a daemon serves.
+/// Opens what a worker serves, from options or from a record.
 #pragma once
 
 #include <erofs_oci/image/open.hpp>
-#include <erofs_oci/recovery/record_fields.hpp>
+#include <erofs_oci/recovery/record.hpp>
 
 #include "options.hpp"
 #include "process.hpp"
 
 namespace mount_oci {
 
-/// An image, and what the next daemon must know to serve the same bytes.
+/// Zeros behind the image, in bytes, on devices that are new: the last layer's tar ends the image,
+/// and in its last bytes it could have a header of RAID (md 0.90 and 1.0, DDF, IMSM), which udev
+/// and mdadm look for at a disk's end. A record's `device_size` counts them.
+inline constexpr std::uint64_t quiet_end = 128 * 1024;
+
+/// An image, and the record by which a next worker serves the same bytes.
 struct ServedImage {
   erofs_oci::DeviceImage device;
   erofs_oci::Record record;  ///< without `attach`, `mount_point` and `daemon`
 };
 
-/// Opens the image that the options name, as open_source() does. In place of another tool's daemon:
-/// an EROFS image, or a layer with the tarindex that is given, and only if it is what is mounted.
+/// Opens the image that the options name, as open_source() does. With `in_place_of`, opens only an
+/// EROFS image, or a layer with the given tarindex, that is the one mounted from that device.
 /// @error{Errc::mismatch, another image is mounted}
 /// @error{Errc::unsupported, in place of another\, and no EROFS image}
 /// @error{as open_source() says}
 [[nodiscard]] Result<ServedImage> serve_first(ImageOptions const& options, Log const& log,
                                               ExitOnSignal const* guard);
 
-/// Opens what was served before. Needs neither tag nor manifest.
+/// Opens the image of a record. Needs neither tag nor manifest.
 /// @param options  as options_of() makes them
 /// @error{Errc::mismatch, a file is another one than it was\, or the bytes would be others}
 /// @error{as the sources say}

@@ -10,7 +10,6 @@ namespace mount_oci {
 namespace {
 
 namespace tar = erofs_oci::tar;
-using erofs_oci::fail;
 using erofs_oci::erofs::FileType;
 using erofs_oci::erofs::Inode;
 using erofs_oci::erofs::Run;
@@ -40,13 +39,12 @@ class TarStream {
   TarStream(ImageReader const& reader, Output& output) : reader_(reader), output_(output) {}
 
   [[nodiscard]] Result<void> add(std::string const& path, Inode const& inode, tar::Type type) {
-    auto entry = entry_of(path, inode, type);
-    if (!entry) return fail(entry.error(), path);
-    if (auto ok = put_header(*entry); !ok) return ok;
-    for (auto const& extent : entry->extents) {
-      if (auto ok = put_data(inode, extent); !ok) return fail(ok.error(), path);
+    EROFS_OCI_TRY_ASSIGN(auto entry, entry_of(path, inode, type), path);
+    EROFS_OCI_TRY(put_header(entry));
+    for (auto const& extent : entry.extents) {
+      EROFS_OCI_TRY(put_data(inode, extent), path);
     }
-    return output_.put(std::string(tar::padding(tar::stored_size(*entry)), '\0'));
+    return output_.put(std::string(tar::padding(tar::stored_size(entry)), '\0'));
   }
 
   [[nodiscard]] Result<void> add_link(PlannedFile const& link) {
@@ -61,39 +59,34 @@ class TarStream {
 
  private:
   Result<tar::Entry> entry_of(std::string const& path, Inode const& inode, tar::Type type) {
-    auto attributes = attributes_of(reader_, inode);
-    if (!attributes) return fail(attributes.error());
+    EROFS_OCI_TRY_ASSIGN(auto attributes, attributes_of(reader_, inode));
     tar::Entry entry;
     entry.type = type;
     entry.path = name_of(path, inode.is_directory());
-    entry.mode = attributes->mode & 07777u;
-    entry.uid = attributes->uid;
-    entry.gid = attributes->gid;
-    entry.mtime = {attributes->mtime.seconds, attributes->mtime.nanoseconds};
-    for (auto& [name, value] : attributes->xattrs) {
+    entry.mode = attributes.mode & 07777u;
+    entry.uid = attributes.uid;
+    entry.gid = attributes.gid;
+    entry.mtime = {attributes.mtime.seconds, attributes.mtime.nanoseconds};
+    for (auto& [name, value] : attributes.xattrs) {
       entry.xattrs.push_back({std::move(name), std::move(value)});
     }
     if (inode.is_symlink()) {
-      auto target = reader_.read_link(inode);
-      if (!target) return fail(target.error());
-      entry.link = *std::move(target);
+      EROFS_OCI_TRY_ASSIGN(entry.link, reader_.read_link(inode));
     }
     entry.dev_major = inode.device().major;
     entry.dev_minor = inode.device().minor;
     if (!inode.is_regular()) return entry;
     entry.size = inode.size();
-    auto const ok = reader_.runs(inode, 0, inode.size(), [&](Run const& run) -> Result<bool> {
+    EROFS_OCI_TRY(reader_.runs(inode, 0, inode.size(), [&](Run const& run) -> Result<bool> {
       if (run.place) entry.extents.push_back({run.file_offset, 0, run.length});
       return true;
-    });
-    if (!ok) return fail(ok.error());
+    }));
     return entry;
   }
 
   Result<void> put_header(tar::Entry const& entry) {
-    auto const header = tar::encode_header(entry);
-    if (!header) return fail(header.error());
-    return output_.put(erofs_oci::as_text(*header));
+    EROFS_OCI_TRY_ASSIGN(auto const header, tar::encode_header(entry));
+    return output_.put(erofs_oci::as_text(header));
   }
 
   Result<void> put_data(Inode const& inode, tar::Extent const& extent) {
@@ -112,10 +105,9 @@ class TarStream {
 }  // namespace
 
 Result<Attributes> attributes_of(ImageReader const& reader, Inode const& inode) {
-  auto xattrs = reader.xattrs(inode);
-  if (!xattrs) return fail(xattrs.error());
+  EROFS_OCI_TRY_ASSIGN(auto xattrs, reader.xattrs(inode));
   return Attributes{inode.mode(), inode.record.uid, inode.record.gid, inode.mtime,
-                    *std::move(xattrs)};
+                    std::move(xattrs)};
 }
 
 Result<void> write_tar(ImageReader const& reader, ExtractPlan const& plan, Output& output,
@@ -128,9 +120,8 @@ Result<void> write_tar(ImageReader const& reader, ExtractPlan const& plan, Outpu
            ": left out");
       continue;
     }
-    auto const ok =
-        file.link_to.empty() ? stream.add(file.path, file.inode, *type) : stream.add_link(file);
-    if (!ok) return ok;
+    EROFS_OCI_TRY(file.link_to.empty() ? stream.add(file.path, file.inode, *type)
+                                       : stream.add_link(file));
   }
   return stream.end();
 }

@@ -17,7 +17,7 @@ namespace mount_oci {
                                                erofs_oci::erofs::Inode const& inode);
 
 /// Writes an archive of the planned files. Names are relative, that of the root is "./".
-/// @param warn  told of files that no tar can hold
+/// @param warn  called for files that no tar can hold
 /// @error{as `output` and the image say}
 [[nodiscard]] Result<void> write_tar(ImageReader const& reader, ExtractPlan const& plan,
                                      Output& output,

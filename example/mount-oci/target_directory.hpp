@@ -18,7 +18,7 @@
 
 namespace mount_oci {
 
-/// What an inode says about a file besides its content.
+/// The attributes of a file.
 struct Attributes {
   std::uint16_t mode = 0;  ///< type bits included
   std::uint32_t uid = 0;
@@ -27,25 +27,28 @@ struct Attributes {
   std::vector<erofs_oci::erofs::Xattr> xattrs;
 };
 
-/// Where content comes from: hands runs of bytes to `write`, with their offset in the file.
+/// Yields a file's content: passes runs of bytes to `write`, with their offset in the file.
 using FillFile = std::function<Result<void>(
     std::function<Result<void>(std::uint64_t offset, std::span<std::byte const> bytes)> const&
         write)>;
 
-/// A directory that files are extracted to. Each directory on a path is opened from the one above
-/// it without following symbolic links, whoever puts them there and whenever; so nothing outside is
-/// touched. What is in the way of a file is removed, unless it is a directory; a directory that is
-/// there already is taken. Not thread-safe.
+/// A directory that files are extracted to. It opens each directory on a path from the one above
+/// and follows no symbolic link, also none that another process makes at the same time; so it
+/// touches nothing outside. Replaces existing files, but no directory by a file; uses existing
+/// directories. Not thread-safe.
 ///
 /// Without being root, owners stay the caller's, set-user-id and set-group-id bits are left out,
-/// and what the system refuses (devices, some attributes) is left out with a warning.
+/// and what the system refuses (devices, some attributes) is left out with a warning. If it is to
+/// be safe, root leaves out devices, these bits, and attributes that give power (security.*,
+/// trusted.*).
 class TargetDirectory {
  public:
   using Warn = std::function<void(std::string const& text)>;
 
   /// Makes the directory if it is not there.
   /// @error{an errno, as mkdir(2) and open(2)}
-  [[nodiscard]] static Result<TargetDirectory> open(std::string const& path, Warn warn);
+  [[nodiscard]] static Result<TargetDirectory> open(std::string const& path, Warn warn,
+                                                    bool safe = false);
 
   /// @name Making files. Paths are from the root and begin with a slash.
   /// @error{an errno, the text names the path}
@@ -74,8 +77,8 @@ class TargetDirectory {
   /// @}
 
  private:
-  TargetDirectory(UniqueFd root, Warn warn, bool is_root)
-      : root_(std::move(root)), warn_(std::move(warn)), is_root_(is_root) {}
+  TargetDirectory(UniqueFd root, Warn warn, bool is_root, bool safe)
+      : root_(std::move(root)), warn_(std::move(warn)), is_root_(is_root), safe_(safe) {}
 
   struct Parent {
     int fd = -1;
@@ -85,18 +88,23 @@ class TargetDirectory {
   Result<Parent> parent_of(std::string const& path);
   Result<UniqueFd> open_directory(std::string_view path) const;
   Result<void> clear_way(Parent const& parent, std::string const& path) const;
+  /// Calls `make`, which returns as system calls do, and once more without what is in its way;
+  /// yields 0 or the errno of the last call.
+  template <class Make>
+  Result<int> make_anew(Parent const& parent, std::string const& path, Make const& make) const;
   Result<void> set_attributes(int fd, std::string const& path, Attributes const& with) const;
   Result<void> set_node_attributes(Parent const& parent, std::string const& path,
                                    Attributes const& with) const;
   Result<void> set_xattrs(std::string const& at, std::string const& path,
                           Attributes const& with) const;
   [[nodiscard]] std::uint32_t permissions(Attributes const& with) const noexcept {
-    return with.mode & (is_root_ ? 07777u : 01777u);
+    return with.mode & (is_root_ && !safe_ ? 07777u : 01777u);
   }
 
   UniqueFd root_;
   Warn warn_;
   bool is_root_;
+  bool safe_;
   std::string last_path_;  // the directory that last_ is
   UniqueFd last_;
 };

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ending a mount or a device, and waiting until nothing of it is left.
+// Ends a mount or a device, and waits until its processes have ended.
+#include <algorithm>
 #include <chrono>
-#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <thread>
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
-#include <sys/mount.h>
 
 #include <linux/nbd.h>
 
 #include <erofs_oci/core/bytes.hpp>
-#include <erofs_oci/fuse/mount.hpp>
+#include <erofs_oci/host/mount_point.hpp>
+#include <erofs_oci/host/unmount.hpp>
 #include <erofs_oci/nbd/device.hpp>
 #include <erofs_oci/nbd/netlink.hpp>
+#include <erofs_oci/posix/text_file.hpp>
+#include <erofs_oci/posix/wait.hpp>
 
 #include "commands.hpp"
 #include "daemon_socket.hpp"
@@ -30,16 +32,6 @@ using namespace std::chrono_literals;
 
 constexpr auto patience = 10s;  // for a daemon to end
 
-/// Asks again and again until the answer is yes.
-bool wait_for(std::chrono::milliseconds longest, std::function<bool()> const& done) {
-  auto const end = std::chrono::steady_clock::now() + longest;
-  while (!done()) {
-    if (std::chrono::steady_clock::now() >= end) return false;
-    std::this_thread::sleep_for(10ms);
-  }
-  return true;
-}
-
 /// An NBD device that is about to end, and the process that serves it.
 class Device {
  public:
@@ -50,7 +42,7 @@ class Device {
     }
   }
 
-  /// Keeps others from setting the device up while we look at it.
+  /// Keeps other processes from setting the device up during the examination.
   void hold() {
     fd_ = UniqueFd(::open(erofs_oci::nbd_device_path(index_).c_str(), O_RDONLY | O_CLOEXEC));
   }
@@ -58,37 +50,27 @@ class Device {
   /// Disconnects it, if it is still what it was.
   Result<void> disconnect() {
     if (!is_connected()) return {};
-    auto netlink = erofs_oci::NbdNetlink::open();
-    if (netlink) {
-      auto done = netlink->disconnect(index_);
-      if (done) return done;
-      netlink = tl::unexpected(std::move(done).error());
-    }
+    auto const done = erofs_oci::NbdNetlink::open().and_then(
+        [this](auto&& netlink) { return netlink.disconnect(index_); });
+    if (done) return done;
     // Kernels without nbd over netlink, and devices that were not set up by it.
     hold();
     if (fd_ && ::ioctl(fd_.get(), NBD_DISCONNECT) == 0) return {};
-    return fail(netlink.error());
+    return done;
   }
 
   /// Waits until its server has gone and, unless something is still mounted from it, it is free.
   Result<void> wait_until_gone() {
     fd_.reset();
     auto const gone = [this] { return !is_served() && (!is_connected() || is_in_use()); };
-    if (!wait_for(patience, gone)) {
-      return fail(Errc::timed_out,
-                  erofs_oci::nbd_device_path(index_) +
-                      (is_connected() ? " is still connected"
-                                      : ": process " + process_ + " has not ended"));
-    }
-    return {};
+    if (erofs_oci::wait_for(patience, gone)) return {};
+    return fail(Errc::timed_out, erofs_oci::nbd_device_path(index_) +
+                                     (is_connected() ? " is still connected"
+                                                     : ": process " + process_ + " has not ended"));
   }
 
   /// Whether a file system is mounted from it, in whatever mount namespace.
-  [[nodiscard]] bool is_in_use() const {
-    auto const path = erofs_oci::nbd_device_path(index_);
-    UniqueFd const fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_EXCL));
-    return !fd && errno == EBUSY;
-  }
+  [[nodiscard]] bool is_in_use() const { return erofs_oci::nbd_is_in_use(index_); }
 
   [[nodiscard]] bool is_connected() const {
     auto const pid = erofs_oci::nbd_attribute(index_, "pid");
@@ -99,26 +81,18 @@ class Device {
   /// The process of a thread, which is what the kernel names; the thread ends first.
   static std::string process_of(std::string const& thread) {
     constexpr std::string_view key = "\nTgid:\t";
-    auto const status = read_start("/proc/" + thread + "/status");
+    auto const status = erofs_oci::read_text_file("/proc/" + thread + "/status").value_or("");
     auto const at = status.find(key);
     if (at == std::string::npos) return thread;
     auto const number = status.substr(at + key.size());
     return number.substr(0, number.find('\n'));
   }
 
-  /// The start of a small file, or nothing.
-  static std::string read_start(std::string const& path) {
-    auto const fd = erofs_oci::open_read(path);
-    erofs_oci::Bytes buffer(4096);
-    auto const n = fd ? erofs_oci::read_full(fd->get(), buffer) : Result<std::size_t>(0);
-    return std::string(erofs_oci::as_text(std::span(buffer).first(n.value_or(0))));
-  }
-
   /// Whether the server still runs. It may run in another PID namespace, where its number is none
   /// of ours, or another program may have the number by now: hence the name.
   [[nodiscard]] bool is_served() const {
     if (process_.empty()) return false;
-    auto const name = read_start("/proc/" + process_ + "/comm");
+    auto const name = erofs_oci::read_text_file("/proc/" + process_ + "/comm").value_or("");
     return name.starts_with("mount-oci") || name.starts_with("mount.erofs");
   }
 
@@ -130,10 +104,8 @@ class Device {
 
 /// Where a device is mounted, or nothing.
 std::optional<std::string> mounted_at(std::vector<MountEntry> const& table, dev_t device) {
-  for (auto const& entry : table) {
-    if (entry.device == device) return entry.target;
-  }
-  return std::nullopt;
+  auto const entry = std::ranges::find(table, device, &MountEntry::device);
+  return entry == table.end() ? std::nullopt : std::optional(entry->target);
 }
 
 Result<void> end_device(std::string const& path, dev_t number, UmountOptions const& options,
@@ -146,19 +118,25 @@ Result<void> end_device(std::string const& path, dev_t number, UmountOptions con
   }
   Device device(*index);
   if (!device.is_connected()) return fail_errno(ENOTCONN, path);
-  if (auto ok = device.disconnect(); !ok) return ok;
+  EROFS_OCI_TRY(device.disconnect());
   return device.wait_until_gone();
+}
+
+Result<void> unmount(std::string const& target, MountEntry const& entry) {
+  return erofs_oci::unmount(target, erofs_oci::UnmountBusy::refuse, "fusermount3", entry.id);
 }
 
 /// Of an image that is not on an NBD device.
 Result<void> end_other_mount(std::string const& target, MountEntry const& entry, Log const& log) {
   auto const daemon = DaemonWatch::of(entry.device);
-  if (auto ok = erofs_oci::unmount_fuse(target, erofs_oci::UnmountBusy::refuse); !ok) return ok;
-  // Mounted a second time: the daemon goes on living for that.
+  EROFS_OCI_TRY(unmount(target, entry));
+  // Mounted a second time: the processes that serve it stay.
   auto const table = read_mount_table();
   if (table && mounted_at(*table, entry.device)) return {};
   if (!daemon.wait(patience)) {
-    log.say(Level::warning, target + ": its daemon goes on; is it mounted in another namespace?");
+    log.say(Level::warning, target +
+                                ": the process that serves it still runs; the image may be mounted "
+                                "in another namespace, too");
   }
   return {};
 }
@@ -167,41 +145,41 @@ Result<void> end_mount(std::string const& target, MountEntry const& entry, Log c
   auto const index = nbd_index_of(entry.device);
   if (!index) return end_other_mount(target, entry, log);
   Device device(*index);
-  device.hold();  // or the device could be someone else's by the time it is looked at
-  if (::umount2(target.c_str(), UMOUNT_NOFOLLOW) != 0) return fail_errno(errno, target);
-  // Mounted a second time, perhaps where we cannot see it: the device goes on living for that.
+  device.hold();  // or another process could set the device up before it is examined
+  EROFS_OCI_TRY(unmount(target, entry));
+  // Mounted a second time, perhaps in another namespace: the device stays.
   if (device.is_in_use()) return {};
-  if (auto ok = device.disconnect(); !ok) return ok;
+  EROFS_OCI_TRY(device.disconnect());
   return device.wait_until_gone();
 }
 
-/// The absolute path of a mount point, which may be one that answers no more.
-Result<std::string> mount_point_path(std::string path) {
-  auto whole = real_path(path);
-  if (whole) return whole;
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
-  auto const slash = path.rfind('/');
-  auto const parent = slash == std::string::npos ? std::string(".") : path.substr(0, slash + 1);
-  auto folder = real_path(parent);
-  if (!folder) return whole;
-  auto const table = read_mount_table();
-  auto dead = (*folder == "/" ? "" : *folder) + '/' + path.substr(slash + 1);
-  if (!table || !find_target(*table, dead)) return whole;
-  return dead;
+/// Why a mount that is not ours stays.
+std::string foreign_mount(std::vector<MountEntry> const& table, std::string const& path,
+                          MountEntry const& top) {
+  auto const what = top.type + " from " + top.source;
+  for (auto const& entry : table) {
+    if (entry.target == path && is_ours(entry)) {
+      return path + ": " + what + " is mounted over the image; unmount that first: umount " + path;
+    }
+  }
+  return path + ": " + what + ", no mount of an image";
 }
 
 }  // namespace
 
 Result<void> run_umount(UmountOptions const& options, Log& log) {
-  auto const path = mount_point_path(options.target);
-  if (!path) return fail(path.error());
-  auto const table = read_mount_table();
-  if (!table) return fail(table.error());
-  if (auto const number = block_device(*path)) return end_device(*path, *number, options, *table);
-  if (options.disconnect) return fail_errno(ENOTBLK, *path);
-  auto const entry = find_target(*table, *path);
-  if (!entry) return fail_errno(EINVAL, *path + " is not a mount point");
-  return end_mount(*path, *entry, log);
+  // Of a mount whose reads fail or wait, too: neither asks its server.
+  EROFS_OCI_TRY_ASSIGN(auto const path,
+                       erofs_oci::open_place(options.target).and_then([](UniqueFd place) {
+                         return erofs_oci::path_of(place.get());
+                       }));
+  EROFS_OCI_TRY_ASSIGN(auto const table, read_mount_table());
+  if (auto const number = block_device(path)) return end_device(path, *number, options, table);
+  if (options.disconnect) return fail_errno(ENOTBLK, path);
+  auto const entry = find_target(table, path);
+  if (!entry) return fail_errno(EINVAL, path + " is not a mount point");
+  if (!is_ours(*entry)) return fail_errno(EBUSY, foreign_mount(table, path, *entry));
+  return end_mount(path, *entry, log);
 }
 
 }  // namespace mount_oci

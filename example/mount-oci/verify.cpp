@@ -31,15 +31,14 @@ using erofs_oci::fail;
 std::vector<erofs::Extent> joined(erofs::Regular const& file) {
   std::vector<erofs::Extent> result;
   for (auto const& extent : file.extents) {
-    if (!result.empty()) {
-      auto& last = result.back();
-      if (last.device == extent.device && last.file_offset + last.length == extent.file_offset &&
-          last.device_offset + last.length == extent.device_offset) {
-        last.length += extent.length;
-        continue;
-      }
+    auto* const last = result.empty() ? nullptr : &result.back();
+    if (last != nullptr && last->device == extent.device &&
+        last->file_offset + last->length == extent.file_offset &&
+        last->device_offset + last->length == extent.device_offset) {
+      last->length += extent.length;
+    } else {
+      result.push_back(extent);
     }
-    result.push_back(extent);
   }
   return result;
 }
@@ -91,11 +90,11 @@ class TreeComparer {
     if (auto const* const file = a.regular()) {
       if (file->size != b.regular()->size) return "another size";
       if (joined(*file) != joined(*b.regular())) return "content from another place";
-    } else if (a.directory() == nullptr && a.content != b.content) {
-      return "another target or device number";
-    }
-    if (auto const* const directory = a.directory()) {
+      if (file->stored != b.regular()->stored) return "other bytes in the index";
+    } else if (auto const* const directory = a.directory()) {
       if (directory->opaque != b.directory()->opaque) return "another opaque mark";
+    } else if (a.content != b.content) {
+      return "another target or device number";
     }
     return {};
   }
@@ -121,19 +120,19 @@ class TreeComparer {
 
 // ---------------------------------------------------------------- bytes
 
-/// Takes the decoded stream: builds the tree again and compares the bytes.
+/// Gets the decoded stream, builds the tree from it and compares the bytes.
 class StreamComparer {
  public:
   explicit StreamComparer(AnySource const& contents) : contents_(contents) {}
 
   Result<void> push(std::span<std::byte const> bytes) {
-    if (auto ok = tar_.push(bytes, apply_); !ok) return ok;
+    auto const apply = [this](auto&& entry) { return builder_.apply(std::move(entry)); };
+    EROFS_OCI_TRY(tar_.push(bytes, apply));
     while (!bytes.empty() && !difference_) {
       auto const part = bytes.first(std::min(bytes.size(), buffer_.size()));
       auto const out = std::span(buffer_).first(part.size());
-      auto const n = contents_.read_at(offset_, out);
-      if (!n) return fail(n.error());
-      if (*n < part.size() || !std::ranges::equal(part, out)) {
+      EROFS_OCI_TRY_ASSIGN(auto const n, contents_.read_at(offset_, out));
+      if (n < part.size() || !std::ranges::equal(part, out)) {
         difference_ = "other bytes in the tar from offset " + std::to_string(offset_) + " on";
       }
       offset_ += part.size();
@@ -143,7 +142,8 @@ class StreamComparer {
   }
 
   Result<erofs::Tree> finish() {
-    if (auto const ok = tar_.finish(apply_); !ok) return fail(ok.error());
+    auto const apply = [this](auto&& entry) { return builder_.apply(std::move(entry)); };
+    EROFS_OCI_TRY(tar_.finish(apply));
     if (!difference_ && offset_ != contents_.size()) {
       difference_ = "the tar has " + std::to_string(offset_) + " bytes, by the index " +
                     std::to_string(contents_.size());
@@ -156,23 +156,15 @@ class StreamComparer {
   }
 
  private:
-  struct Apply {
-    erofs_oci::tarindex::LayerBuilder* builder;
-    Result<void> operator()(erofs_oci::tar::Entry&& entry) const {
-      return builder->apply(std::move(entry));
-    }
-  };
-
   AnySource const& contents_;
   erofs_oci::tarindex::LayerBuilder builder_;
-  Apply apply_{&builder_};
   erofs_oci::tar::Decoder tar_;
   std::uint64_t offset_ = 0;
   Bytes buffer_ = Bytes(256 * 1024);
   std::optional<std::string> difference_;
 };
 
-/// Hands decoded bytes on; a blob that is no gzip is its own contents.
+/// Decodes the blob for the comparer; passes a blob that is no gzip on as it is.
 class Unpacker {
  public:
   explicit Unpacker(StreamComparer& comparer) : comparer_(comparer) {}
@@ -184,7 +176,7 @@ class Unpacker {
       bytes = bytes.subspan(n);
       if (start_.size() < magic.size()) return {};
       packed_ = std::ranges::equal(start_, magic);
-      if (auto ok = decode(start_); !ok) return ok;
+      EROFS_OCI_TRY(decode(start_));
     }
     return decode(bytes);
   }
@@ -200,11 +192,10 @@ class Unpacker {
   Result<void> decode(std::span<std::byte const> bytes) {
     if (!packed_) return comparer_.push(bytes);
     for (;;) {
-      auto const step = decoder_.decode(bytes, out_);
-      if (!step) return fail(step.error());
-      bytes = bytes.subspan(step->consumed);
-      if (step->produced == 0 && bytes.empty()) return {};
-      if (auto ok = comparer_.push(std::span(out_).first(step->produced)); !ok) return ok;
+      EROFS_OCI_TRY_ASSIGN(auto const step, decoder_.decode(bytes, out_));
+      bytes = bytes.subspan(step.consumed);
+      if (step.produced == 0 && bytes.empty()) return {};
+      EROFS_OCI_TRY(comparer_.push(std::span(out_).first(step.produced)));
     }
   }
 
@@ -230,17 +221,16 @@ Result<std::optional<std::string>> find_difference(AnySource const& blob,
   if (!inside) return fail(inside.error());
   if (!ok) return fail(ok.error());
   if (comparer.difference()) return comparer.difference();
-  if (auto const ended = unpacker.finish(); !ended) return fail(ended.error());
-  auto const tar = comparer.finish();
-  if (!tar) return fail(tar.error());
+  EROFS_OCI_TRY(unpacker.finish());
+  EROFS_OCI_TRY_ASSIGN(auto const tar, comparer.finish());
   if (comparer.difference()) return comparer.difference();
 
   using erofs_oci::Ref;
-  auto const reader = erofs::Reader<Ref<AnySource>>::open(Ref(index.tarindex));
-  if (!reader) return fail(reader.error(), "tarindex");
-  auto const image = erofs::load_tree(*reader, erofs::Marks::trusted);
-  if (!image) return fail(image.error(), "tarindex");
-  return TreeComparer(*image, *tar).run();
+  EROFS_OCI_TRY_ASSIGN(auto const reader, erofs::Reader<Ref<AnySource>>::open(Ref(index.tarindex)),
+                       "tarindex");
+  EROFS_OCI_TRY_ASSIGN(auto const image, erofs::load_tree(reader, erofs::Marks::trusted),
+                       "tarindex");
+  return TreeComparer(image, tar).run();
 }
 
 }  // namespace mount_oci

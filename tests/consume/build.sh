@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # usage: build.sh find_package|add_subdirectory|pkg_config|missing PREFIX WORK_DIR COMPILER
-# Builds and runs a small program against the library as installed at PREFIX, or as a subproject.
+#        build.sh find_package_compiled|add_subdirectory_compiled PREFIX WORK_DIR COMPILER
+# Builds and runs a small program against the library as installed at PREFIX, or as a subproject: its
+# headers alone, or with the compiled library.
 set -euo pipefail
 kind=$1 prefix=$2 work=$3 compiler=$4
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,6 +30,14 @@ case $kind in
     cmake --build "$work"
     "$work/consumer"
     ;;
+  find_package_compiled | add_subdirectory_compiled)
+    configure "$here/${kind%_compiled}" -DLIBRARY=erofs_oci::compiled
+    cmake --build "$work"
+    "$work/consumer"
+    object=$(find "$work" -name main.cpp.o)
+    nm -C "$object" | grep -F " U erofs_oci::parse_document(" >/dev/null ||
+      { echo "the program has a body of its own for what the compiled library has"; exit 1; }
+    ;;
   pkg_config)
     PKG_CONFIG_PATH=$prefix/share/pkgconfig make -C "$here/pkg_config" CXX="$compiler" OUT="$work"
     "$work/consumer"
@@ -41,13 +51,15 @@ case $kind in
       configure "$here/missing" -DPARTS="${part#erofs_oci-}"
     done
     refused "erofs_oci has no component carrots here" -DPARTS=carrots
-    refused "component gzip of erofs_oci needs ZLIB, which is not found" -DPARTS="core;gzip" \
+    refused "component gzip of erofs_oci needs ZLIB >= 1.2.13, which is not found" -DPARTS="core;gzip" \
       -DCMAKE_DISABLE_FIND_PACKAGE_ZLIB=ON
-    refused "component gzip of erofs_oci needs ZLIB, which is not found" \
+    refused "component gzip of erofs_oci needs ZLIB >= 1.2.13, which is not found" \
       -DCMAKE_DISABLE_FIND_PACKAGE_ZLIB=ON
     refused "requested version \"0.2\"" -DWANTED=0.2
-    # Who asks for core alone does not need zlib.
-    rm -rf "$work" && mkdir -p "$work"
-    configure "$here/missing" -DPARTS=core -DCMAKE_DISABLE_FIND_PACKAGE_ZLIB=ON
+    # Who asks for what does not decode does not need zlib.
+    for parts in core "http;recovery"; do
+      rm -rf "$work" && mkdir -p "$work"
+      configure "$here/missing" -DPARTS="$parts" -DCMAKE_DISABLE_FIND_PACKAGE_ZLIB=ON
+    done
     ;;
 esac

@@ -16,7 +16,7 @@ rm -rf "$work"
 mkdir -p "$work"
 "$top/tools/make_layout.py" "$data"/{basic,ckpt}.tar.gz "$work/layout" --tag v1 >/dev/null
 "$top/tools/make_layout.py" "$data"/{ckpt,multi}.tar.gz "$work/moved" --tag v1 >/dev/null
-# What mount.erofs serves: the tarindex, then the tar, as far as the tarindex says.
+# What mount.erofs serves: the tarindex, then the part of the tar that the tarindex maps.
 python3 - "$data" "$work" <<'END'
 import gzip, sys
 data, work = sys.argv[1:]

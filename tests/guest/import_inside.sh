@@ -13,23 +13,9 @@ cp "$DATA/gz-ckpt.erofs" index.erofs
 cp "$DATA/gz-ckpt.zinfo" index.zinfo
 own_index=oci.tarindex=index.erofs,oci.zinfo=index.zinfo
 
-daemon_says() { "$TOOL" status --json | python3 -c "import json, sys; print(json.load(sys.stdin)[0]['$1'])"; }
 same_files() { timeout 60 diff -r wanted "$MNT"; }
-cold() { echo 3 >/proc/sys/vm/drop_caches; }
-kill_all() { kill -9 "$(daemon_says supervisor)" "$(daemon_says worker)"; sleep 0.5; }
+kill_all() { kill -9 "$(status_of supervisor)" "$(status_of worker)"; sleep 0.5; }
 no_record() { [ -z "$(ls /run/erofs_oci)" ]; }
-refuses() {  # refuses TEXT COMMAND...
-  local text=$1
-  shift
-  ! timeout 30 "$@" >said 2>&1 && grep -q -- "$text" said || { cat said; return 1; }
-}
-serve() {  # serve LAYOUT OPTION...
-  rm -f address
-  "$TOOL" registry "$@" >address & registry=$!
-  for _ in $(seq 200); do [ -s address ] && break; sleep 0.1; done
-  host=$(sed 's,http://,,' address)
-}
-close_registry() { kill "$registry" 2>/dev/null; wait "$registry"; }
 other() {  # other IMAGE NAME [BYTES]: mounts as mount.erofs does; all its devices have that size
   rm -f started
   "$here/other_daemon.py" serve "$1" "$records/$2" "${3:-9223372036854775296}" >started & daemon=$!
@@ -85,7 +71,7 @@ mv "$records/$name" elsewhere
 ln -s "$PWD/elsewhere" "$records/$name"
 check "layer: a record that is a link is refused" refuses "$name" "$TOOL" reattach -o "$reach" "$device"
 rm "$records/$name"
-check "layer: one that is gone is, too" refuses "the record is gone" "$TOOL" reattach -o "$reach" "$device"
+check "layer: a missing one is, too" refuses "the record is missing" "$TOOL" reattach -o "$reach" "$device"
 cp elsewhere "$records/$name"
 chmod 640 "$records/$name"
 check "layer: and one that others may read" refuses "owner alone" "$TOOL" reattach -o "$reach" "$device"
@@ -100,7 +86,7 @@ check "layer: and so are all files" same_files
 check "layer: the old record is untouched" cmp unchanged "$records/$name"
 check "layer: no secret in ours" bash -c "! grep -r -e 4711 -e '$credentials' /run/erofs_oci"
 check "layer: status knows it" bash -c "'$TOOL' status | grep -F '$device on $MNT'"
-kill -9 "$(daemon_says worker)"
+kill -9 "$(status_of worker)"
 cold
 check "layer: its worker is replaced" same_files
 rm "$records/$name"

@@ -55,6 +55,26 @@ END
   return 1
 }
 
+serve() {  # serve LAYOUT OPTION...: by our own registry, at $host
+  rm -f address
+  "${TOOL%/*}/oci-registry" "$@" >address & registry=$!
+  for _ in $(seq 200); do [ -s address ] && break; sleep 0.1; done
+  host=$(sed 's,http://,,' address)
+}
+close_registry() { kill "$registry" 2>/dev/null; wait "$registry"; }
+
+cold() { echo 3 >/proc/sys/vm/drop_caches; }
+refuses() {  # refuses TEXT COMMAND...
+  local text=$1
+  shift
+  ! timeout 30 "$@" >said 2>&1 && grep -q -- "$text" said || { cat said; return 1; }
+}
+status_of() {  # status_of KEY [DIR]: of the first mount
+  local key=$1
+  shift
+  "$TOOL" status --json "$@" | python3 -c "import json, sys; print(json.load(sys.stdin)[0]['$key'])"
+}
+
 mounted_readonly() { findmnt -n -o FSTYPE,OPTIONS "$MNT" | grep -E '^erofs +ro'; }
 not_mounted() { ! findmnt -n "$MNT"; }
 files_equal() {  # files_equal MANIFEST

@@ -5,7 +5,7 @@
 #
 # usage: tests/guest/survive.sh [KILLS]       kills of the first part, 40
 #
-# MOUNT_OCI: the tool (build/bin/mount-oci). EROFS_OCI_FIXTURES: where debian-essential/ is
+# MOUNT_OCI: the tool (build/bin/mount-oci). KEEP_MOUNTED: the example (built if it is not there). EROFS_OCI_FIXTURES: where debian-essential/ is
 # (../shared/fixtures); without it the first part reads a small layer.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -25,5 +25,10 @@ mkdir -p "$work/self"
 cp "$tool" "$work/self/mount-oci"
 tar -C "$work/self" -czf "$work/self.tar.gz" mount-oci
 "$top/tools/make_layout.py" "$work/self.tar.gz" "$work/selfish" --tag v1 >/dev/null
+keep_mounted=${KEEP_MOUNTED:-$top/build/bin/example-keep_mounted}
+[ -x "$keep_mounted" ] || cmake --build "$top/build/release" --target example-keep_mounted >/dev/null
+mkdir "$work/plain"
+tar -xzf "$top/tests/data/oci/ckpt.tar.gz" -C "$work/plain"
+mkfs.erofs "$work/plain.erofs" "$work/plain" >/dev/null
 "$here/run.sh" -t "$((400 + 4 * ${1:-40}))" TOOL="$tool" WORK="$work" DATA="$top/tests/data/oci" \
-  TOOLS="$top/tools" KILLS="${1:-40}" "$here/survive_inside.sh"
+  TOOLS="$top/tools" KEEP_MOUNTED="$keep_mounted" KILLS="${1:-40}" "$here/survive_inside.sh"

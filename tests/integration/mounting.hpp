@@ -96,7 +96,7 @@ inline int mount_erofs(std::string const& source, std::string const& target,
                                                                                            : errno;
 }
 
-/// A loop device over a file; the kernel frees it once nobody holds or mounts it.
+/// A loop device over a file; the kernel frees it when it is neither open nor mounted.
 inline UniqueFd loop_over(std::string const& file, std::string& path) {
   UniqueFd const control(::open("/dev/loop-control", O_RDWR | O_CLOEXEC));
   UniqueFd const backing(::open(file.c_str(), O_RDONLY | O_CLOEXEC));

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mount_report.hpp"  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/oci/json.hpp>
 
 #include "metrics.hpp"
 
 namespace mount_oci {
-namespace {
+namespace mount_report_test {
 
 TEST_CASE("A metric's labels are quoted", "[tool][metrics]") {
   CHECK(metric_text("reads_total", "counter", "Reads.", {{"a", "b\"c\\d\ne"}, {"f", ""}}, 7) ==
@@ -20,7 +20,7 @@ TEST_CASE("A metric's labels are quoted", "[tool][metrics]") {
 TEST_CASE("Metrics are served to this machine alone", "[tool][metrics]") {
   auto const address = GENERATE("0.0.0.0:9000", "192.168.1.1:9000", "[::]:9000", "example.com:80",
                                 "9000", "relative/path");
-  auto const socket = MetricsSocket::listen(address, [] { return std::string(); });
+  auto const socket = listen_metrics(address, [] { return std::string(); });
   REQUIRE_FALSE(socket);
   CHECK(socket.error().code == Errc::invalid_argument);
 }
@@ -37,6 +37,17 @@ TEST_CASE("A report is the same in both forms", "[tool][report]") {
   report.metadata = 199;
   report.reads = erofs_oci::NbdRelayCounters{10, 2000, 1, 3};
   report.in_flight = 4;
+  report.counts.seen = 7;
+  report.counts.to_prove = 8;
+  report.counts.mismatch = "blob: its bytes are others";
+  report.counts.hedges = {60, 3, 2};
+  report.counts.start = {5000, 4000};
+  report.counts.memory = 1234;
+  CHECK_FALSE(report.is_complete());
+  report.counts.disk = {1, 2, 3, 4, 5, 5};
+  CHECK(report.is_complete());
+  report.counts.disk.total = 6;
+  CHECK(WorkerCounts::parse(report.counts.text()) == report.counts);
   CHECK_FALSE(report.is_complete());
   report.metadata = 200;
   CHECK(report.is_complete());
@@ -51,13 +62,30 @@ TEST_CASE("A report is the same in both forms", "[tool][report]") {
   CHECK((*json)["taken_over"] == 3);
   CHECK((*json)["in_flight"] == 4);
   CHECK((*json)["complete"] == true);
+  CHECK((*json)["disk"]["hits"] == 1);
+  CHECK((*json)["disk"]["miss_bytes"] == 4);
+  CHECK((*json)["disk"]["complete"] == false);
+  CHECK((*json)["proof"]["seen"] == 7);
+  CHECK((*json)["proof"]["total"] == 8);
+  CHECK((*json)["proof"]["proved"] == false);
+  CHECK((*json)["mismatch"] == "blob: its bytes are others");
+  CHECK((*json)["hedges"]["requests"] == 60);
+  CHECK((*json)["hedges"]["sent"] == 3);
+  CHECK((*json)["hedges"]["won"] == 2);
+  CHECK((*json)["start_list"]["fetched"] == 5000);
+  CHECK((*json)["start_list"]["used"] == 4000);
+  CHECK((*json)["memory"] == 1234);
 
   auto const text = report_metrics(report);
   CHECK(text.find("erofs_oci_read_errors_total{mount_point=\"/mnt/\xff\",device=\"/dev/nbd3\","
                   "way=\"netlink\"} 1\n") != std::string::npos);
   CHECK(text.find("erofs_oci_reads_in_flight{") != std::string::npos);
+  CHECK(text.find("way=\"netlink\"} 1\n", text.find("erofs_oci_digest_mismatch{")) !=
+        std::string::npos);
 
   CHECK(text.find("erofs_oci_image_read_bytes_total{") != std::string::npos);
+  CHECK(text.find("way=\"netlink\"} 3\n", text.find("erofs_oci_hedged_requests_total{")) !=
+        std::string::npos);
 }
 
 TEST_CASE("By FUSE the worker's own reads are told", "[tool][report]") {
@@ -75,17 +103,32 @@ TEST_CASE("By FUSE the worker's own reads are told", "[tool][report]") {
   CHECK((*json)["bytes"] == 3000);
   CHECK((*json)["errors"] == 2);
   CHECK_FALSE(json->contains("in_flight"));
+  CHECK_FALSE(json->contains("proof"));
+  CHECK((*json)["mismatch"] == "");
   CHECK(way_in_report(report_json(report)) == "fuse-tree");
   CHECK(way_in_report("{").empty());
 }
 
 TEST_CASE("What a worker has counted is told in a message", "[tool][report]") {
-  WorkerCounts const counts{1, 22, 333, 18446744073709551615u};
+  WorkerCounts counts{1, 22, 333, 18446744073709551615u};
   CHECK(WorkerCounts::parse(counts.text()) == counts);
-  for (auto const* text : {"", "1 2 3", "1 2 x 4", "99999999999999999999 1 1 1"}) {
+  counts.seen = 5;
+  counts.to_prove = 6;
+  counts.proved = true;
+  counts.hedges = {9, 8, 7};
+  counts.start = {6, 5};
+  counts.memory = 1000;
+  counts.mismatch = "blob: its bytes are others";
+  CHECK(WorkerCounts::parse(counts.text()) == counts);
+  // A worker reads what strangers send.
+  counts.mismatch = "a\nb\x1b[2J" + std::string(2000, 'x');
+  CHECK(WorkerCounts::parse(counts.text()).mismatch == "a?b?[2J" + std::string(993, 'x'));
+  for (auto const* text : {"", "1 2 3", "1 2 x 4 0 0 0 0 0 0\n", "1 2 3 4 5 6 1\n",
+                           "99999999999999999999 1 1 1 0 0 0 0 0 0\n", "1 2 3 4 5 6 2 0 0 0\n",
+                           "1 2 3 4 5 6 1 0 0 0"}) {
     CHECK(WorkerCounts::parse(text) == WorkerCounts());
   }
 }
 
-}  // namespace
+}  // namespace mount_report_test
 }  // namespace mount_oci

@@ -6,11 +6,11 @@
 
 #include <sys/sysmacros.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 namespace mount_oci {
-namespace {
+namespace mount_table_test {
 
 constexpr auto table_text =
     "22 1 254:0 / / rw,relatime - ext4 /dev/root rw\n"
@@ -31,6 +31,14 @@ TEST_CASE("A mount table is read, its escapes decoded, and what is no line left 
   CHECK(table[1].device == makedev(43, 0));
   CHECK(table[3].target == "/mnt/c\\d");
   CHECK(table[3].device == makedev(43, 32));
+}
+
+TEST_CASE("A device is looked for among what is mounted", "[tool]") {
+  auto const table = parse_mount_table(table_text);
+  CHECK(is_source(table, "/dev/nbd0"));
+  CHECK(is_source(table, "/dev/nbd1"));
+  CHECK_FALSE(is_source(table, "/dev/nbd"));
+  CHECK_FALSE(is_source(table, "/dev/nbd7"));
 }
 
 TEST_CASE("The last mount at a path is the one that is seen", "[tool]") {
@@ -86,5 +94,5 @@ TEST_CASE("The NBD device behind a device number is found by its name", "[tool]"
   std::filesystem::remove_all(root);
 }
 
-}  // namespace
+}  // namespace mount_table_test
 }  // namespace mount_oci

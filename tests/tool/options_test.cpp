@@ -5,11 +5,11 @@
 
 #include <sys/mount.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 namespace mount_oci {
-namespace {
+namespace options_test {
 
 using Arguments = std::vector<std::string>;
 
@@ -48,7 +48,7 @@ TEST_CASE("The seed's command line means what it meant", "[tool][options]") {
   CHECK(options->image.tarindex == "/t/l.erofs");
   CHECK(options->image.zinfo == "/t/l.zinfo");
   CHECK(options->mount.target == "/mnt");
-  CHECK(options->mount.flags == MS_RDONLY);
+  CHECK(options->mount.flags == (MS_RDONLY | MS_NOSUID | MS_NODEV));
   CHECK(options->mount.data.empty());
   CHECK(options->mount.attach == Attach::nbd);
   CHECK(options->verbosity == 2);
@@ -97,7 +97,8 @@ TEST_CASE("mount(8) can call it as its helper", "[tool][options]") {
   CHECK(options->image.layer == 1u);
   CHECK(options->mount.fake);
   CHECK(options->mount.name_space == "1234");
-  CHECK(options->mount.flags == MS_RDONLY);
+  CHECK(options->mount.flags == (MS_RDONLY | MS_NOSUID | MS_NODEV));
+  CHECK(options->helper);
   CHECK(options->verbosity == 3);
 }
 
@@ -140,24 +141,6 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
     CHECK(options->image.image == "oci:dir:tag");
     CHECK(options->image.layer == 0u);
   }
-  SECTION("registry") {
-    auto const options = parse({"registry", "--latency", "20", "--bandwidth", "2M", "--fail-every",
-                                "3:429", "--fault", "short:2", "--token-ttl", "5",
-                                "--redirect-blobs", "--redirect-ttl", "7", "dir"});
-    REQUIRE(options.has_value());
-    auto const& registry = options->registry;
-    CHECK(options->command == Command::registry);
-    CHECK(registry.directory == "dir");
-    CHECK(registry.listen == "127.0.0.1:0");
-    CHECK(registry.latency == std::chrono::milliseconds(20));
-    CHECK(registry.bandwidth == 2u << 20);
-    CHECK(registry.fail_every == 3);
-    CHECK(registry.fail_status == 429);
-    CHECK(registry.fault == Fault::short_body);
-    CHECK(registry.fault_every == 2);
-    CHECK(registry.token_ttl == std::chrono::seconds(5));
-    CHECK(registry.redirect_ttl == std::chrono::seconds(7));
-  }
   SECTION("the commands that read an image") {
     auto const [word, command] =
         GENERATE(table<char const*, Command>({{"index", Command::index},
@@ -167,8 +150,9 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
                                               {"find", Command::find},
                                               {"extract", Command::extract},
                                               {"fsck", Command::fsck},
-                                              {"image", Command::image}}));
-    auto words = Arguments{word, "-o",     "oci.store=/s,oci.layer=1,oci.soci=bound",
+                                              {"image", Command::image},
+                                              {"doctor", Command::doctor}}));
+    auto words = Arguments{word, "-o",     "oci.store=/s,oci.layer=1,oci.index=bound",
                            "-v", "--json", "reg/name:tag"};
     if (command == Command::cat) words.emplace_back("/etc/passwd");
     if (command == Command::extract) words.insert(words.end(), {"-C", "dir"});
@@ -177,7 +161,7 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
     CHECK(options->command == command);
     CHECK(options->image.image == "reg/name:tag");
     CHECK(options->image.store == "/s");
-    CHECK(options->image.soci == SociUse::bound);
+    CHECK(options->image.index == IndexUse::bound);
     CHECK(options->image.layer == 1u);
     CHECK(options->read.json);
     CHECK(options->verbosity == 3);
@@ -229,17 +213,120 @@ TEST_CASE("Every command has a manual page that names its options", "[tool][opti
   CHECK(manual(Command::mount).find("oci.zinfo=") != std::string_view::npos);
   CHECK(manual(Command::umount).find("TARGET") != std::string_view::npos);
   CHECK(manual(Command::serve).find("--socket") != std::string_view::npos);
-  CHECK(manual(Command::registry).find("--fail-every") != std::string_view::npos);
+}
+
+TEST_CASE("What is kept of registries has words and a command", "[tool][options]") {
+  auto const usual = parse_list("oci.timeout=5").image;
+  CHECK(usual.cache_dir.empty());
+  CHECK_FALSE(usual.cache_size.has_value());
+  CHECK(usual.pull == Pull::always);
+  auto const given = parse_list("oci.cache_dir=/c,oci.cache_size=2G,oci.pull=missing").image;
+  CHECK(given.cache_dir == "/c");
+  CHECK(given.cache_size == std::uint64_t{2} << 30);
+  CHECK(given.pull == Pull::missing);
+  CHECK(parse_list("oci.cache_dir=none,oci.pull=never").image.pull == Pull::never);
+  CHECK(error_of({"-o", "oci.cache_dir=c", "i", "/m"}) ==
+        "-o oci.cache_dir=c: neither none nor an absolute path");
+  CHECK(error_of({"-o", "oci.pull=often", "i", "/m"}) ==
+        "-o oci.pull=often: none of always, missing, never");
+
+  CHECK(parse({"pull", "--json", "i"})->command == Command::pull);
+  CHECK(error_of({"pull", "i", "/p"}) == "unexpected argument: /p");
+  auto const digest = std::string("sha256:") + digits;
+  auto const removed = parse({"cache", "rm", digits, digest});
+  REQUIRE(removed.has_value());
+  CHECK(removed->command == Command::cache);
+  CHECK(removed->cache.action == "rm");
+  CHECK(removed->cache.digests == Arguments{digest, digest});
+  CHECK(parse({"cache", "prune", "--keep=30d"})->record.keep_used == std::chrono::hours(720));
+  CHECK(parse({"cache", "verify", "--json"})->read.json);
+  CHECK(error_of({"cache"}) == "cache: one of ls, du, verify, prune, rm is needed");
+  CHECK(error_of({"cache", "prune"}) == "cache: prune, and it alone, needs --keep SIZE or AGE");
+  CHECK(error_of({"cache", "ls", "--keep=1G"}) ==
+        "cache: prune, and it alone, needs --keep SIZE or AGE");
+  CHECK(error_of({"cache", "rm"}) == "cache: rm, and it alone, needs DIGEST or --all");
+  CHECK(error_of({"cache", "du", "--all"}) == "cache: rm, and it alone, needs DIGEST or --all");
+  CHECK(error_of({"cache", "ls", digest}) == "unexpected argument: " + digest);
+  CHECK(error_of({"cache", "rm", "x"}) == "cache: sha256:x: not a digest");
+  CHECK(manual(Command::cache).find("verify") != std::string_view::npos);
+  CHECK(manual(Command::pull).find("--json") != std::string_view::npos);
+}
+
+TEST_CASE("A misspelt command is no image", "[tool][options]") {
+  struct Row {
+    char const* word;
+    char const* meant;  // empty: an image
+  };
+  for (auto const& row : {
+           Row{"unmount", "umount"},
+           Row{"umuont", "umount"},
+           Row{"mout", "mount"},
+           Row{"mounts", "mount"},
+           Row{"extact", "extract"},
+           Row{"statu", "status"},
+           Row{"disconect", "disconnect"},
+           Row{"serv", "serve"},
+           Row{"imgae", "image"},
+           Row{"stats", "status"},
+           Row{"indx", "index"},
+           Row{"reatach", "reattach"},
+           // Images of Docker Hub, and names that no command looks like.
+           Row{"nginx", ""},
+           Row{"gcc", ""},
+           Row{"node", ""},
+           Row{"mongo", ""},
+           Row{"nats", ""},
+           Row{"mono", ""},
+           Row{"redis", ""},
+           Row{"rust", ""},
+           Row{"debian", ""},
+           Row{"ubuntu", ""},
+           Row{"unmount:1", ""},
+           Row{"library/unmount", ""},
+           Row{"./unmount", ""},
+           Row{"docker.io/library/unmount", ""},
+       }) {
+    INFO(row.word);
+    auto const options = parse({row.word, "/mnt"});
+    CHECK(options.has_value() == std::string_view(row.meant).empty());
+    if (options) {
+      CHECK(options->image.image == row.word);
+    } else {
+      CHECK_THAT(options.error().text,
+                 Catch::Contains(std::string("did you mean `") + row.meant + "`"));
+    }
+    CHECK(parse({"mount", row.word, "/mnt"}).has_value());  // said to be an image
+    CHECK(parse_options({"/sbin/mount.erofs.nbd", row.word, "/mnt"}).has_value());
+  }
 }
 
 TEST_CASE("Mount flags set and clear, in order and in any case", "[tool][options]") {
-  CHECK(parse_list("nosuid,NODEV,NoExec").mount.flags ==
-        (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC));
-  CHECK(parse_list("nosuid,suid").mount.flags == MS_RDONLY);
-  CHECK(parse_list("suid,nosuid").mount.flags == (MS_RDONLY | MS_NOSUID));
-  CHECK(parse_list("rw,exec,dev,async,atime,norelatime,diratime,loud").mount.flags == MS_RDONLY);
-  CHECK(parse_list("remount,noatime").mount.flags == (MS_RDONLY | MS_REMOUNT | MS_NOATIME));
-  CHECK(parse_list("move").mount.flags == MS_MOVE);
+  constexpr auto safe = MS_NOSUID | MS_NODEV;
+  struct Row {
+    char const* list;
+    unsigned long flags;
+  };
+  for (auto const& row : {
+           Row{"", MS_RDONLY | safe},
+           Row{"nosuid,NODEV,NoExec", MS_RDONLY | safe | MS_NOEXEC},
+           Row{"suid", MS_RDONLY | MS_NODEV},
+           Row{"dev", MS_RDONLY | MS_NOSUID},
+           Row{"dev,suid", MS_RDONLY},
+           Row{"nosuid,suid", MS_RDONLY | MS_NODEV},
+           Row{"suid,nosuid", MS_RDONLY | safe},
+           Row{"rw,exec,async,atime,norelatime,diratime,loud", MS_RDONLY | safe},
+           Row{"suid,dev,user", MS_RDONLY | safe | MS_NOEXEC},
+           Row{"users", MS_RDONLY | safe | MS_NOEXEC},
+           Row{"users,exec,suid", MS_RDONLY | MS_NODEV},
+           Row{"suid,dev,owner", MS_RDONLY | safe},
+           Row{"suid,dev,group", MS_RDONLY | safe},
+           Row{"user=me,nouser", MS_RDONLY | safe},
+           Row{"remount,noatime", MS_RDONLY | safe | MS_REMOUNT | MS_NOATIME},
+           Row{"move", MS_MOVE | safe},
+       }) {
+    INFO(row.list);
+    CHECK(parse_list(row.list).mount.flags == row.flags);
+  }
   CHECK(parse_list("defaults,quiet,user,nouser,_netdev,x-systemd.automount").mount.data.empty());
 }
 
@@ -248,6 +335,58 @@ TEST_CASE("Words that are not ours reach the kernel as they are", "[tool][option
   CHECK(parse_list(R"(context="u:o:t:s0:c1,c2",ro,user_xattr)").mount.data ==
         R"(context="u:o:t:s0:c1,c2",user_xattr)");
   CHECK(parse_list("ro=1").mount.data == "ro=1");
+}
+
+TEST_CASE("A word that nobody knows is refused, with what may be meant", "[tool][options][error]") {
+  auto const list = [](std::string words) { return Arguments{"-o", std::move(words), "i", "/m"}; };
+  CHECK(error_of(list("nosuidd")) == "-o nosuidd: unknown word; did you mean `nosuid`?");
+  CHECK(error_of(list("user_xatr")) == "-o user_xatr: unknown word; did you mean `user_xattr`?");
+  CHECK(error_of(list("devcie=/d")) == "-o devcie: unknown word; did you mean `device`?");
+  CHECK(error_of(list("nothing_like_it=secret")) == "-o nothing_like_it: unknown word");
+  CHECK(error_of({"ls", "-o", "nosuidd", "i"}) ==
+        "-o nosuidd: unknown word; did you mean `nosuid`?");
+  // What follows a comma in a password must not be shown.
+  auto const comma =
+      "-o oci.password: behind its comma stands no word; a value with a comma is written in double "
+      "quotes";
+  CHECK(error_of(list("oci.username=u,oci.password=s3cret,pw")) == comma);
+  CHECK(error_of(list("oci.username=u,oci.password=s3cret,pw=,ro")) == comma);
+  CHECK(parse_list("oci.username=u,oci.password=s3cret,nosuid").image.password == "s3cret");
+
+  auto const sloppy = parse({"-s", "-o", "nosuidd,dax,nothing_like_it=1", "i", "/m"});
+  REQUIRE(sloppy.has_value());
+  CHECK(sloppy->mount.data == "dax");
+  CHECK(error_of({"-s", "-o", "oci.cahce=1G", "i", "/m"}) ==
+        "-o oci.cahce: unknown word; did you mean `oci.cache`?");
+}
+
+TEST_CASE("An error tells whose arguments are wrong", "[tool][options][error]") {
+  CHECK(parse({"find", "--perm", "i"}).error().command == "find");
+  CHECK(parse({"i", "/m", "--wrong"}).error().command == "mount");
+  CHECK(parse({"unmount", "/m"}).error().command.empty());
+}
+
+TEST_CASE("--quiet leaves errors alone", "[tool][options]") {
+  CHECK(parse({"ls", "-q", "i"})->verbosity == 0);
+  CHECK(parse({"umount", "--quiet", "/m"})->verbosity == 0);
+  CHECK(error_of({"ls", "-q", "-v", "i"}) == "--quiet does not go with --verbose or --debug");
+}
+
+TEST_CASE("help takes a command or the name of a page", "[tool][options]") {
+  CHECK(parse({"help"})->topic == Command::help);
+  CHECK(parse({"help", "ls"})->topic == Command::ls);
+  CHECK(parse({"help", "mount-oci.conf"})->page == "mount-oci.conf");
+  CHECK(error_of({"help", "nothing"}) == "help: no page about `nothing`");
+  CHECK(error_of({"help", "ls", "cat"}) == "unexpected argument: cat");
+  CHECK(parse_options({"/sbin/mount.erofs.nbd", "--help"})->page == "mount.erofs.nbd");
+}
+
+TEST_CASE("As mount(8)'s helper, erofs.nbd is any way and erofs.fuse is FUSE", "[tool][options]") {
+  auto const attach = [](Arguments const& words) { return parse_options(words)->mount.attach; };
+  CHECK(attach({"/sbin/mount.erofs.nbd", "i", "/m"}) == Attach::automatic);
+  CHECK(attach({"/sbin/mount.erofs", "i", "/m", "-t", "erofs.nbd"}) == Attach::automatic);
+  CHECK(attach({"/sbin/mount.erofs.fuse", "i", "/m"}) == Attach::fuse);
+  CHECK(attach({"/sbin/mount.erofs", "i", "/m", "-t", "erofs.fuse"}) == Attach::fuse);
 }
 
 TEST_CASE("Words are matched whole, not wherever they occur", "[tool][options]") {
@@ -268,7 +407,7 @@ TEST_CASE("Lists may be quoted, empty and repeated", "[tool][options]") {
   auto const options = parse({"-ooci.layer=1", "-o", "oci.layer=4,nodev", "i", "/m", "-o", "dax"});
   REQUIRE(options.has_value());
   CHECK(options->image.layer == 4u);
-  CHECK(options->mount.flags == (MS_RDONLY | MS_NODEV));
+  CHECK(options->mount.flags == (MS_RDONLY | MS_NOSUID | MS_NODEV));
   CHECK(options->mount.data == "dax");
 }
 
@@ -281,24 +420,66 @@ TEST_CASE("Image words are read", "[tool][options]") {
   CHECK_FALSE(parse_list("oci.insecure,oci.insecure=0").image.insecure);
   CHECK(parse_list("oci.mirror=a:1,oci.mirror=b").image.mirrors == Arguments{"a:1", "b"});
   CHECK(parse_list("oci.cache=64M").image.cache == 64u << 20);
+  CHECK(parse_list("oci.cache=64M").image.budget().bytes == 512u << 20);
+  CHECK(parse_list("oci.cache=1G").image.budget().bytes == 2ull << 30);
+  CHECK(parse_list("oci.memory=64M").image.budget().bytes == 64u << 20);
+  CHECK(parse_list("oci.memory=64M").image.cache_bytes() == 32u << 20);
+  CHECK(parse_list("ro").image.cache_bytes() == 256u << 20);
+  CHECK(parse_list("ro").image.idle == std::chrono::seconds(30));
+  CHECK(parse_list("oci.idle=5").image.idle == std::chrono::seconds(5));
+  CHECK(parse_list("oci.idle=off").image.idle == std::chrono::seconds(0));
+  CHECK(parse_list("ro").image.readahead == 128u << 10);
+  CHECK(parse_list("oci.index_size=1T").image.index_size == 1ull << 40);
+  CHECK(parse_list("oci.index_time=60").image.index_time == std::chrono::seconds(60));
   CHECK(parse_list("oci.timeout=5").image.timeout == std::chrono::seconds(5));
   CHECK_FALSE(parse_list("oci.timeout=5").image.retry.has_value());
   CHECK(parse_list("oci.retry=off").image.retry == std::chrono::seconds(0));
   CHECK(parse_list("oci.retry=12").image.retry == std::chrono::seconds(12));
   CHECK(parse_list("oci.connections=8").image.connections == 8);
+  CHECK(parse_list("ro").image.hedge);
+  CHECK_FALSE(parse_list("oci.hedge=no").image.hedge);
+  CHECK(parse_list("oci.hedge=yes").image.hedge);
+  CHECK(parse_list("ro").image.start_list == StartListUse::all);
+  CHECK(parse_list("oci.start_list=off").image.start_list == StartListUse::off);
+  CHECK(parse_list("oci.start_list=record").image.start_list == StartListUse::record);
+  CHECK(parse_list("oci.start_list=use").image.start_list == StartListUse::use);
+  CHECK(parse_list("ro").image.verify == Verify::lazy);
+  for (auto const verify : {Verify::off, Verify::lazy, Verify::background}) {
+    CHECK(parse_list("oci.verify=" + std::string(name_of(verify))).image.verify == verify);
+  }
+  CHECK_FALSE(parse_list("ro").image.native);
+  CHECK(parse_list("oci.native=yes").image.native);
   CHECK(parse_list("oci.ca=/ca.pem").image.ca == "/ca.pem");
+  CHECK(parse_list("oci.hosts=/a:/b").image.hosts == "/a:/b");
+  CHECK(parse_list("oci.hosts=none").image.hosts == "none");
+  CHECK(parse_list("oci.allow_private").image.allow_private);
   auto const options = parse_list("oci.username=u,oci.password=p=\\,\"q\"");
   CHECK(options.image.username == "u");
   CHECK(options.image.password == "p=,q");
+}
+
+TEST_CASE("What becomes of a start list is an argument of what serves an image",
+          "[tool][options]") {
+  auto const mount = parse({"--start-list=record", "-o", "oci.start_list=off", "i", "/m"});
+  REQUIRE(mount.has_value());
+  CHECK(mount->image.start_list == StartListUse::record);
+  auto const serve = parse({"serve", "--start-list", "use", "--socket", "/s", "i"});
+  REQUIRE(serve.has_value());
+  CHECK(serve->image.start_list == StartListUse::use);
+  CHECK(error_of({"--start-list=on", "i", "/m"}) ==
+        "-o oci.start_list=on: none of off, record, use, all");
+  CHECK(error_of({"ls", "--start-list", "i"}) == "unexpected argument: --start-list");
 }
 
 TEST_CASE("What means nothing is refused by name", "[tool][options][error]") {
   auto const list = [](std::string words) { return Arguments{"-o", std::move(words), "i", "/m"}; };
   auto const blob = std::string("oci.blob=") + digits;
 
-  CHECK(error_of(list("oci.tarindx=a")) == "-o oci.tarindx: unknown word");
+  CHECK(error_of(list("oci.tarindx=a")) ==
+        "-o oci.tarindx: unknown word; did you mean `oci.tarindex`?");
   CHECK(error_of(list("oci")) == "-o oci: unknown word");
-  CHECK(error_of(list("ocipassword=secret")) == "-o ocipassword: unknown word");
+  CHECK(error_of(list("ocipassword=secret")) ==
+        "-o ocipassword: unknown word; did you mean `oci.password`?");
   CHECK(error_of(list("OCI.layer=0")) == "-o OCI.layer: unknown word");
   CHECK(error_of(list("s3.endpoint=a")) == "-o s3.endpoint: unknown word");
   CHECK(error_of(list(blob + ",oci.layer=0")) ==
@@ -320,11 +501,19 @@ TEST_CASE("What means nothing is refused by name", "[tool][options][error]") {
   CHECK(error_of(list("oci.tarindex=\"a")) == "-o: a quote is not closed");
   CHECK(error_of(list("oci.timeout=0")) ==
         "-o oci.timeout=0: not a number of seconds from 1 to 86400");
+  for (auto const* bad : {"", "a", "/a:", "/a:b", ":/a"}) {
+    CHECK(error_of(list(std::string("oci.hosts=") + bad)) ==
+          std::string("-o oci.hosts=") + bad +
+              ": neither none nor absolute paths of directories, joined by colons");
+  }
   CHECK(error_of(list("oci.retry=never")) ==
         "-o oci.retry=never: neither off nor a number of seconds from 0 to 86400");
   CHECK(error_of(list("oci.connections=0")) == "-o oci.connections=0: not a number from 1 to 64");
+  CHECK(error_of(list("oci.verify=no")) == "-o oci.verify=no: none of off, lazy, background");
   CHECK(error_of(list("oci.cache=1")) ==
         "-o oci.cache=1: not a size such as 64M, or out of range (1048576 to 1099511627776 bytes)");
+  CHECK(error_of(list("oci.memory=100M,oci.cache=51M")) ==
+        "-o: oci.cache may be at most half of oci.memory");
   CHECK(error_of(list("oci.password=secret")) == "-o: a password is set, but no oci.username");
   CHECK(error_of(list("oci.username=u")) ==
         "-o: oci.username is set, but neither oci.password_file nor oci.password");
@@ -365,12 +554,6 @@ TEST_CASE("Missing, wrong and superfluous arguments are named", "[tool][options]
   CHECK(error_of({"serve", "--socket", "a"}) == "missing argument: IMAGE");
   CHECK(error_of({"serve", "--socket", "a", "-o", "dax", "i"}) ==
         "-o dax: this command does not mount anything");
-  CHECK(error_of({"registry"}) == "missing argument: DIR");
-  CHECK(error_of({"registry", "--username", "u", "d"}) ==
-        "registry: --username and --password-file belong together");
-  CHECK(error_of({"registry", "--fail-every", "2:200", "d"}) ==
-        "--fail-every 2:200: not N or N:STATUS, with STATUS from 400 to 599");
-  CHECK(error_of({"registry", "--fault", "explode", "d"}).starts_with("--fault explode: not KIND"));
 }
 
 TEST_CASE("A quoted value reads back as it was", "[tool][options][property]") {
@@ -424,6 +607,7 @@ TEST_CASE("Secrets are taken out of the process's arguments", "[tool][options]")
       {"-ooci.password=hunter2", "-ooci.password="},
       {"oci.password=hunter2,oci.password=hunter2", "oci.password=,oci.password="},
       {"oci.password_file=f", "oci.password_file=f"},
+      {"a=\"oci.password=b\",oci.password=\"c,hunter2\",ro", "a=\"oci.password=,oci.password=,ro"},
   }));
   std::string program = "mount-oci";
   auto argument = before;
@@ -436,5 +620,5 @@ TEST_CASE("Secrets are taken out of the process's arguments", "[tool][options]")
   CHECK(argument.size() == before.size());  // the rest is NULs, in place
 }
 
-}  // namespace
+}  // namespace options_test
 }  // namespace mount_oci

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "progress.hpp"  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace mount_oci {
-namespace {
+namespace progress_test {
 
 using std::chrono::milliseconds;
 
@@ -23,7 +23,13 @@ TEST_CASE("Sizes are told in three digits or so", "[tool][progress]") {
   CHECK(size_text(bytes) == text);
 }
 
-TEST_CASE("Progress tells rate and rest once there is something to tell from", "[tool][progress]") {
+TEST_CASE("a count is followed by the noun in its number") {
+  CHECK(counted(0, "span") == "0 spans");
+  CHECK(counted(1, "span") == "1 span");
+  CHECK(counted(2, "span") == "2 spans");
+}
+
+TEST_CASE("Progress shows rate and remaining time after half a second", "[tool][progress]") {
   CHECK(progress_text({0, 3, 0, 9'000'000, milliseconds(0)}) ==
         "indexing: 0 of 3 layers, 0 B of 9.0 MB");
   CHECK(progress_text({0, 1, 100'000, 9'000'000, milliseconds(100)}) ==
@@ -36,5 +42,5 @@ TEST_CASE("Progress tells rate and rest once there is something to tell from", "
         "indexing: 3 of 3 layers, 9.0 MB of 9.0 MB, 9.0 MB/s");
 }
 
-}  // namespace
+}  // namespace progress_test
 }  // namespace mount_oci

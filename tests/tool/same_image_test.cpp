@@ -7,24 +7,25 @@
 
 #include <sys/stat.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/core/endian.hpp>
 #include <erofs_oci/erofs/format.hpp>
 #include <erofs_oci/source/local.hpp>
 #include <erofs_oci/source/memory.hpp>
 
+#include "data_path.hpp"
 #include "served_image.hpp"
 #include "upstream_mount.hpp"
 
 namespace mount_oci {
-namespace {
+namespace same_image_test {
 
 namespace fs = std::filesystem;
 using erofs_oci::AnySource;
 
 fs::path data() {
-  return fs::path(EROFS_OCI_TEST_DATA) / "oci";
+  return fs::path(erofs_oci::test_data("/oci"));
 }
 
 ImageTraits traits_of(std::string const& name) {
@@ -174,5 +175,5 @@ TEST_CASE("In place of mount.erofs, an image is compared before it is served",
   CHECK(served.error().message().find("nbd999999") != std::string::npos);
 }
 
-}  // namespace
+}  // namespace same_image_test
 }  // namespace mount_oci

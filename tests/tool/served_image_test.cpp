@@ -1,17 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "served_image.hpp"  // first: proves that the header stands alone
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
-#include <catch2/catch.hpp>
-#include <erofs_oci/recovery/record.hpp>
+#include <catch.hpp>
+#include <erofs_oci/recovery/record_codec.hpp>
+
+#include "data_path.hpp"
 
 namespace mount_oci {
-namespace {
+namespace served_image_test {
 
 using erofs_oci::CredentialSource;
 using erofs_oci::Record;
+
+/// A directory that goes with its test.
+struct Scratch {
+  std::filesystem::path path;
+  Scratch() {
+    auto name = (std::filesystem::temp_directory_path() / "served-XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+  Scratch(Scratch const&) = delete;
+  Scratch& operator=(Scratch const&) = delete;
+  ~Scratch() { std::filesystem::remove_all(path); }
+};
 
 Record remote_record() {
   Record record;
@@ -26,6 +42,12 @@ Record remote_record() {
   record.reach.connections = 9;
   record.reach.cache_bytes = 1 << 20;
   record.reach.cache_directory = "/var/store";
+  record.reach.verify = "background";
+  record.reach.hosts = "/srv/hosts";
+  record.reach.config = "/srv/mount-oci.conf";
+  record.reach.inward = true;
+  record.reach.unhedged = true;
+  record.image.rewritten = true;
   record.attach.read_ahead = 4096;
   return record;
 }
@@ -41,10 +63,37 @@ TEST_CASE("What changes how an image is reached is remembered", "[tool][served_i
   CHECK(options->retry == std::chrono::seconds(3));
   CHECK(options->connections == 9);
   CHECK(options->cache == 1u << 20);
+  CHECK(options->budget().bytes == 1ull << 40);  // it was enough when it was mounted
   CHECK(options->store == "/var/store");
   CHECK(options->readahead == 4096);
-  CHECK(options->soci == SociUse::none);
+  CHECK(options->verify == Verify::background);
+  CHECK(options->hosts == "/srv/hosts");
+  CHECK(options->config == "/srv/mount-oci.conf");
+  CHECK(options->allow_private);
+  CHECK_FALSE(options->hedge);
+  CHECK_FALSE(options->native);
+  // What was mounted before there was the choice was mounted as it is.
+  CHECK(options_of(Record{}, {})->native);
+  CHECK(options_of(Record{}, {})->verify == Verify::lazy);
+  CHECK(options->index == IndexUse::bound);
   CHECK(options->username.empty());
+}
+
+TEST_CASE("Hosts are looked for where they were, not where this environment has them",
+          "[tool][served_image]") {
+  ImageOptions elsewhere;
+  elsewhere.hosts = "/home/me/hosts";
+  elsewhere.config = "/home/me/mount-oci.conf";
+
+  auto const again = options_of(remote_record(), elsewhere);
+  REQUIRE(again);
+  CHECK(again->hosts == "/srv/hosts");
+  CHECK(again->config == "/srv/mount-oci.conf");
+  // A record that says nothing of it.
+  auto const old = options_of(Record{}, elsewhere);
+  REQUIRE(old);
+  CHECK(old->hosts == "/home/me/hosts");
+  CHECK(old->hedge);
 }
 
 TEST_CASE("Credentials are read again from where they came from", "[tool][served_image]") {
@@ -66,10 +115,28 @@ TEST_CASE("Credentials are read again from where they came from", "[tool][served
   }
   SECTION("by hand: gone") {
     record.credentials = {Kind::given, {}, {}};
+    record.reach.config.clear();
     auto const options = options_of(record, given);
     REQUIRE_FALSE(options);
     CHECK(options.error().code == Errc::unauthorized);
     CHECK(options.error().message().find("given by hand") != std::string::npos);
+  }
+  SECTION("by hand, in the configuration file") {
+    Scratch const scratch;
+    auto const path = scratch.path / "mount-oci.conf";
+    std::ofstream(path) << "[registry.\"registry.example.com:5000\"]\n"
+                           "oci.username = \"me\"\noci.password = \"secret\"\n";
+    std::filesystem::permissions(path, std::filesystem::perms(0600));
+    record.credentials = {Kind::given, {}, {}};
+    record.reach.config = path.string();
+    auto const options = options_of(record, given);
+    REQUIRE(options);
+    CHECK(options->username == "me");
+    CHECK(options->password == "secret");
+    record.image.registry = "another.example.com";
+    CHECK(options_of(record, given).error().code == Errc::unauthorized);
+    std::filesystem::remove(path);
+    CHECK(options_of(record, given).error().code == Errc::invalid_argument);
   }
   SECTION("by hand, and given again") {
     record.credentials = {Kind::given, {}, {}};
@@ -82,19 +149,6 @@ TEST_CASE("Credentials are read again from where they came from", "[tool][served
   }
 }
 
-/// A directory that goes with its test.
-struct Scratch {
-  std::filesystem::path path;
-  Scratch() {
-    auto name = (std::filesystem::temp_directory_path() / "served-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  Scratch(Scratch const&) = delete;
-  Scratch& operator=(Scratch const&) = delete;
-  ~Scratch() { std::filesystem::remove_all(path); }
-};
-
 erofs_oci::Bytes bytes_of(erofs_oci::AnySource const& source) {
   erofs_oci::Bytes bytes(source.size());
   REQUIRE(read_exact(source, 0, bytes));
@@ -103,7 +157,7 @@ erofs_oci::Bytes bytes_of(erofs_oci::AnySource const& source) {
 
 TEST_CASE("What was served is served again, or nothing", "[tool][served_image]") {
   Scratch const scratch;
-  auto const data = std::filesystem::path(EROFS_OCI_TEST_DATA) / "oci";
+  auto const data = std::filesystem::path(erofs_oci::test_data("/oci"));
   for (auto const* name : {"ckpt.tar.gz", "gz-ckpt.erofs", "gz-ckpt.zinfo"}) {
     std::filesystem::copy(data / name, scratch.path / name);
   }
@@ -115,6 +169,10 @@ TEST_CASE("What was served is served again, or nothing", "[tool][served_image]")
   options.store = "none";
   options.password = "secret";
   options.username = "me";
+  options.hosts = "/srv/hosts:/etc/hosts.d";
+  options.config = (scratch.path / "." / "mount-oci.conf").string();
+  options.allow_private = true;
+  options.hedge = false;
   auto first = serve_first(options, log, nullptr);
   REQUIRE(first);
   first->record.attach.backend = "m1";
@@ -127,11 +185,45 @@ TEST_CASE("What was served is served again, or nothing", "[tool][served_image]")
   auto const again = options_of(*record, {});
   REQUIRE(again);
 
+  SECTION("by the same paths") {
+    CHECK(again->hosts == options.hosts);
+    CHECK(again->config == (scratch.path / "mount-oci.conf").string());
+    CHECK(again->allow_private);
+    CHECK_FALSE(again->hedge);
+  }
   SECTION("the same bytes") {
     auto const second = serve_again(*record, *again, log, nullptr);
     REQUIRE(second);
     CHECK(bytes_of(second->device.source) == wanted);
     CHECK(second->device.zeros_from == first->device.zeros_from);
+  }
+  SECTION("no bytes that an earlier worker found to be wrong") {
+    auto refuted = *record;
+    refuted.image.mismatch = "blob x: its bytes are others";
+    auto const second = serve_again(refuted, *again, log, nullptr);
+    REQUIRE(second);
+    erofs_oci::Bytes out(1);
+    auto const read = second->device.source.read_at(wanted.size() - 512, out);
+    REQUIRE_FALSE(read);
+    CHECK(read.error().code == Errc::digest_mismatch);
+    CHECK(read.error().message().find("blob x: its bytes are others") != std::string::npos);
+  }
+  SECTION("with zeros at the end, where others look for headers of RAID") {
+    REQUIRE(wanted.size() > quiet_end);
+    CHECK(record->image.device_size == wanted.size());
+    CHECK(first->device.zeros_from <= wanted.size() - quiet_end);
+    CHECK(std::ranges::all_of(std::span(wanted).last(quiet_end),
+                              [](auto byte) { return byte == std::byte{}; }));
+  }
+  SECTION("a device of an older version stays as large as it is") {
+    auto older = *record;
+    older.image.device_size -= quiet_end;
+    auto const second = serve_again(older, *again, log, nullptr);
+    REQUIRE(second);
+    CHECK(std::ranges::equal(bytes_of(second->device.source),
+                             std::span(wanted).first(wanted.size() - quiet_end)));
+    older.image.device_size -= 512;
+    CHECK(serve_again(older, *again, log, nullptr).error().code == Errc::mismatch);
   }
   auto const name = GENERATE("ckpt.tar.gz", "gz-ckpt.erofs", "gz-ckpt.zinfo");
   SECTION(std::string("not with another ") + name) {
@@ -155,5 +247,5 @@ TEST_CASE("What was served is served again, or nothing", "[tool][served_image]")
   }
 }
 
-}  // namespace
+}  // namespace served_image_test
 }  // namespace mount_oci

@@ -9,16 +9,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/source/memory.hpp>
 
 namespace mount_oci {
-namespace {
+namespace upstream_mount_test {
 
 namespace fs = std::filesystem;
-using erofs_oci::UpstreamRecord;
 
 std::string const digest = "sha256:" + std::string(64, 'a');
 constexpr auto credentials = "dXNlcjpwYXNzd29yZA==";  // user:password
@@ -121,7 +120,7 @@ TEST_CASE("Identifiers of other tools, and paths that lead elsewhere, are not fo
   CHECK(world.find().value() == std::nullopt);
 }
 
-TEST_CASE("A record that is gone is not looked for elsewhere", "[tool][upstream_mount][error]") {
+TEST_CASE("A missing record is not looked for elsewhere", "[tool][upstream_mount][error]") {
   World const world;
   world.keep(world.records() + "/mountnbd_gone");
   world.write("mountnbd_nbd3");
@@ -180,13 +179,13 @@ TEST_CASE("A record that others could have written is refused", "[tool][upstream
 }
 
 UpstreamRecord parse(std::string const& text) {
-  auto record = erofs_oci::parse_upstream_record(text);
+  auto record = parse_upstream_record(text);
   if (!record) FAIL(record.error().message());
   return *std::move(record);
 }
 
 ImageOptions options(std::string const& text, ImageOptions given = {}) {
-  auto made = options_of(parse(text), std::move(given));
+  auto made = upstream_options(parse(text), std::move(given));
   if (!made) FAIL(made.error().message());
   return *std::move(made);
 }
@@ -201,7 +200,7 @@ TEST_CASE("Each record becomes what a user would have said", "[tool][upstream_mo
   CHECK(layer.image == "docker.io/library/alpine:3");
   CHECK(layer.platform == "linux/arm/v7");
   CHECK(layer.layer == 2U);
-  CHECK(layer.soci == SociUse::none);
+  CHECK(layer.index == IndexUse::none);
 
   auto const native = options("OCI_NATIVE_BLOB h:5000/a:b  " + digest + "\n");
   CHECK(native.image == "h:5000/a:b");
@@ -223,7 +222,7 @@ TEST_CASE("A name is a reference, whatever else it could mean here", "[tool][ups
   CHECK(options("OCI_LAYER oci:v1  0 \n").image == "docker.io/library/oci:v1");
   CHECK(options("OCI_LAYER file:v1  0 \n").image == "docker.io/library/file:v1");
   for (auto const* name : {"/etc/shadow", "./a", "../a", "oci:/srv/layout", "file:/etc/shadow"}) {
-    auto const made = options_of(parse("OCI_LAYER " + std::string(name) + "  0 \n"), {});
+    auto const made = upstream_options(parse("OCI_LAYER " + std::string(name) + "  0 \n"), {});
     INFO(name);
     CHECK_FALSE(made.has_value());
   }
@@ -267,7 +266,7 @@ TEST_CASE("Credentials of a record are in no option and no message", "[tool][ups
   REQUIRE(found.has_value());
   REQUIRE(found->has_value());
   CHECK((*found)->record.had_credentials);
-  auto const made = options_of((*found)->record, {});
+  auto const made = upstream_options((*found)->record, {});
   REQUIRE(made.has_value());
   CHECK(made->username.empty());
   CHECK(made->password.empty());
@@ -283,7 +282,7 @@ TEST_CASE("Credentials of a record are in no option and no message", "[tool][ups
 }
 
 TEST_CASE("An object of S3 is named and refused", "[tool][upstream_mount][error]") {
-  auto const made = options_of(parse("S3_OBJECT bucket/key s3.example.com 0 1 eu-1\n"), {});
+  auto const made = upstream_options(parse("S3_OBJECT bucket/key s3.example.com 0 1 eu-1\n"), {});
   REQUIRE_FALSE(made.has_value());
   CHECK(made.error().code == Errc::unsupported);
   CHECK(made.error().message().find("bucket/key at s3.example.com") != std::string::npos);
@@ -303,5 +302,5 @@ TEST_CASE("Behind an image there are zeros to the end of any device of mount.ero
   }
 }
 
-}  // namespace
+}  // namespace upstream_mount_test
 }  // namespace mount_oci

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Cached: keeps chunks of a source in memory, and fetches each once however many ask.
+/// Cached: keeps chunks of a source in memory, and fetches each once for all readers.
 #pragma once
 
 #include <algorithm>
@@ -14,23 +14,22 @@
 
 #include <erofs_oci/combinator/chunk_table.hpp>
 #include <erofs_oci/combinator/eviction.hpp>
-#include <erofs_oci/combinator/stream_exact.hpp>
-#include <erofs_oci/core/arithmetic.hpp>
 #include <erofs_oci/core/source.hpp>
+#include <erofs_oci/source/stream_exact.hpp>
 
 namespace erofs_oci {
 
 /// How a Cached source caches.
 struct CacheOptions {
-  /// Most bytes kept. Chunks on their way come on top, one for each reader that fetches; a chunk
-  /// that is larger than this serves its readers and is not kept. Default: 64 MiB.
+  /// Most bytes kept. Chunks that are being fetched are not in this bound, one for each reader that
+  /// fetches; a larger chunk is not kept. Default: 64 MiB.
   std::uint64_t capacity = 64 * 1024 * 1024;
 
-  /// Bytes in a chunk. Default, 0: the granularity of the source, or the least multiple of it that
-  /// is 64 KiB or more.
-  std::uint64_t chunk = 0;
+  /// Bytes in a chunk, > 0. Default: 64 KiB.
+  std::uint64_t chunk = 64 * 1024;
 
-  /// How long a read waits for a chunk that another one is fetching. Default: 30 s.
+  /// How long a read waits for a chunk, whether another one fetches it or the read itself; without
+  /// the time that sinks take. A read that fetches notices it when bytes come. Default: 30 s.
   std::chrono::milliseconds wait{30'000};
 };
 
@@ -52,27 +51,20 @@ class Cached {
   /// Owns all three.
   explicit Cached(Inner inner, CacheOptions options = {}, Policy policy = {})
       : inner_(std::move(inner)),
-        chunk_(chunk_size(inner_, options)),
+        chunk_(std::max<std::uint64_t>(options.chunk, 1)),
         wait_(std::min<std::chrono::milliseconds>(options.wait, std::chrono::hours(24))),
         table_(std::make_unique<Table>(options.capacity, std::move(policy))) {}
 
   /// @name RandomAccessSource
   /// @{
 
-  /// @error{Errc::timed_out, another reader's fetch takes longer than CacheOptions::wait}
+  /// @error{Errc::timed_out, the fetch of a chunk takes longer than CacheOptions::wait}
   [[nodiscard]] std::uint64_t size() const noexcept { return inner_.size(); }
 
   [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
-    out = out.first(readable(size(), offset, out.size()));
-    std::size_t done = 0;
-    auto const copy = [&](std::span<std::byte const> piece) {
-      std::ranges::copy(piece, out.begin() + static_cast<std::ptrdiff_t>(done));
-      done += piece.size();
-      return true;
-    };
-    auto ok = walk(offset, out.size(), copy);
-    if (!ok) return fail(std::move(ok).error());
-    return done;
+    return read_by(size(), offset, out, [this](std::uint64_t at, std::uint64_t n, ByteSink sink) {
+      return walk(at, n, sink);
+    });
   }
 
   /// One inner stream for each run of missing chunks, fetched to the end of the last one begun.
@@ -80,21 +72,14 @@ class Cached {
                                     ByteSink sink) const {
     return walk(offset, streamable(size(), offset, length), sink);
   }
-
-  /// Asks `Inner` for whole chunks.
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    auto const n = streamable(size(), offset, length);
-    if (n == 0) return;
-    auto const begin = offset - offset % chunk_;
-    erofs_oci::prefetch(inner_, begin, end_of((offset + n - 1) / chunk_) - begin);
-  }
-
-  /// The chunk.
-  [[nodiscard]] std::uint64_t granularity() const noexcept { return chunk_; }
   /// @}
 
   /// The layer below.
   [[nodiscard]] Inner const& inner() const noexcept { return inner_; }
+
+  /// Lets go of chunks until at most `bytes` are kept; what is let go is fetched again when it is
+  /// read.
+  void shrink_to(std::uint64_t bytes) const { table_->shrink_to(bytes); }
 
   /// What has happened so far.
   [[nodiscard]] CacheStats stats() const { return table_->stats(); }
@@ -103,13 +88,6 @@ class Cached {
   using Table = ChunkTable<Policy>;
 
   class Fetch;
-
-  static std::uint64_t chunk_size(Inner const& inner, CacheOptions const& options) {
-    if (options.chunk > 0) return options.chunk;
-    constexpr std::uint64_t least = 64 * 1024;
-    auto const unit = std::max<std::uint64_t>(erofs_oci::granularity(inner), 1);
-    return align_up(std::max(unit, least), unit).value_or(unit);
-  }
 
   // Where chunk `index` ends; the last one ends with the source.
   [[nodiscard]] std::uint64_t end_of(std::uint64_t index) const noexcept {
@@ -147,10 +125,9 @@ class Cached {
     auto from = static_cast<std::size_t>(offset - begin);
     auto const to = static_cast<std::size_t>(std::min(end, end_of(index)) - begin);
     while (from < to) {
-      auto piece = chunk.wait_for(from, to, deadline);
-      if (!piece) return fail(std::move(piece).error());
-      if (!sink(*piece)) return {};
-      from += piece->size();
+      EROFS_OCI_TRY_ASSIGN(auto piece, chunk.wait_for(from, to, deadline));
+      if (!sink(piece)) return {};
+      from += piece.size();
     }
     return {};
   }
@@ -161,20 +138,22 @@ class Cached {
   std::unique_ptr<Table> table_;
 };
 
-/// Fetches a run of chunks with one stream, holding the claim on one of them at a time: the next
-/// one is claimed in the moment in which the one before is kept. Whatever happens, no claim is
-/// left.
+/// Fetches a run of chunks with one stream. Claims each chunk as the previous one is stored; the
+/// destructor releases the current claim.
 template <RandomAccessSource Inner, Eviction Policy>
 class Cached<Inner, Policy>::Fetch {
  public:
   Fetch(Cached const& cache, std::uint64_t index, typename Table::ChunkPtr chunk) noexcept
-      : cache_(cache), index_(index), chunk_(std::move(chunk)) {}
+      : cache_(cache),
+        index_(index),
+        chunk_(std::move(chunk)),
+        deadline_(std::chrono::steady_clock::now() + cache.wait_) {}
 
   Fetch(Fetch const&) = delete;
   Fetch& operator=(Fetch const&) = delete;
 
   ~Fetch() {
-    if (chunk_) give_up({make_error_code(Errc::unavailable), "another reader gave up", {}});
+    if (chunk_) give_up({make_error_code(Errc::unavailable), {}, {}});  // takes no memory
   }
 
   /// Hands [offset, end) to `sink`, or less if a later chunk turns out to be there or on its way.
@@ -191,9 +170,17 @@ class Cached<Inner, Policy>::Fetch {
         piece = piece.subspan(part.size());
         if (chunk_->missing() == 0) next();
       }
+      if (chunk_ && std::chrono::steady_clock::now() >= deadline_) {
+        give_up({make_error_code(Errc::timed_out), "the bytes come too slowly", {}});
+        late_ = true;
+      }
       return chunk_ != nullptr;
     };
     auto streamed = stream_inside(cache_.inner_, begin, cache_.end_of(last_) - begin, take);
+    if (late_ && (stopped_ || handed_ >= end)) return {};  // all that was asked for has come
+    if (late_) {
+      return fail(Errc::timed_out, describe(cache_.inner_) + ": the bytes come too slowly");
+    }
     if (!streamed.status) give_up(streamed.status.error());
     return std::move(streamed.status);
   }
@@ -205,8 +192,11 @@ class Cached<Inner, Policy>::Fetch {
     auto const from = std::max(at, offset);
     auto const to = std::min(at + piece.size(), end);
     if (from >= to) return;
+    auto const before = std::chrono::steady_clock::now();
     stopped_ = !sink(
         piece.subspan(static_cast<std::size_t>(from - at), static_cast<std::size_t>(to - from)));
+    deadline_ += std::chrono::steady_clock::now() - before;
+    handed_ = to;
   }
 
   // Keeps the full chunk; goes on to the next one if that is still for us to fetch.
@@ -216,20 +206,24 @@ class Cached<Inner, Policy>::Fetch {
       chunk_ = nullptr;
       return;
     }
+    deadline_ = std::chrono::steady_clock::now() + cache_.wait_;
     chunk_ = cache_.table_->keep_and_claim_next(index_, cache_.bytes_in(index_ + 1));
     ++index_;
   }
 
-  void give_up(Error const& error) {
+  void give_up(Error error) noexcept {
     chunk_ = nullptr;
-    cache_.table_->abandon(index_, error);
+    cache_.table_->abandon(index_, std::move(error));
   }
 
   Cached const& cache_;
-  std::uint64_t index_;             // of chunk_
-  typename Table::ChunkPtr chunk_;  // the claim; null once there is none
-  std::uint64_t last_ = 0;          // the last chunk of the run
-  bool stopped_ = false;            // by the sink
+  std::uint64_t index_;                             // of chunk_
+  typename Table::ChunkPtr chunk_;                  // the claim; null once there is none
+  std::chrono::steady_clock::time_point deadline_;  // of chunk_
+  bool late_ = false;                               // given up at deadline_
+  std::uint64_t handed_ = 0;                        // where the bytes end that the sink has had
+  std::uint64_t last_ = 0;                          // the last chunk of the run
+  bool stopped_ = false;                            // by the sink
 };
 
 }  // namespace erofs_oci

@@ -12,12 +12,11 @@
 #include <string>
 #include <utility>
 
-#include <erofs_oci/combinator/stream_exact.hpp>
 #include <erofs_oci/core/source.hpp>
 
 namespace erofs_oci {
 
-/// Is told, in words, of a law that a source has broken. Called from any thread.
+/// Called with a text about a law that a source has broken, from any thread.
 template <class R>
 concept ViolationReport = std::movable<R> && std::invocable<R const&, std::string const&>;
 
@@ -31,9 +30,9 @@ struct AbortInDebug {
   }
 };
 
-/// Reads as `Inner` and reports each result that the laws S1 and S5 do not allow; then it is an
-/// error for the caller too, so that what is wrong goes no further. Put it between two layers of a
-/// stack while looking for a bug.
+/// Reads as `Inner` and reports each result that the laws S1 and S5 do not allow; the caller gets
+/// an error, too, so that wrong results go no further. Put it between two layers of a stack while
+/// looking for a bug.
 ///
 /// @par Thread safety
 /// All const members, from any thread.
@@ -55,10 +54,7 @@ class Checked {
     auto n = inner_.read_at(offset, out);
     auto const expected = readable(size_, offset, out.size());
     if (inner_.size() != size_) return violated(Errc::protocol, "S2: the size has changed");
-    if (!n) {
-      if (auto ok = check_error(n.error(), offset, out.size()); !ok) return fail(ok.error());
-      return n;
-    }
+    if (!n) return judged(n.error(), offset, out.size());
     if (*n == expected) return n;
     return violated(*n < expected ? Errc::truncated : Errc::protocol,
                     "S1: read of " + std::to_string(out.size()) + " bytes at offset " +
@@ -81,11 +77,8 @@ class Checked {
     };
     auto ok = erofs_oci::stream(inner_, offset, length, watch);
     if (deaf) return violated(Errc::protocol, "stream: goes on after its sink has stopped it");
-    if (!ok) {
-      if (stopped) return violated(Errc::protocol, "stream: a stop by the sink is an error");
-      if (auto legal = check_error(ok.error(), offset, length); !legal) return legal;
-      return ok;
-    }
+    if (!ok && stopped) return violated(Errc::protocol, "stream: a stop by the sink is an error");
+    if (!ok) return judged(ok.error(), offset, length);
     if (got > expected || (!stopped && got < expected)) {
       return violated(got < expected ? Errc::truncated : Errc::protocol,
                       "S1: stream of " + std::to_string(length) + " bytes at offset " +
@@ -94,12 +87,6 @@ class Checked {
     }
     return ok;
   }
-
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    erofs_oci::prefetch(inner_, offset, length);
-  }
-
-  [[nodiscard]] std::uint64_t granularity() const { return erofs_oci::granularity(inner_); }
   /// @}
 
   /// The layer below.
@@ -113,10 +100,10 @@ class Checked {
   }
 
   // An error must say something, and reading nothing, or past the end, must not be one.
-  [[nodiscard]] Result<void> check_error(Error const& error, std::uint64_t offset,
-                                         std::uint64_t length) const {
+  [[nodiscard]] tl::unexpected<Error> judged(Error const& error, std::uint64_t offset,
+                                             std::uint64_t length) const {
     if (!error.code) return violated(Errc::protocol, "S5: an error without a code");
-    if (streamable(size_, offset, length) > 0) return {};
+    if (streamable(size_, offset, length) > 0) return fail(error);
     return violated(Errc::protocol, "S1: reading nothing at offset " + std::to_string(offset) +
                                         " is an error: " + error.message());
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// ChunkTable: the chunks that a cache holds and those on their way to it.
+/// ChunkTable: the chunks that a cache holds and those that are being fetched.
 #pragma once
 
 #include <algorithm>
@@ -36,7 +36,7 @@ class GrowingChunk {
   /// Bytes that are missing. For the filling thread.
   [[nodiscard]] std::size_t missing() const noexcept { return size_ - filled_; }
 
-  /// Adds bytes, at most missing(), and wakes who waits for them.
+  /// Adds bytes, at most missing(), and wakes waiting readers.
   void append(std::span<std::byte const> piece) {
     if (filled_ == 0) bytes_.resize(size_);
     std::ranges::copy(piece, bytes_.begin() + static_cast<std::ptrdiff_t>(filled_));
@@ -48,10 +48,10 @@ class GrowingChunk {
   }
 
   /// No more bytes will come; wakes everyone.
-  void fail_with(Error const& error) {
+  void fail_with(Error error) noexcept {
     {
       std::lock_guard const lock(mutex_);
-      error_ = error;
+      error_ = std::move(error);
     }
     grown_.notify_all();
   }
@@ -66,7 +66,9 @@ class GrowingChunk {
     auto const in_time =
         grown_.wait_until(lock, deadline, [&] { return filled_ > from || error_.has_value(); });
     if (!in_time) return fail(Errc::timed_out, "waiting for another reader's fetch");
-    if (filled_ <= from) return fail(*error_);
+    if (filled_ <= from) {
+      return fail(*error_, error_->context.empty() ? "another reader gave up" : "");
+    }
     return std::span(bytes_).subspan(from, std::min(to, filled_) - from);
   }
 
@@ -89,8 +91,8 @@ struct CacheStats {
   std::uint64_t bytes = 0;      ///< in those
 };
 
-/// Chunks by number. Whoever asks first for one that is missing has to bring it (`claimed`); all
-/// others find it on its way.
+/// Chunks by number. The first caller that asks for a missing chunk must fill it (`claimed`); all
+/// others wait for it.
 ///
 /// @par Thread safety
 /// All members, from any thread.
@@ -126,17 +128,16 @@ class ChunkTable {
     keep_locked(index);
   }
 
-  /// The same, then claims the next chunk unless it is there or on its way: nobody can come
-  /// between.
+  /// keep(), then claims the next chunk unless it is held or being fetched, in one step.
   [[nodiscard]] ChunkPtr keep_and_claim_next(std::uint64_t index, std::size_t next_size) {
     std::lock_guard const lock(mutex_);
     keep_locked(index);
     return entries_.contains(index + 1) ? nullptr : claim(index + 1, next_size);
   }
 
-  /// Gives a claim up: the chunk is forgotten, and everyone who waits for it gets `error`. Does
+  /// Releases a claim: forgets the chunk, and gives `error` to all readers that wait for it. Does
   /// nothing to a chunk that is kept already.
-  void abandon(std::uint64_t index, Error const& error) {
+  void abandon(std::uint64_t index, Error error) noexcept {
     ChunkPtr chunk;
     {
       std::lock_guard const lock(mutex_);
@@ -145,7 +146,7 @@ class ChunkTable {
       chunk = std::move(place->second.chunk);
       entries_.erase(place);
     }
-    chunk->fail_with(error);
+    chunk->fail_with(std::move(error));
   }
 
   /// How many chunks from `index` on, up to `last`, are neither there nor on their way. The chunk
@@ -155,6 +156,12 @@ class ChunkTable {
     auto end = index + 1;
     while (end <= last && !entries_.contains(end)) ++end;
     return end - index;
+  }
+
+  /// Gives up whole chunks until at most `bytes` are held. Those that somebody reads end with that.
+  void shrink_to(std::uint64_t bytes) {
+    std::lock_guard const lock(mutex_);
+    while (stats_.bytes > bytes && evict_one()) {}
   }
 
   [[nodiscard]] CacheStats stats() const {

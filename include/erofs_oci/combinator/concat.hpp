@@ -14,9 +14,9 @@
 #include <tuple>
 #include <utility>
 
-#include <erofs_oci/combinator/stream_exact.hpp>
 #include <erofs_oci/core/arithmetic.hpp>
 #include <erofs_oci/core/source.hpp>
+#include <erofs_oci/source/stream_exact.hpp>
 
 namespace erofs_oci {
 
@@ -40,13 +40,11 @@ class Concat {
   /// Owns the parts.
   /// @error{std::errc::value_too_large, the sizes add up to 2^64 or more}
   [[nodiscard]] static Result<Concat> make(Parts... parts) {
-    std::uint64_t total = 0;
-    for (auto const size : {parts.size()...}) {
-      auto const sum = checked_add(total, size);
-      if (!sum) return fail(make_error_code(std::errc::value_too_large), "concat: size");
-      total = *sum;
+    Concat made(ends_of(parts...), std::move(parts)...);
+    if (!made.fits(std::index_sequence_for<Parts...>{})) {
+      return fail(make_error_code(std::errc::value_too_large), "concat: size");
     }
-    return Concat(std::move(parts)...);
+    return made;
   }
 
   /// @name RandomAccessSource
@@ -64,20 +62,6 @@ class Concat {
   [[nodiscard]] Result<void> stream(std::uint64_t offset, std::uint64_t length,
                                     ByteSink sink) const {
     return stream_parts(sink, [&](auto const& f) { for_each_touched(offset, length, f); });
-  }
-
-  /// Split over the parts.
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    for_each_touched(offset, length, [](auto const& part, std::uint64_t at, std::uint64_t n) {
-      erofs_oci::prefetch(part, at, n);
-      return true;
-    });
-  }
-
-  /// That of the coarsest part.
-  [[nodiscard]] std::uint64_t granularity() const {
-    return std::apply(
-        [](auto const&... part) { return std::max({erofs_oci::granularity(part)...}); }, parts_);
   }
 
   /// Whether any part is.

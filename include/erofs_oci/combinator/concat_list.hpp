@@ -11,9 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include <erofs_oci/combinator/stream_exact.hpp>
 #include <erofs_oci/core/arithmetic.hpp>
 #include <erofs_oci/core/source.hpp>
+#include <erofs_oci/source/stream_exact.hpp>
 
 namespace erofs_oci {
 
@@ -59,21 +59,6 @@ class ConcatList {
     return stream_parts(sink, [&](auto const& f) { for_each_touched(offset, length, f); });
   }
 
-  /// Split over the parts.
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    for_each_touched(offset, length, [](Part const& part, std::uint64_t at, std::uint64_t n) {
-      erofs_oci::prefetch(part, at, n);
-      return true;
-    });
-  }
-
-  /// That of the coarsest part.
-  [[nodiscard]] std::uint64_t granularity() const {
-    std::uint64_t most = 1;
-    for (auto const& part : parts_) most = std::max(most, erofs_oci::granularity(part));
-    return most;
-  }
-
   /// Whether any part is.
   [[nodiscard]] bool is_remote() const {
     return std::ranges::any_of(parts_, [](Part const& part) { return erofs_oci::is_remote(part); });
@@ -84,9 +69,6 @@ class ConcatList {
            (parts_.empty() ? "" : ", the first: " + erofs_oci::describe(parts_.front()));
   }
   /// @}
-
-  /// The parts, in order.
-  [[nodiscard]] std::span<Part const> parts() const noexcept { return parts_; }
 
  private:
   ConcatList(std::vector<Part> parts, std::vector<std::uint64_t> ends) noexcept

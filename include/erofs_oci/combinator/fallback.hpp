@@ -11,8 +11,8 @@
 #include <string>
 #include <utility>
 
-#include <erofs_oci/combinator/stream_exact.hpp>
 #include <erofs_oci/core/source.hpp>
+#include <erofs_oci/source/stream_exact.hpp>
 
 namespace erofs_oci {
 
@@ -22,20 +22,20 @@ namespace erofs_oci {
          error.code == Errc::mismatch || error.code == Errc::truncated;
 }
 
-/// Is told of each error of a first source, before the second one is asked. Called from any thread.
+/// Called with each error of a first source before the second one is read, from any thread.
 template <class R>
 concept FaultReport = std::movable<R> && std::invocable<R const&, Error const&>;
 
-/// A FaultReport for those who do not want to know. Has to be asked for by name.
+/// A FaultReport that ignores errors. Must be chosen explicitly.
 struct IgnoreFaults {
   void operator()(Error const&) const noexcept {}
 };
 
 /// Reads `First`; what it cannot give comes from `Second`, a copy of it.
 ///
-/// Every error of `First` is told to `Report` (see is_damage() for those that an operator must
-/// hear of). If both fail, the error is that of `Second`, or of `First` if only that one may pass,
-/// and its text names both.
+/// Calls `Report` with every error of `First` (see is_damage() for those that an operator must
+/// see). If both fail, the error is that of `Second`, or of `First` if only that one is transient;
+/// its text names both.
 ///
 /// @par Thread safety
 /// All const members, from any thread.
@@ -71,7 +71,7 @@ class Fallback {
     return both(std::move(ok).error(), std::move(second).error());
   }
 
-  /// `Second` goes on at the byte where `First` failed.
+  /// `Second` continues at the byte where `First` failed.
   [[nodiscard]] Result<void> stream(std::uint64_t offset, std::uint64_t length,
                                     ByteSink sink) const {
     length = streamable(size(), offset, length);
@@ -83,16 +83,6 @@ class Fallback {
     return both(std::move(first.status).error(), std::move(second.status).error());
   }
 
-  /// To `First` only.
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    erofs_oci::prefetch(first_, offset, length);
-  }
-
-  /// That of the coarser one.
-  [[nodiscard]] std::uint64_t granularity() const {
-    return std::max(erofs_oci::granularity(first_), erofs_oci::granularity(second_));
-  }
-
   /// Whether either is.
   [[nodiscard]] bool is_remote() const {
     return erofs_oci::is_remote(first_) || erofs_oci::is_remote(second_);
@@ -102,9 +92,6 @@ class Fallback {
     return erofs_oci::describe(first_) + " or else " + erofs_oci::describe(second_);
   }
   /// @}
-
-  [[nodiscard]] First const& first() const noexcept { return first_; }
-  [[nodiscard]] Second const& second() const noexcept { return second_; }
 
  private:
   Fallback(First first, Second second, Report report) noexcept

@@ -20,7 +20,7 @@
 
 namespace erofs_oci {
 
-/// What one request of a source came to. A whole stream is one request.
+/// The result of one request to a source. A whole stream is one request.
 struct RequestRecord {
   /// How the source was asked.
   enum class Kind { read, stream };
@@ -37,7 +37,7 @@ struct RequestRecord {
 template <class S>
 concept RecordSink = std::movable<S> && std::invocable<S const&, RequestRecord const&>;
 
-/// Counts requests. Owned by whoever reads the counters; a RecordTo takes records to it.
+/// Counts requests. The reader of the counters owns it; a RecordTo passes records to it.
 ///
 /// @par Thread safety
 /// All members, from any thread. The counters are each exact, but not of one moment.
@@ -133,12 +133,6 @@ class Instrumented {
                         ok ? std::error_code{} : ok.error().code});
     return ok;
   }
-
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    erofs_oci::prefetch(inner_, offset, length);
-  }
-
-  [[nodiscard]] std::uint64_t granularity() const { return erofs_oci::granularity(inner_); }
   /// @}
 
   /// The layer below.

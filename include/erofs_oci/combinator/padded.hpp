@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -12,9 +11,10 @@
 #include <string>
 #include <utility>
 
-#include <erofs_oci/combinator/stream_exact.hpp>
 #include <erofs_oci/core/arithmetic.hpp>
 #include <erofs_oci/core/source.hpp>
+#include <erofs_oci/source/stream_exact.hpp>
+#include <erofs_oci/source/zeros.hpp>
 
 namespace erofs_oci {
 
@@ -57,10 +57,7 @@ class Padded {
   [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
     out = out.first(readable(size_, offset, out.size()));
     auto const real = readable(inner_.size(), offset, out.size());
-    if (real > 0) {
-      auto ok = read_inside(inner_, offset, out.first(real));
-      if (!ok) return fail(std::move(ok).error());
-    }
+    if (real > 0) EROFS_OCI_TRY(read_inside(inner_, offset, out.first(real)));
     std::ranges::fill(out.subspan(real), std::byte{});
     return out.size();
   }
@@ -71,22 +68,9 @@ class Padded {
     auto const real = streamable(inner_.size(), offset, length);
     auto streamed = stream_inside(inner_, offset, real, sink);
     if (!streamed.status || streamed.stopped) return std::move(streamed.status);
-    static constexpr std::array<std::byte, 4096> zeros{};
-    for (auto left = length - real; left > 0;) {
-      auto const n = std::min<std::uint64_t>(left, zeros.size());
-      if (!sink(std::span(zeros).first(static_cast<std::size_t>(n)))) return {};
-      left -= n;
-    }
+    stream_zeros(length - real, sink);
     return {};
   }
-
-  /// Cut at the real bytes' end.
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    auto const real = streamable(inner_.size(), offset, length);
-    if (real > 0) erofs_oci::prefetch(inner_, offset, real);
-  }
-
-  [[nodiscard]] std::uint64_t granularity() const { return erofs_oci::granularity(inner_); }
   /// @}
 
   /// The layer below.

@@ -34,9 +34,9 @@ class Ref {
                                     ByteSink sink) const {
     return erofs_oci::stream(*inner_, offset, length, sink);
   }
-  [[nodiscard]] std::uint64_t granularity() const { return erofs_oci::granularity(*inner_); }
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    erofs_oci::prefetch(*inner_, offset, length);
+
+  bool forget(std::uint64_t offset, std::uint64_t length) const {
+    return erofs_oci::forget(*inner_, offset, length);
   }
   /// @}
 
@@ -68,9 +68,9 @@ class Shared {
                                     ByteSink sink) const {
     return erofs_oci::stream(*inner_, offset, length, sink);
   }
-  [[nodiscard]] std::uint64_t granularity() const { return erofs_oci::granularity(*inner_); }
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    erofs_oci::prefetch(*inner_, offset, length);
+
+  bool forget(std::uint64_t offset, std::uint64_t length) const {
+    return erofs_oci::forget(*inner_, offset, length);
   }
   /// @}
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Retry: reads again what failed in passing; RetryPolicy and Backoff say how often.
+/// Retry: reads again after transient failures; RetryPolicy and Backoff decide how often.
 #pragma once
 
 #include <algorithm>
@@ -14,9 +14,9 @@
 #include <string>
 #include <utility>
 
-#include <erofs_oci/combinator/stream_exact.hpp>
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/source.hpp>
+#include <erofs_oci/source/stream_exact.hpp>
 
 namespace erofs_oci {
 
@@ -28,12 +28,12 @@ concept RetryPolicy = std::movable<P> && requires(P const& policy, unsigned n, E
   { policy.next(n, error, elapsed) } -> std::same_as<std::optional<std::chrono::milliseconds>>;
 };
 
-/// 100 ms, 200 ms, 400 ms, ... between attempts, for transient errors only. A peer that says how
-/// long to wait is obeyed, unless that is longer than there is time.
+/// 100 ms, 200 ms, 400 ms, ... between attempts, for transient errors only. Waits as long as the
+/// peer asks for, unless that is longer than the remaining time.
 struct Backoff {
   unsigned attempts = 5;                       ///< in all; 1 means never retry
   std::chrono::milliseconds first_pause{100};  ///< doubles each time
-  std::chrono::milliseconds most_pause{5000};  ///< the longest that doubling leads to
+  std::chrono::milliseconds most_pause{5000};  ///< upper limit of the doubled pause
   std::chrono::milliseconds total{30'000};     ///< no attempt begins later than this
   double jitter = 0.25;  ///< each pause is shorter by up to this part of it, 0 to 1, at random
 
@@ -61,15 +61,16 @@ struct Backoff {
 
 static_assert(RetryPolicy<Backoff>);
 
-/// Reads `Inner` again while `Policy` says so.
+/// Reads `Inner` again while `Policy` says so and the pause before it is not stopped.
 ///
 /// @par Thread safety
 /// All const members, from any thread; a read that pauses holds up no other.
 template <RandomAccessSource Inner, RetryPolicy Policy = Backoff, Clock Time = SteadyClock>
 class Retry {
  public:
-  /// Bytes that a stream must bring before the policy starts to count anew.
-  static constexpr std::uint64_t progress = 64 * 1024;
+  /// Bytes that a stream must bring before the policy starts to count anew: so many that a source
+  /// which gives little and breaks off cannot hold the reader of a span for long.
+  static constexpr std::uint64_t progress = 1024 * 1024;
 
   /// Owns all three.
   explicit Retry(Inner inner, Policy policy = {}, Time time = {})
@@ -78,7 +79,7 @@ class Retry {
   /// @name RandomAccessSource
   /// @{
 
-  /// Returns the last error once the policy gives up.
+  /// Returns the last error once the policy gives up, or a stop is asked for (see SteadyClock).
   [[nodiscard]] std::uint64_t size() const noexcept { return inner_.size(); }
 
   [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
@@ -89,8 +90,8 @@ class Retry {
     }
   }
 
-  /// Goes on at the next byte after an error. Attempts and time are counted from the last one that
-  /// brought `progress` bytes, so a long stream is not lost to a few errors far apart.
+  /// Continues at the next byte after an error. Attempts and time are counted from the last one
+  /// that brought `progress` bytes, so a long stream is not lost to a few errors far apart.
   [[nodiscard]] Result<void> stream(std::uint64_t offset, std::uint64_t length,
                                     ByteSink sink) const {
     length = streamable(size(), offset, length);
@@ -110,12 +111,6 @@ class Retry {
       }
     }
   }
-
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    erofs_oci::prefetch(inner_, offset, length);
-  }
-
-  [[nodiscard]] std::uint64_t granularity() const { return erofs_oci::granularity(inner_); }
   /// @}
 
   /// The layer below.
@@ -127,8 +122,7 @@ class Retry {
                             std::chrono::steady_clock::time_point begin) const {
     auto const elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(time_.now() - begin);
     auto const pause = policy_.next(attempt, error, elapsed);
-    if (pause) time_.sleep(*pause);
-    return pause.has_value();
+    return pause && time_.sleep(*pause);
   }
 
   template <class T>

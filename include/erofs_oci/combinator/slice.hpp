@@ -9,7 +9,6 @@
 #include <string>
 #include <utility>
 
-#include <erofs_oci/combinator/stream_exact.hpp>
 #include <erofs_oci/core/source.hpp>
 
 namespace erofs_oci {
@@ -52,14 +51,6 @@ class Slice {
     if (n == 0) return {};
     return erofs_oci::stream(inner_, begin_ + offset, n, sink);
   }
-
-  /// Cut at the window's end.
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    auto const n = streamable(length_, offset, length);
-    if (n > 0) erofs_oci::prefetch(inner_, begin_ + offset, n);
-  }
-
-  [[nodiscard]] std::uint64_t granularity() const { return erofs_oci::granularity(inner_); }
   /// @}
 
   /// The layer below.

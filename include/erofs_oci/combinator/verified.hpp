@@ -27,9 +27,10 @@ struct VerifiedChunk {
 
 /// The bytes of `Inner`, each checked against the digest of its chunk before it is handed on.
 ///
-/// Whatever is asked for, whole chunks are read and hashed, each as one run. Put a Cached above it,
-/// or a Gzran, which asks for just those runs. Bytes outside all chunks (a blob's gzip header, say)
-/// are an error: nothing says what they should be.
+/// Reads and hashes whole chunks for every request, all those that it touches as one run; each is
+/// handed on as soon as it has come and is right. Put a Cached above it, or a Gzran, which asks for
+/// whole chunks. Bytes outside all chunks (a blob's gzip header, say) are an error: they have no
+/// digest.
 ///
 /// @par Thread safety
 /// All const members, from any thread.
@@ -56,6 +57,8 @@ class Verified {
   /// @name RandomAccessSource
   /// @{
 
+  /// Wrong bytes that were kept on disk are forgotten, and read once more from where they come
+  /// from.
   /// @error{Errc::digest_mismatch, the bytes are not what they should be}
   /// @error{Errc::mismatch, no chunk covers a byte of the range}
   [[nodiscard]] std::uint64_t size() const noexcept { return inner_.size(); }
@@ -66,28 +69,22 @@ class Verified {
     });
   }
 
-  /// A chunk at a time, once it is checked.
+  /// A chunk at a time, once it is checked; one inner stream for all that lie together. While a
+  /// chunk comes, `sink` is asked by empty pieces whether to go on.
   [[nodiscard]] Result<void> stream(std::uint64_t offset, std::uint64_t length,
                                     ByteSink sink) const {
-    auto const end = offset + readable64(offset, length);
+    auto const end = offset + streamable(size(), offset, length);
+    auto retried = chunks_.size();  // none
     while (offset < end) {
-      auto const* const chunk = find(offset);
-      if (chunk == nullptr) {
+      auto const first = find(offset);
+      if (first == chunks_.size()) {
         return fail(Errc::mismatch,
                     describe() + ": no digest for offset " + std::to_string(offset));
       }
-      auto const bytes = read_chunk(*chunk);
-      if (!bytes) return fail(bytes.error());
-      auto const from = static_cast<std::size_t>(offset - chunk->begin);
-      auto const to = static_cast<std::size_t>(std::min(end, chunk->end) - chunk->begin);
-      if (!sink(std::span(*bytes).subspan(from, to - from))) return {};
-      offset = chunk->begin + to;
+      EROFS_OCI_TRY_ASSIGN(auto const goes_on, stream_run(first, offset, end, retried, sink));
+      if (!goes_on) return {};
     }
     return {};
-  }
-
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    erofs_oci::prefetch(inner_, offset, length);
   }
   /// @}
 
@@ -101,40 +98,104 @@ class Verified {
   Verified(Inner inner, std::vector<VerifiedChunk> chunks)
       : inner_(std::move(inner)), chunks_(std::move(chunks)) {}
 
-  [[nodiscard]] std::uint64_t readable64(std::uint64_t offset,
-                                         std::uint64_t wanted) const noexcept {
-    return offset >= inner_.size() ? 0 : std::min(wanted, inner_.size() - offset);
-  }
-
-  // A chunk that holds `offset`: of two, the later one, which reaches further.
-  [[nodiscard]] VerifiedChunk const* find(std::uint64_t offset) const {
+  // The number of a chunk that holds `offset`: of two, the later one, which reaches further. If
+  // there is none, the number of chunks.
+  [[nodiscard]] std::size_t find(std::uint64_t offset) const {
     auto const after = std::ranges::upper_bound(chunks_, offset, {}, &VerifiedChunk::begin);
-    if (after == chunks_.begin()) return nullptr;
-    auto const& chunk = *std::prev(after);
-    return chunk.end > offset ? &chunk : nullptr;
+    if (after == chunks_.begin() || std::prev(after)->end <= offset) return chunks_.size();
+    return static_cast<std::size_t>(std::prev(after) - chunks_.begin());
   }
 
-  [[nodiscard]] Result<Bytes> read_chunk(VerifiedChunk const& chunk) const {
-    // Grows as bytes come: a claimed length is no reason to take memory.
+  // A chunk while it comes.
+  struct Coming {
+    std::size_t number = 0;
     Bytes bytes;
     H hash;
-    auto const length = chunk.end - chunk.begin;
-    auto const ok =
-        erofs_oci::stream(inner_, chunk.begin, length, [&](std::span<std::byte const> piece) {
-          hash.update(piece);
-          bytes.insert(bytes.end(), piece.begin(), piece.end());
-          return true;
-        });
-    if (!ok) return fail(ok.error());
-    auto const where = [&] {
-      return describe() + ": bytes " + std::to_string(chunk.begin) + " to " +
-             std::to_string(chunk.end);
-    };
-    if (bytes.size() != length) return fail(Errc::truncated, where());
-    if (hash.finish() != chunk.digest) {
-      return fail(Errc::digest_mismatch, where() + ": not " + chunk.digest.to_string());
+
+    void add(std::span<std::byte const> piece) {
+      hash.update(piece);
+      bytes.insert(bytes.end(), piece.begin(), piece.end());
     }
-    return bytes;
+
+    // Goes on with the next chunk, whose first `shared` bytes are the last ones of this.
+    void next(std::size_t shared) {
+      ++number;
+      bytes.erase(bytes.begin(), bytes.end() - static_cast<std::ptrdiff_t>(shared));
+      hash = H();
+      hash.update(bytes);
+    }
+  };
+
+  // Streams chunks that follow one another without a gap, from number `first` on, up to the one
+  // that holds the last byte before `end`. Raises `offset` to behind what the sink has had. False:
+  // the sink has ended it. True: go on from `offset`, where a wrong chunk has been forgotten, whose
+  // number is in `retried`.
+  [[nodiscard]] Result<bool> stream_run(std::size_t first, std::uint64_t& offset, std::uint64_t end,
+                                        std::size_t& retried, ByteSink sink) const {
+    auto last = first;
+    while (chunks_[last].end < end && last + 1 < chunks_.size() &&
+           chunks_[last + 1].begin <= chunks_[last].end) {
+      ++last;
+    }
+    // Not all that is claimed: a length is no reason to take memory.
+    constexpr std::uint64_t most_reserved = 4 << 20;
+    Coming coming{.number = first, .bytes = {}, .hash = {}};
+    coming.bytes.reserve(static_cast<std::size_t>(
+        std::min(chunks_[first].end - chunks_[first].begin, most_reserved)));
+    bool wanted = true;
+    Result<void> checked;
+    auto const take = [&](std::span<std::byte const> piece) {
+      while (coming.number <= last) {
+        auto const& chunk = chunks_[coming.number];
+        auto const left = chunk.end - chunk.begin - coming.bytes.size();
+        auto const part =
+            piece.first(static_cast<std::size_t>(std::min<std::uint64_t>(piece.size(), left)));
+        coming.add(part);
+        piece = piece.subspan(part.size());
+        if (part.size() < left) return wanted = sink({});
+        checked = check(chunk, coming.hash);
+        if (!checked) return false;
+        wanted = hand_on(chunk, coming.bytes, offset, end, sink);
+        auto const shared =
+            coming.number < last ? chunk.end - chunks_[coming.number + 1].begin : std::uint64_t{0};
+        coming.next(static_cast<std::size_t>(shared));
+        if (!wanted) return false;
+      }
+      return wanted;
+    };
+    auto const begin = chunks_[first].begin;
+    EROFS_OCI_TRY(erofs_oci::stream(inner_, begin, chunks_[last].end - begin, take));
+    if (!checked) {
+      auto const& chunk = chunks_[coming.number];
+      auto const forgotten = erofs_oci::forget(inner_, chunk.begin, chunk.end - chunk.begin);
+      if (!forgotten || std::exchange(retried, coming.number) == coming.number) {
+        return fail(std::move(checked).error());
+      }
+      return true;
+    }
+    if (wanted && coming.number <= last) {
+      return fail(Errc::truncated, where(chunks_[coming.number]));
+    }
+    return wanted;
+  }
+
+  [[nodiscard]] bool hand_on(VerifiedChunk const& chunk, std::span<std::byte const> bytes,
+                             std::uint64_t& offset, std::uint64_t end, ByteSink sink) const {
+    auto const from = static_cast<std::size_t>(offset - chunk.begin);
+    auto const to = static_cast<std::size_t>(std::min(end, chunk.end) - chunk.begin);
+    if (from >= to) return true;  // the chunk before it reached as far
+    offset = chunk.begin + to;
+    return sink(bytes.subspan(from, to - from));
+  }
+
+  [[nodiscard]] Result<void> check(VerifiedChunk const& chunk, H& hash) const {
+    if (hash.finish() == chunk.digest) return {};
+    return fail(Errc::digest_mismatch, where(chunk) + ": not " + chunk.digest.to_string());
+  }
+
+  [[nodiscard]] std::string where(VerifiedChunk const& chunk) const {
+    return describe() + ": bytes " + std::to_string(chunk.begin) + " to " +
+           std::to_string(chunk.end);
   }
 
   Inner inner_;

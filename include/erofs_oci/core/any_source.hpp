@@ -36,13 +36,7 @@ class AnySource {
     return model_->read_at(offset, out);
   }
 
-  [[nodiscard]] std::uint64_t granularity() const { return model_->granularity(); }
-
   [[nodiscard]] bool is_remote() const { return model_->is_remote(); }
-
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    model_->prefetch(offset, length);
-  }
 
   [[nodiscard]] std::string describe() const { return model_->describe(); }
 
@@ -50,23 +44,23 @@ class AnySource {
                                     ByteSink sink) const {
     return model_->stream(offset, length, sink);
   }
+
+  bool forget(std::uint64_t offset, std::uint64_t length) const {
+    return model_->forget(offset, length);
+  }
   /// @}
 
  private:
   struct Concept {
-    Concept() = default;
-    Concept(Concept const&) = delete;
-    Concept& operator=(Concept const&) = delete;
     virtual ~Concept() = default;
     [[nodiscard]] virtual std::uint64_t size() const noexcept = 0;
     [[nodiscard]] virtual Result<std::size_t> read_at(std::uint64_t offset,
                                                       std::span<std::byte> out) const = 0;
-    [[nodiscard]] virtual std::uint64_t granularity() const = 0;
     [[nodiscard]] virtual bool is_remote() const = 0;
-    virtual void prefetch(std::uint64_t offset, std::uint64_t length) const = 0;
     [[nodiscard]] virtual std::string describe() const = 0;
     [[nodiscard]] virtual Result<void> stream(std::uint64_t offset, std::uint64_t length,
                                               ByteSink sink) const = 0;
+    virtual bool forget(std::uint64_t offset, std::uint64_t length) const = 0;
   };
 
   template <class S>
@@ -77,17 +71,14 @@ class AnySource {
                                               std::span<std::byte> out) const override {
       return source.read_at(offset, out);
     }
-    [[nodiscard]] std::uint64_t granularity() const override {
-      return erofs_oci::granularity(source);
-    }
     [[nodiscard]] bool is_remote() const override { return erofs_oci::is_remote(source); }
-    void prefetch(std::uint64_t offset, std::uint64_t length) const override {
-      erofs_oci::prefetch(source, offset, length);
-    }
     [[nodiscard]] std::string describe() const override { return erofs_oci::describe(source); }
     [[nodiscard]] Result<void> stream(std::uint64_t offset, std::uint64_t length,
                                       ByteSink sink) const override {
       return erofs_oci::stream(source, offset, length, sink);
+    }
+    bool forget(std::uint64_t offset, std::uint64_t length) const override {
+      return erofs_oci::forget(source, offset, length);
     }
 
     S source;

@@ -5,25 +5,36 @@
 
 #include <chrono>
 #include <concepts>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
-#include <thread>
+#include <stop_token>
 
 namespace erofs_oci {
 
-/// Tells a monotonic time and lets time pass.
+/// Tells a monotonic time and lets time pass. sleep() says whether it has: not if a stop was asked
+/// for.
 template <class C>
 concept Clock = std::copyable<C> && requires(C const& clock, std::chrono::milliseconds pause) {
   { clock.now() } -> std::same_as<std::chrono::steady_clock::time_point>;
-  clock.sleep(pause);
+  { clock.sleep(pause) } -> std::same_as<bool>;
 };
 
 /// The machine's monotonic clock.
 struct SteadyClock {
+  std::stop_token stop{};  ///< ends all sleeps, those that will be begun included. Default: none
+
   [[nodiscard]] std::chrono::steady_clock::time_point now() const noexcept {
     return std::chrono::steady_clock::now();
   }
-  void sleep(std::chrono::milliseconds pause) const { std::this_thread::sleep_for(pause); }
+  /// Clock.
+  bool sleep(std::chrono::milliseconds pause) const {
+    std::mutex mutex;
+    std::condition_variable_any never;
+    std::unique_lock lock(mutex);
+    never.wait_for(lock, stop, pause, [] { return false; });
+    return !stop.stop_requested();
+  }
 };
 
 /// A clock that only a test moves; copies share one time. sleep() advances it and returns at once.
@@ -42,9 +53,10 @@ class ManualClock {
   }
 
   /// Moves the clock forward.
-  void sleep(std::chrono::milliseconds pause) const {
+  bool sleep(std::chrono::milliseconds pause) const {
     std::lock_guard const lock(state_->mutex);
     state_->now += pause;
+    return true;
   }
 
  private:

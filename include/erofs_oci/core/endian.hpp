@@ -32,9 +32,7 @@ template <std::unsigned_integral T>
 /// Writes `value`, little-endian, over `raw`.
 template <std::unsigned_integral T>
 constexpr void store_le(T value, std::span<std::byte, sizeof(T)> raw) noexcept {
-  for (std::size_t i = 0; i < sizeof(T); ++i) {
-    raw[i] = static_cast<std::byte>(value >> (8 * i));
-  }
+  for (std::size_t i = 0; i < sizeof(T); ++i) raw[i] = static_cast<std::byte>(value >> (8 * i));
 }
 
 /// Writes `value`, big-endian, over `raw`.

@@ -30,10 +30,8 @@ class UniqueFd {
   UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
 
   UniqueFd& operator=(UniqueFd&& other) noexcept {
-    if (this != &other) {
-      reset();
-      fd_ = std::exchange(other.fd_, -1);
-    }
+    UniqueFd taken(std::move(other));  // closes what this object had
+    std::swap(fd_, taken.fd_);
     return *this;
   }
 
@@ -77,11 +75,10 @@ class UniqueFd {
     if (at > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) break;
     auto const n = ::pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(at));
     if (n == 0) break;
-    if (n < 0) {
-      if (errno == EINTR) continue;
+    if (n > 0) done += static_cast<std::size_t>(n);
+    if (n < 0 && errno != EINTR) {
       return fail_errno(errno, "read at offset " + std::to_string(at));
     }
-    done += static_cast<std::size_t>(n);
   }
   return done;
 }
@@ -93,13 +90,24 @@ class UniqueFd {
   while (done < out.size()) {
     auto const n = ::read(fd, out.data() + done, out.size() - done);
     if (n == 0) break;
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      return fail_errno(errno, "read");
-    }
-    done += static_cast<std::size_t>(n);
+    if (n > 0) done += static_cast<std::size_t>(n);
+    if (n < 0 && errno != EINTR) return fail_errno(errno, "read");
   }
   return done;
+}
+
+/// pwrite(2) until all of `bytes` is out.
+/// @error{an errno, as pwrite(2); some may be written}
+[[nodiscard]] inline Result<void> pwrite_full(int fd, std::uint64_t offset,
+                                              std::span<std::byte const> bytes) {
+  while (!bytes.empty()) {
+    auto const n = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(errno, "write");
+    bytes = bytes.subspan(static_cast<std::size_t>(n));
+    offset += static_cast<std::uint64_t>(n);
+  }
+  return {};
 }
 
 /// write(2) until all of `bytes` is out.
@@ -107,11 +115,8 @@ class UniqueFd {
 [[nodiscard]] inline Result<void> write_full(int fd, std::span<std::byte const> bytes) {
   while (!bytes.empty()) {
     auto const n = ::write(fd, bytes.data(), bytes.size());
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      return fail_errno(errno, "write");
-    }
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
+    if (n > 0) bytes = bytes.subspan(static_cast<std::size_t>(n));
+    if (n < 0 && errno != EINTR) return fail_errno(errno, "write");
   }
   return {};
 }

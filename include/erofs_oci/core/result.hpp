@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <new>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -19,15 +20,15 @@ enum class Errc {
   corrupt = 1,       ///< bytes that no correct writer makes
   digest_mismatch,   ///< bytes that are not what their digest names
   truncated,         ///< a source ended before its size
-  unavailable,       ///< a peer failed in a way that may pass: worth another attempt
+  unavailable,       ///< a peer failed transiently: another attempt may succeed
   timed_out,         ///< a deadline passed; counts as transient
   unauthorized,      ///< credentials are missing, wrong or not enough
-  not_found,         ///< a peer says that there is no such object
+  not_found,         ///< the peer has no such object
   protocol,          ///< a peer broke its protocol; another attempt would not help
   unsupported,       ///< well formed, but not something that this library can do
-  invalid_argument,  ///< a text or option from the user that means nothing
+  invalid_argument,  ///< a malformed text or option from the user
   mismatch,          ///< parts that do not belong together (index, blob, tarindex)
-  stopping,          ///< the operation was told to end
+  stopping,          ///< a stop was requested
 };
 
 /// The category of Errc; its messages are what users read.
@@ -77,12 +78,12 @@ namespace erofs_oci {
 /// A failure as a value: a code to branch on and a text that says where and why.
 struct Error {
   std::error_code code;  ///< never zero
-  std::string
-      context;  ///< object, offset and cause, outermost first: "layer sha256:12…: span 3: …"
+  /// Object, offset and cause, outermost first: "layer sha256:12…: span 3: …"
+  std::string context;
   /// How long the peer asked us to wait (HTTP Retry-After); empty if it did not.
   std::optional<std::chrono::milliseconds> retry_after{};
 
-  /// The whole line that a user reads: context, then the code's own words.
+  /// The message for users: context, then the code's text.
   [[nodiscard]] std::string message() const {
     return context.empty() ? code.message() : context + ": " + code.message();
   }
@@ -92,22 +93,49 @@ struct Error {
 template <class T>
 using Result = tl::expected<T, Error>;
 
+/// An Error to keep or to hand on; fail() makes one to return.
+[[nodiscard]] inline Error make_error(std::error_code code, std::string context) {
+  return {code, std::move(context)};
+}
+
+/// The same for an Error that comes from below; `where` is put in front of its context.
+[[nodiscard]] inline Error make_error(Error error, std::string where) {
+  if (!where.empty()) {
+    error.context = error.context.empty() ? std::move(where) : where + ": " + error.context;
+  }
+  return error;
+}
+
 /// What to return in place of a value.
 [[nodiscard]] inline tl::unexpected<Error> fail(std::error_code code, std::string context) {
-  return tl::unexpected(Error{code, std::move(context)});
+  return tl::unexpected(make_error(code, std::move(context)));
 }
 
 /// The same for an Error that comes from below; `where` is put in front of its context.
 [[nodiscard]] inline tl::unexpected<Error> fail(Error error, std::string where = {}) {
-  if (!where.empty()) {
-    error.context = error.context.empty() ? std::move(where) : where + ": " + error.context;
-  }
-  return tl::unexpected(std::move(error));
+  return tl::unexpected(make_error(std::move(error), std::move(where)));
 }
 
 /// The error of the system call that has just failed: reads errno's value from `number`.
 [[nodiscard]] inline tl::unexpected<Error> fail_errno(int number, std::string context) {
   return fail(std::error_code(number, std::system_category()), std::move(context));
+}
+
+/// What `make()`, which yields a Result, returns; if it throws, an Error with the exception's code:
+/// that of a std::system_error, std::errc::not_enough_memory for std::bad_alloc and
+/// std::errc::io_error for all else. That Error takes no memory. For threads and guards, which have
+/// no caller to pass an exception to.
+template <class F>
+[[nodiscard]] auto without_throwing(F&& make) noexcept -> std::invoke_result_t<F> {
+  try {
+    return std::forward<F>(make)();
+  } catch (std::bad_alloc const&) {
+    return tl::unexpected(Error{std::make_error_code(std::errc::not_enough_memory), {}});
+  } catch (std::system_error const& error) {
+    return tl::unexpected(Error{error.code(), {}});
+  } catch (...) {
+    return tl::unexpected(Error{std::make_error_code(std::errc::io_error), {}});
+  }
 }
 
 /// Whether the same call may succeed later.
@@ -116,3 +144,43 @@ using Result = tl::expected<T, Error>;
 }
 
 }  // namespace erofs_oci
+
+/// @cond
+#define EROFS_OCI_DETAIL_JOIN_NOW(a, b) a##b
+#define EROFS_OCI_DETAIL_JOIN(a, b) EROFS_OCI_DETAIL_JOIN_NOW(a, b)
+#define EROFS_OCI_DETAIL_ASSIGN(result, target, expression, ...)                           \
+  auto&& result = expression;                                                              \
+  if (!result) {                                                                           \
+    return ::erofs_oci::fail(std::forward<decltype(result)>(result).error() __VA_OPT__(, ) \
+                                 __VA_ARGS__);                                             \
+  }                                                                                        \
+  target = *std::forward<decltype(result)>(result)
+/// @endcond
+
+/// Returns from the function with the error of a Result, if it is one; what it holds otherwise is
+/// dropped.
+///
+///     EROFS_OCI_TRY(read_exactly(source, offset, bytes));
+///     EROFS_OCI_TRY(read_exactly(source, offset, bytes), "superblock");
+///
+/// The optional second argument is the `where` of fail(), computed only in case of an error. The
+/// function must return a Result. An expression with a comma outside of parentheses needs
+/// parentheses of its own.
+#define EROFS_OCI_TRY(expression, ...)                                                    \
+  do {                                                                                    \
+    if (auto&& erofs_oci_result = expression; !erofs_oci_result) {                        \
+      return ::erofs_oci::fail(std::forward<decltype(erofs_oci_result)>(erofs_oci_result) \
+                                   .error() __VA_OPT__(, ) __VA_ARGS__);                  \
+    }                                                                                     \
+  } while (false)
+
+/// The same, and if there is a value, moves it into `target`: a declaration, or what can be
+/// assigned to.
+///
+///     EROFS_OCI_TRY_ASSIGN(auto const header, read_header(bytes), name);
+///
+/// To move the value out of a named Result, write std::move() in the expression. These are several
+/// statements: not the body of an `if` without braces, and at most one a line.
+#define EROFS_OCI_TRY_ASSIGN(target, expression, ...)                                 \
+  EROFS_OCI_DETAIL_ASSIGN(EROFS_OCI_DETAIL_JOIN(erofs_oci_result_, __LINE__), target, \
+                          expression __VA_OPT__(, ) __VA_ARGS__)

@@ -10,12 +10,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/core/endian.hpp>
 #include <erofs_oci/core/result.hpp>
 
 namespace erofs_oci {
@@ -36,10 +36,10 @@ enum class DigestAlgorithm : std::uint8_t {
   return algorithm == DigestAlgorithm::sha512 ? 64 : 32;
 }
 
-/// An algorithm and its result over some content: a name that only that content can have.
+/// An algorithm and its result over some content, which identifies that content.
 class Digest {
  public:
-  /// The sha256 digest of all zero bits, which names nothing that anybody has found.
+  /// The sha256 digest of all zero bits; no known content has it.
   Digest() noexcept = default;
 
   /// Reads "sha256:" and 64, or "sha512:" and 128, lower-case hexadecimal digits; nothing else.
@@ -49,21 +49,21 @@ class Digest {
     auto const colon = text.find(':');
     if (colon == std::string_view::npos) return refuse(text, "no algorithm");
     auto const name = text.substr(0, colon);
-    auto algorithm = DigestAlgorithm::sha256;
-    if (name == "sha512") {
-      algorithm = DigestAlgorithm::sha512;
-    } else if (name != "sha256") {
+    if (name != "sha256" && name != "sha512") {
       return fail(Errc::unsupported, "digest \"" + printable(text) + "\": unknown algorithm");
     }
+    auto const algorithm = name == "sha512" ? DigestAlgorithm::sha512 : DigestAlgorithm::sha256;
     auto const digits = text.substr(colon + 1);
     if (digits.size() != 2 * digest_size(algorithm)) return refuse(text, "wrong length");
     Digest digest;
     digest.algorithm_ = algorithm;
+    constexpr std::string_view values = "0123456789abcdef";
+    if (digits.find_first_not_of(values) != digits.npos) {
+      return refuse(text, "not lower-case hexadecimal");
+    }
     for (std::size_t i = 0; i < digest_size(algorithm); ++i) {
-      auto const high = nibble(digits[2 * i]);
-      auto const low = nibble(digits[2 * i + 1]);
-      if (!high || !low) return refuse(text, "not lower-case hexadecimal");
-      digest.bytes_[i] = *high << 4 | *low;
+      auto const value = values.find(digits[2 * i]) << 4 | values.find(digits[2 * i + 1]);
+      digest.bytes_[i] = static_cast<std::byte>(value);
     }
     return digest;
   }
@@ -104,19 +104,9 @@ class Digest {
   }
 
   /// Some total order, for sorted containers.
-  [[nodiscard]] friend std::strong_ordering operator<=>(Digest const& a, Digest const& b) noexcept {
-    if (auto const order = a.algorithm_ <=> b.algorithm_; order != 0) return order;
-    return std::lexicographical_compare_three_way(a.bytes_.begin(), a.bytes_.end(),
-                                                  b.bytes_.begin(), b.bytes_.end());
-  }
+  friend std::strong_ordering operator<=>(Digest const&, Digest const&) noexcept = default;
 
  private:
-  static constexpr std::optional<std::byte> nibble(char digit) noexcept {
-    if (digit >= '0' && digit <= '9') return static_cast<std::byte>(digit - '0');
-    if (digit >= 'a' && digit <= 'f') return static_cast<std::byte>(digit - 'a' + 10);
-    return std::nullopt;
-  }
-
   /// At most 160 characters, without control characters: the text may come from a peer.
   static std::string printable(std::string_view text) {
     std::string out(text.substr(0, 160));
@@ -147,11 +137,7 @@ template <>
 struct std::hash<erofs_oci::Digest> {
   /// The content's own hash is one already.
   [[nodiscard]] std::size_t operator()(erofs_oci::Digest const& digest) const noexcept {
-    std::size_t value = 0;
-    for (auto const byte : digest.bytes().first(sizeof value)) {
-      value = value << 8 | std::to_integer<std::size_t>(byte);
-    }
-    return value;
+    return erofs_oci::load_be<std::size_t>(digest.bytes().first<sizeof(std::size_t)>());
   }
 };
 /// @endcond

@@ -8,8 +8,6 @@
 #include <memory>
 #include <new>
 #include <span>
-#include <utility>
-#include <variant>
 
 #include <openssl/evp.h>
 
@@ -17,14 +15,13 @@
 
 namespace erofs_oci {
 
-namespace detail {
-
-/// One of OpenSSL's digests, fed in pieces. OpenSSL fails here only for want of memory.
-template <DigestAlgorithm Algorithm>
-class EvpHash {
+/// A hash whose algorithm is known only at run time, as a digest to be checked names it. OpenSSL
+/// fails here only for want of memory.
+class Hasher {
  public:
-  EvpHash() : context_(EVP_MD_CTX_new()) {
-    auto const* const type = Algorithm == DigestAlgorithm::sha512 ? EVP_sha512() : EVP_sha256();
+  /// Starts a hash of that algorithm.
+  explicit Hasher(DigestAlgorithm algorithm) : algorithm_(algorithm), context_(EVP_MD_CTX_new()) {
+    auto const* const type = algorithm == DigestAlgorithm::sha512 ? EVP_sha512() : EVP_sha256();
     if (!context_ || EVP_DigestInit_ex(context_.get(), type, nullptr) != 1) throw std::bad_alloc();
   }
 
@@ -35,16 +32,30 @@ class EvpHash {
 
   /// The digest of all bytes so far. Call it once.
   [[nodiscard]] Digest finish() {
-    std::array<unsigned char, digest_size(Algorithm)> raw{};
+    std::array<unsigned char, EVP_MAX_MD_SIZE> raw{};
     if (EVP_DigestFinal_ex(context_.get(), raw.data(), nullptr) != 1) throw std::bad_alloc();
-    return *Digest::make(Algorithm, std::as_bytes(std::span(raw)));
+    return *Digest::make(algorithm_, std::as_bytes(std::span(raw)).first(digest_size(algorithm_)));
   }
 
  private:
   struct Free {
     void operator()(EVP_MD_CTX* context) const noexcept { EVP_MD_CTX_free(context); }
   };
+  DigestAlgorithm algorithm_;
   std::unique_ptr<EVP_MD_CTX, Free> context_;
+};
+
+namespace detail {
+
+/// A Hasher whose algorithm is known when compiling.
+template <DigestAlgorithm Algorithm>
+class EvpHash {
+ public:
+  void update(std::span<std::byte const> bytes) { hasher_.update(bytes); }
+  [[nodiscard]] Digest finish() { return hasher_.finish(); }
+
+ private:
+  Hasher hasher_{Algorithm};
 };
 
 }  // namespace detail
@@ -56,28 +67,6 @@ using Sha256 = detail::EvpHash<DigestAlgorithm::sha256>;
 using Sha512 = detail::EvpHash<DigestAlgorithm::sha512>;
 
 static_assert(Hash<Sha256> && Hash<Sha512>);
-
-/// A hash whose algorithm is known only at run time, as a digest to be checked names it.
-class Hasher {
- public:
-  /// Starts a hash of that algorithm.
-  explicit Hasher(DigestAlgorithm algorithm) {
-    if (algorithm == DigestAlgorithm::sha512) hash_.emplace<Sha512>();
-  }
-
-  /// Adds the next bytes.
-  void update(std::span<std::byte const> bytes) {
-    std::visit([&](auto& hash) { hash.update(bytes); }, hash_);
-  }
-
-  /// The digest of all bytes so far. Call it once.
-  [[nodiscard]] Digest finish() {
-    return std::visit([](auto& hash) { return hash.finish(); }, hash_);
-  }
-
- private:
-  std::variant<Sha256, Sha512> hash_;
-};
 
 /// The digest of bytes in memory.
 [[nodiscard]] inline Digest digest_of(std::span<std::byte const> bytes,

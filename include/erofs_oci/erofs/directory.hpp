@@ -4,21 +4,21 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
 #include <string_view>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/endian.hpp>
 #include <erofs_oci/core/result.hpp>
-#include <erofs_oci/erofs/format.hpp>
 #include <erofs_oci/erofs/inode.hpp>
+#include <erofs_oci/erofs/tree.hpp>
 
 namespace erofs_oci::erofs {
 
-/// What a directory entry says about its file. Other values occur only in damaged images.
+/// The type in a directory entry. Other values occur only in damaged images.
 enum class FileType : std::uint8_t {
   unknown = 0,
   regular = 1,
@@ -30,18 +30,40 @@ enum class FileType : std::uint8_t {
   symlink = 7,
 };
 
+/// What a kind of file is called: in a tree, in a directory entry, and in st_mode.
+struct KindNames {
+  Kind kind;
+  FileType type;
+  std::uint16_t mode;
+};
+
+/// All kinds. A whiteout is a character device.
+inline constexpr std::array<KindNames, 8> kind_names{{
+    {Kind::regular, FileType::regular, mode::regular},
+    {Kind::directory, FileType::directory, mode::directory},
+    {Kind::symlink, FileType::symlink, mode::symlink},
+    {Kind::char_device, FileType::char_device, mode::char_device},
+    {Kind::block_device, FileType::block_device, mode::block_device},
+    {Kind::fifo, FileType::fifo, mode::fifo},
+    {Kind::socket, FileType::socket, mode::socket},
+    {Kind::whiteout, FileType::char_device, mode::char_device},
+}};
+
 /// The type that belongs to a mode; unknown for a mode without a valid one.
 [[nodiscard]] constexpr FileType file_type(std::uint16_t mode) noexcept {
-  switch (mode & mode::type_mask) {
-    case mode::regular: return FileType::regular;
-    case mode::directory: return FileType::directory;
-    case mode::char_device: return FileType::char_device;
-    case mode::block_device: return FileType::block_device;
-    case mode::fifo: return FileType::fifo;
-    case mode::socket: return FileType::socket;
-    case mode::symlink: return FileType::symlink;
-    default: return FileType::unknown;
-  }
+  auto const found = std::ranges::find(kind_names, mode & mode::type_mask, &KindNames::mode);
+  return found == kind_names.end() ? FileType::unknown : found->type;
+}
+
+/// The kind that belongs to a mode; a regular file for a mode without a valid one.
+[[nodiscard]] constexpr Kind kind_of(std::uint16_t mode) noexcept {
+  auto const found = std::ranges::find(kind_names, mode & mode::type_mask, &KindNames::mode);
+  return found == kind_names.end() ? Kind::regular : found->kind;
+}
+
+/// The mode bits of a kind.
+[[nodiscard]] constexpr std::uint16_t type_bits(Kind kind) noexcept {
+  return std::ranges::find(kind_names, kind, &KindNames::kind)->mode;
 }
 
 /// One entry: 12 bytes, little endian; [11, 12) is zero.
@@ -85,24 +107,12 @@ struct DirEntry {
 /// @spec{spec/tarindex.md section 6.3}
 class DirBlock {
  public:
-  /// Checks offsets and names, so that the accessors cannot fail. Order is not checked.
+  /// Checks offsets and names, so that the accessors cannot fail. Does not check the order of
+  /// names.
   /// @param bytes  a block, or the used part of the last one; outlives this object
   /// @error{Errc::corrupt, an entry or name leaves the block or is none; the text gives the offset
   /// in the block}
-  [[nodiscard]] static Result<DirBlock> parse(std::span<std::byte const> bytes) {
-    if (bytes.size() < Dirent::on_disk_size) return fail(Errc::corrupt, "no room for an entry");
-    auto const first = Dirent::decode(bytes.first<Dirent::on_disk_size>()).name_offset;
-    if (first == 0 || first % Dirent::on_disk_size != 0 || first >= bytes.size()) {
-      return fail(Errc::corrupt, "first name at offset " + std::to_string(first));
-    }
-    DirBlock const block(bytes, first / Dirent::on_disk_size);
-    for (std::size_t i = 0; i < block.count(); ++i) {
-      if (auto const why = block.problem(i); !why.empty()) {
-        return fail(Errc::corrupt, "entry " + std::to_string(i) + ": " + std::string(why));
-      }
-    }
-    return block;
-  }
+  [[nodiscard]] static Result<DirBlock> parse(std::span<std::byte const> bytes);
 
   /// Entries, at least 1.
   [[nodiscard]] std::size_t count() const noexcept { return count_; }
@@ -115,19 +125,7 @@ class DirBlock {
   }
 
   /// Index of the first entry not below `name`, if the names ascend; count() if all are below.
-  [[nodiscard]] std::size_t lower_bound(std::string_view name) const noexcept {
-    std::size_t low = 0;
-    std::size_t high = count_;
-    while (low < high) {
-      auto const middle = low + (high - low) / 2;
-      if ((*this)[middle].name < name) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-    return low;
-  }
+  [[nodiscard]] std::size_t lower_bound(std::string_view name) const noexcept;
 
   /// Whether all bytes after the last name are zeros, as they should be.
   [[nodiscard]] bool is_clean() const noexcept {
@@ -143,28 +141,16 @@ class DirBlock {
     return Dirent::decode(bytes_.subspan(i * Dirent::on_disk_size).first<Dirent::on_disk_size>());
   }
 
-  [[nodiscard]] std::size_t name_end(std::size_t i) const noexcept {
-    if (i + 1 < count_) return raw(i + 1).name_offset;
-    auto const start = raw(i).name_offset;
-    if (start >= bytes_.size()) return bytes_.size();
-    auto const rest = bytes_.subspan(start);
-    return start + static_cast<std::size_t>(std::ranges::find(rest, std::byte{0}) - rest.begin());
-  }
+  [[nodiscard]] std::size_t name_end(std::size_t i) const noexcept;
 
-  [[nodiscard]] std::string_view problem(std::size_t i) const noexcept {
-    auto const start = raw(i).name_offset;
-    auto const end = name_end(i);
-    if (end > bytes_.size() || start >= bytes_.size()) return "its name leaves the block";
-    if (start >= end) return "its name is empty or begins after the next one";
-    if (end - start > max_name_length) return "its name is longer than 255 bytes";
-    for (auto const byte : bytes_.subspan(start, end - start)) {
-      if (byte == std::byte{0} || byte == std::byte{'/'}) return "its name holds NUL or /";
-    }
-    return {};
-  }
+  [[nodiscard]] std::string_view problem(std::size_t i) const noexcept;
 
   std::span<std::byte const> bytes_;
   std::size_t count_;
 };
 
 }  // namespace erofs_oci::erofs
+
+#ifndef EROFS_OCI_COMPILED
+#include <erofs_oci/erofs/detail/directory_body.hpp>
+#endif

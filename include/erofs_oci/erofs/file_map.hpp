@@ -84,17 +84,14 @@ template <RandomAccessSource S>
   if (format.reserved_bits()) {
     return fail(Errc::unsupported, "chunk format " + std::to_string(format.raw));
   }
-  ChunkTable table;
-  table.chunk_bits = frame.superblock().block_bits + format.bits();
-  table.count = ((inode.size() - 1) >> table.chunk_bits) + 1;
+  auto const chunk_bits = frame.superblock().block_bits + format.bits();
+  auto const count = ((inode.size() - 1) >> chunk_bits) + 1;
   auto const position = align_up<std::uint64_t>(inode.tail_position(), format.entry_size());
-  auto const length = checked_mul<std::uint64_t>(table.count, format.entry_size());
+  auto const length = checked_mul<std::uint64_t>(count, format.entry_size());
   if (!position || !length || !frame.contains(*position, *length)) {
-    return fail(Errc::corrupt,
-                "a table of " + std::to_string(table.count) + " chunks leaves the image");
+    return fail(Errc::corrupt, "a table of " + std::to_string(count) + " chunks leaves the image");
   }
-  table.position = *position;
-  return table;
+  return ChunkTable{*position, count, chunk_bits};
 }
 
 namespace detail {
@@ -102,28 +99,25 @@ namespace detail {
 template <RandomAccessSource S>
 [[nodiscard]] Result<bool> chunk_runs(Frame<S> const& frame, Inode const& inode,
                                       std::uint64_t begin, std::uint64_t end, RunJoiner& runs) {
-  auto const table = chunk_table(frame, inode);
-  if (!table) return tl::unexpected(table.error());
+  EROFS_OCI_TRY_ASSIGN(auto const table, chunk_table(frame, inode));
   auto const format = inode.chunk_format();
   auto const entry = format.entry_size();
   std::array<std::byte, 4096> buffer{};
-  auto const last = (end - 1) >> table->chunk_bits;
-  for (auto j = begin >> table->chunk_bits; j <= last;) {
+  auto const last = (end - 1) >> table.chunk_bits;
+  for (auto j = begin >> table.chunk_bits; j <= last;) {
     auto const n = std::min<std::uint64_t>(last - j + 1, buffer.size() / entry);
     auto const part = std::span(buffer).first(static_cast<std::size_t>(n) * entry);
-    if (auto const ok = frame.read(table->position + j * entry, part); !ok) {
-      return tl::unexpected(ok.error());
-    }
+    EROFS_OCI_TRY(frame.read(table.position + j * entry, part));
     for (std::size_t i = 0; i < n; ++i, ++j) {
       auto const chunk = ChunkIndex::decode(part.subspan(i * entry, entry), format);
-      auto const start = j << table->chunk_bits;
+      auto const start = j << table.chunk_bits;
       auto const low = std::max(begin, start);
-      auto const high = std::min(end, start + (std::uint64_t{1} << table->chunk_bits));
+      auto const high = std::min(end, start + (std::uint64_t{1} << table.chunk_bits));
       Run run{low, high - low, std::nullopt};
       if (!chunk.hole) {
-        auto const place = frame.place(chunk.device, chunk.address, low - start, run.length);
-        if (!place) return fail(place.error(), "chunk " + std::to_string(j));
-        run.place = *place;
+        EROFS_OCI_TRY_ASSIGN(run.place,
+                             frame.place(chunk.device, chunk.address, low - start, run.length),
+                             "chunk " + std::to_string(j));
       }
       auto const go_on = runs.add(run);
       if (!go_on || !*go_on) return go_on;
@@ -138,14 +132,11 @@ template <RandomAccessSource S>
   if (inode.layout() == DataLayout::plain && inode.is_hole()) {
     return runs.add({begin, end - begin, std::nullopt});
   }
-  auto const in_blocks = inode.layout() == DataLayout::tail
-                             ? inode.size() - inode.size() % frame.block()
-                             : inode.size();
+  auto const in_blocks = inode.size() - inode.tail_size(frame.block());
   if (begin < in_blocks) {
     auto const length = std::min(end, in_blocks) - begin;
-    auto const place = frame.place(0, inode.first_block(), begin, length);
-    if (!place) return tl::unexpected(place.error());
-    auto const go_on = runs.add({begin, length, *place});
+    EROFS_OCI_TRY_ASSIGN(auto const place, frame.place(0, inode.first_block(), begin, length));
+    auto const go_on = runs.add({begin, length, place});
     if (!go_on || !*go_on) return go_on;
   }
   if (end > in_blocks) {
@@ -181,8 +172,7 @@ template <RandomAccessSource S>
   }();
   if (!done) return tl::unexpected(done.error());
   if (!*done) return {};
-  auto const flushed = joiner.flush();
-  if (!flushed) return tl::unexpected(flushed.error());
+  EROFS_OCI_TRY(joiner.flush());
   return {};
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -16,8 +17,9 @@ namespace erofs_oci::erofs {
 inline constexpr std::uint32_t magic = 0xE0F5E1E2;        ///< of every superblock
 inline constexpr std::uint64_t superblock_offset = 1024;  ///< bytes from the image's start
 inline constexpr std::uint64_t block_size = 512;          ///< of the images that we write, in bytes
-inline constexpr std::uint64_t inode_unit = 32;           ///< bytes a nid
-inline constexpr std::uint64_t metabox_bit = 1ull << 63;  ///< of a nid: lies in the metabox
+inline constexpr std::uint64_t page_size = 4096;  ///< the least that Linux reads of a device
+inline constexpr std::uint64_t inode_unit = 32;   ///< bytes a nid
+inline constexpr std::uint64_t metabox_bit = 1ull << 63;   ///< of a nid: lies in the metabox
 inline constexpr std::uint64_t max_symlink_length = 4095;  ///< bytes of a target
 inline constexpr std::size_t max_name_length = 255;        ///< bytes of a file name
 inline constexpr std::uint32_t null_address = 0xFFFFFFFF;  ///< block address of a hole, 32-bit
@@ -27,7 +29,6 @@ inline constexpr std::uint64_t null_address_48 = (1ull << 48) - 1;  ///< and wit
 namespace compat {
 inline constexpr std::uint32_t checksum = 0x1;               ///< the superblock's checksum is there
 inline constexpr std::uint32_t mtime = 0x2;                  ///< times are mtimes
-inline constexpr std::uint32_t xattr_filter = 0x4;           ///< name filters are in use
 inline constexpr std::uint32_t plain_xattr_prefixes = 0x10;  ///< long prefixes in the image itself
 }  // namespace compat
 
@@ -58,6 +59,30 @@ inline constexpr auto crc32c_table = [] {
   }
   return table;
 }();
+
+/// Sets integers from little-endian bytes.
+struct FieldReader {
+  std::span<std::byte const> raw;
+
+  /// @param width  bytes on disk; not more than the field has
+  template <std::integral T>
+  constexpr void operator()(T& field, std::size_t at,
+                            std::size_t width = sizeof(T)) const noexcept {
+    std::uint64_t value = 0;
+    for (auto i = at + width; i-- > at;) value = value << 8 | std::to_integer<unsigned>(raw[i]);
+    field = static_cast<T>(value);
+  }
+};
+
+/// The inverse.
+struct FieldWriter {
+  std::span<std::byte> raw;
+
+  template <std::integral T>
+  constexpr void operator()(T field, std::size_t at, std::size_t width = sizeof(T)) const noexcept {
+    for (std::size_t i = 0; i < width; ++i) raw[at + i] = static_cast<std::byte>(field >> (8 * i));
+  }
+};
 
 }  // namespace detail
 
@@ -98,70 +123,26 @@ struct Superblock {
   std::uint8_t xattr_prefix_count = 0;      ///< [91, 92)
   std::uint32_t xattr_prefix_start = 0;     ///< [92, 96)    byte offset / 4
   std::uint64_t packed_nid = 0;             ///< [96, 104)
-  std::uint8_t xattr_filter_reserved = 0;   ///< [104, 105)  nonzero: filters mean nothing
+  std::uint8_t xattr_filter_reserved = 0;   ///< [104, 105)  nonzero: ignore filters
   std::uint32_t build_time = 0;             ///< [108, 112)  seconds after epoch, for display
   std::uint64_t root_nid_wide = 0;          ///< [112, 120)  with 48-bit addresses only
 
-  /// Total: every 128 bytes are some superblock. Whether it makes sense is Reader's to say.
+  /// Total: every 128 bytes are some superblock. Reader checks its values.
   [[nodiscard]] static constexpr Superblock decode(
       std::span<std::byte const, on_disk_size> raw) noexcept {
     Superblock s;
-    s.magic = load_le<std::uint32_t>(raw.subspan<0, 4>());
-    s.checksum = load_le<std::uint32_t>(raw.subspan<4, 4>());
-    s.feature_compat = load_le<std::uint32_t>(raw.subspan<8, 4>());
-    s.block_bits = std::to_integer<std::uint8_t>(raw[12]);
-    s.extension_slots = std::to_integer<std::uint8_t>(raw[13]);
-    s.root_nid = load_le<std::uint16_t>(raw.subspan<14, 2>());
-    s.inodes = load_le<std::uint64_t>(raw.subspan<16, 8>());
-    s.epoch = static_cast<std::int64_t>(load_le<std::uint64_t>(raw.subspan<24, 8>()));
-    s.fixed_nsec = load_le<std::uint32_t>(raw.subspan<32, 4>());
-    s.blocks_low = load_le<std::uint32_t>(raw.subspan<36, 4>());
-    s.meta_block = load_le<std::uint32_t>(raw.subspan<40, 4>());
-    s.xattr_block = load_le<std::uint32_t>(raw.subspan<44, 4>());
+    fields(s, detail::FieldReader{raw});
     std::ranges::copy(raw.subspan<48, 16>(), s.uuid.begin());
     std::ranges::copy(raw.subspan<64, 16>(), s.volume_name.begin());
-    s.feature_incompat = load_le<std::uint32_t>(raw.subspan<80, 4>());
-    s.algorithms = load_le<std::uint16_t>(raw.subspan<84, 2>());
-    s.extra_devices = load_le<std::uint16_t>(raw.subspan<86, 2>());
-    s.device_table_slot = load_le<std::uint16_t>(raw.subspan<88, 2>());
-    s.dir_block_bits = std::to_integer<std::uint8_t>(raw[90]);
-    s.xattr_prefix_count = std::to_integer<std::uint8_t>(raw[91]);
-    s.xattr_prefix_start = load_le<std::uint32_t>(raw.subspan<92, 4>());
-    s.packed_nid = load_le<std::uint64_t>(raw.subspan<96, 8>());
-    s.xattr_filter_reserved = std::to_integer<std::uint8_t>(raw[104]);
-    s.build_time = load_le<std::uint32_t>(raw.subspan<108, 4>());
-    s.root_nid_wide = load_le<std::uint64_t>(raw.subspan<112, 8>());
     return s;
   }
 
   /// The inverse of decode(); unnamed ranges become zeros.
   constexpr void encode(std::span<std::byte, on_disk_size> raw) const noexcept {
     std::ranges::fill(raw, std::byte{0});
-    store_le(magic, raw.subspan<0, 4>());
-    store_le(checksum, raw.subspan<4, 4>());
-    store_le(feature_compat, raw.subspan<8, 4>());
-    raw[12] = std::byte{block_bits};
-    raw[13] = std::byte{extension_slots};
-    store_le(root_nid, raw.subspan<14, 2>());
-    store_le(inodes, raw.subspan<16, 8>());
-    store_le(static_cast<std::uint64_t>(epoch), raw.subspan<24, 8>());
-    store_le(fixed_nsec, raw.subspan<32, 4>());
-    store_le(blocks_low, raw.subspan<36, 4>());
-    store_le(meta_block, raw.subspan<40, 4>());
-    store_le(xattr_block, raw.subspan<44, 4>());
+    fields(*this, detail::FieldWriter{raw});
     std::ranges::copy(uuid, raw.subspan<48, 16>().begin());
     std::ranges::copy(volume_name, raw.subspan<64, 16>().begin());
-    store_le(feature_incompat, raw.subspan<80, 4>());
-    store_le(algorithms, raw.subspan<84, 2>());
-    store_le(extra_devices, raw.subspan<86, 2>());
-    store_le(device_table_slot, raw.subspan<88, 2>());
-    raw[90] = std::byte{dir_block_bits};
-    raw[91] = std::byte{xattr_prefix_count};
-    store_le(xattr_prefix_start, raw.subspan<92, 4>());
-    store_le(packed_nid, raw.subspan<96, 8>());
-    raw[104] = std::byte{xattr_filter_reserved};
-    store_le(build_time, raw.subspan<108, 4>());
-    store_le(root_nid_wide, raw.subspan<112, 8>());
   }
 
   /// Whether an incompatible feature is set.
@@ -189,6 +170,35 @@ struct Superblock {
     auto const block = std::uint64_t{1} << block_bits;
     return block <= superblock_offset ? block : block - superblock_offset;
   }
+
+ private:
+  /// All but the texts.
+  template <class Self, class Field>
+  static constexpr void fields(Self& s, Field const& field) noexcept {
+    field(s.magic, 0);
+    field(s.checksum, 4);
+    field(s.feature_compat, 8);
+    field(s.block_bits, 12);
+    field(s.extension_slots, 13);
+    field(s.root_nid, 14);
+    field(s.inodes, 16);
+    field(s.epoch, 24);
+    field(s.fixed_nsec, 32);
+    field(s.blocks_low, 36);
+    field(s.meta_block, 40);
+    field(s.xattr_block, 44);
+    field(s.feature_incompat, 80);
+    field(s.algorithms, 84);
+    field(s.extra_devices, 86);
+    field(s.device_table_slot, 88);
+    field(s.dir_block_bits, 90);
+    field(s.xattr_prefix_count, 91);
+    field(s.xattr_prefix_start, 92);
+    field(s.packed_nid, 96);
+    field(s.xattr_filter_reserved, 104);
+    field(s.build_time, 108);
+    field(s.root_nid_wide, 112);
+  }
 };
 
 /// Which device a range of the flat space comes from.
@@ -204,7 +214,7 @@ struct DeviceSlot {
   std::uint16_t blocks_high = 0;       ///< [72, 74)  with 48-bit addresses only
   std::uint16_t first_block_high = 0;  ///< [74, 76)  with 48-bit addresses only
 
-  /// Total: every 128 bytes are some slot. Whether the slot makes sense is Reader's to say.
+  /// Total: every 128 bytes are some slot. Reader checks its values.
   [[nodiscard]] static constexpr DeviceSlot decode(
       std::span<std::byte const, on_disk_size> raw) noexcept {
     DeviceSlot slot;

@@ -33,8 +33,8 @@ struct Place {
 
 /// The superblock, the device table and the bytes of an image.
 ///
-/// Everything in the image is taken as hostile; sums are checked, and nothing is allocated but the
-/// device table, which must lie inside the image.
+/// Trusts nothing in the image: checks sums, and allocates only the device table, which must lie
+/// inside the image.
 ///
 /// @par Thread safety
 /// All const members, from any thread.
@@ -50,10 +50,8 @@ class Frame {
   /// @error{Errc::mismatch, a number of devices that is neither 0 nor that of the table}
   [[nodiscard]] static Result<Frame> open(S image, std::vector<AnySource> devices) {
     Frame frame(std::move(image), std::move(devices));
-    if (auto const ok = frame.read_superblock(); !ok) {
-      return fail(ok.error(), "superblock at offset 1024");
-    }
-    if (auto const ok = frame.read_device_table(); !ok) return fail(ok.error(), "device table");
+    EROFS_OCI_TRY(frame.read_superblock(), "superblock at offset 1024");
+    EROFS_OCI_TRY(frame.read_device_table(), "device table");
     return frame;
   }
 
@@ -104,7 +102,8 @@ class Frame {
     auto const start = checked_mul(address, block());
     auto const offset = start ? checked_add(*start, skip) : start;
     auto const end = offset ? checked_add(*offset, length) : offset;
-    if (!end || !fits(device, *end)) {
+    auto const most = device == 0 ? image_.size() : slot_blocks(device - 1) * block();
+    if (!end || *end > most) {
       return fail(Errc::corrupt, "block " + std::to_string(address) + " and on: leaves device " +
                                      std::to_string(device));
     }
@@ -114,15 +113,9 @@ class Frame {
   /// Fills `out` with data from a place.
   /// @error{Errc::truncated, the device's source ends first}
   [[nodiscard]] Result<void> read_data(Place place, std::span<std::byte> out) const {
-    auto const read = [&]() -> Result<void> {
-      if (place.device == 0) return read_exact(image_, place.offset, out);
-      if (!devices_.empty()) return read_exact(devices_[place.device - 1], place.offset, out);
-      auto const offset = flat(place);
-      if (!offset) return tl::unexpected(offset.error());
-      return read_exact(image_, *offset, out);
-    }();
-    if (!read) return fail(read.error(), text(place));
-    return {};
+    return with_source(place, [&](auto const& source, std::uint64_t offset) {
+      return read_exact(source, offset, out);
+    });
   }
 
   /// Streams data from a place, one request however long.
@@ -135,14 +128,9 @@ class Frame {
       stopped = !sink(bytes);
       return !stopped;
     };
-    auto const streamed = [&]() -> Result<void> {
-      if (place.device == 0) return stream(image_, place.offset, length, count);
-      if (!devices_.empty()) return stream(devices_[place.device - 1], place.offset, length, count);
-      auto const offset = flat(place);
-      if (!offset) return tl::unexpected(offset.error());
-      return stream(image_, *offset, length, count);
-    }();
-    if (!streamed) return fail(streamed.error(), text(place));
+    EROFS_OCI_TRY(with_source(place, [&](auto const& source, std::uint64_t offset) {
+      return stream(source, offset, length, count);
+    }));
     if (left > 0 && !stopped) return fail(Errc::truncated, text(place));
     return {};
   }
@@ -159,15 +147,18 @@ class Frame {
     return "device " + std::to_string(place.device) + " offset " + std::to_string(place.offset);
   }
 
-  [[nodiscard]] Result<std::uint64_t> flat(Place place) const {
-    auto const first = slot_first(place.device - 1);
-    if (first == 0) return fail(Errc::mismatch, "this device needs a source of its own");
-    return first * block() + place.offset;  // read_device_table() checked the slot's end
-  }
-
-  [[nodiscard]] bool fits(std::uint32_t device, std::uint64_t end) const noexcept {
-    if (device == 0) return end <= image_.size();
-    return end <= slot_blocks(device - 1) * block();
+  /// Calls `use` with the source that holds a place, and the offset there.
+  [[nodiscard]] Result<void> with_source(Place place, auto const& use) const {
+    auto const done = [&]() -> Result<void> {
+      if (place.device == 0) return use(image_, place.offset);
+      if (!devices_.empty()) return use(devices_[place.device - 1], place.offset);
+      auto const first = slot_first(place.device - 1);
+      if (first == 0) return fail(Errc::mismatch, "this device needs a source of its own");
+      // read_device_table() checked the slot's end
+      return use(image_, first * block() + place.offset);
+    }();
+    EROFS_OCI_TRY(done, text(place));
+    return {};
   }
 
   [[nodiscard]] std::pair<std::uint32_t, std::uint64_t> find_slot(std::uint64_t address) const {
@@ -182,7 +173,7 @@ class Frame {
   [[nodiscard]] Result<void> read_superblock() {
     std::array<std::byte, Superblock::on_disk_size> raw{};
     if (!contains(superblock_offset, raw.size())) return fail(Errc::truncated, "image too short");
-    if (auto const ok = read(superblock_offset, raw); !ok) return ok;
+    EROFS_OCI_TRY(read(superblock_offset, raw));
     superblock_ = Superblock::decode(raw);
     auto const& s = superblock_;
     if (s.magic != magic) return fail(Errc::corrupt, "no EROFS magic");
@@ -190,11 +181,10 @@ class Frame {
       return fail(Errc::unsupported, "blocks of 2^" + std::to_string(s.block_bits) + " bytes");
     }
     if ((s.feature_compat & compat::checksum) != 0) {
-      if (auto const ok = verify_checksum(); !ok) return ok;
+      EROFS_OCI_TRY(verify_checksum());
     }
     if (s.dir_block_bits != 0) return fail(Errc::unsupported, "directory blocks of several blocks");
-    if ((s.feature_incompat & ~incompat::known) != 0) {
-      auto const unknown = s.feature_incompat & ~incompat::known;
+    if (auto const unknown = s.feature_incompat & ~incompat::known; unknown != 0) {
       return fail(Errc::unsupported, "incompatible features " + std::to_string(unknown));
     }
     auto const end = superblock_offset + raw.size() + 16 * std::uint64_t{s.extension_slots};
@@ -213,7 +203,7 @@ class Frame {
     auto const length = superblock_.checksum_length();
     if (!contains(superblock_offset, length)) return fail(Errc::truncated, "checksummed bytes");
     Bytes bytes(static_cast<std::size_t>(length));
-    if (auto const ok = read(superblock_offset, bytes); !ok) return ok;
+    EROFS_OCI_TRY(read(superblock_offset, bytes));
     std::ranges::fill(std::span(bytes).subspan(4, 4), std::byte{0});
     if (crc32c(bytes) != superblock_.checksum) return fail(Errc::corrupt, "wrong checksum");
     return {};
@@ -233,7 +223,7 @@ class Frame {
                                      std::to_string(start) + " leave the image");
     }
     Bytes raw(count * size);
-    if (auto const ok = read(start, raw); !ok) return ok;
+    EROFS_OCI_TRY(read(start, raw));
     slots_.reserve(count);
     for (std::size_t i = 0; i < count; ++i) {
       slots_.push_back(DeviceSlot::decode(std::span<std::byte const>(raw)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// check(): whether an image is sound as a whole, beyond what reading it would notice.
+/// check(): checks an image as a whole, also for damage that reading it would not show.
 #pragma once
 
 #include <algorithm>
@@ -31,14 +31,16 @@ struct Finding {
   std::optional<std::uint64_t> nid;  ///< of its inode
   std::uint64_t offset = 0;          ///< in the image, in bytes: of the inode or structure
   std::string text;                  ///< what is wrong
+  bool unknown = false;              ///< nothing is known to be wrong, but nothing to be right
 };
 
-/// What a check found.
+/// The result of a check.
 struct Findings {
   static constexpr std::size_t kept = 1000;  ///< findings stored at most
 
   std::vector<Finding> list;     ///< the first ones, in the order of the walk
   std::uint64_t count = 0;       ///< all
+  std::uint64_t unknown = 0;     ///< of these, the unknown ones
   std::uint64_t inodes = 0;      ///< inodes reached
   std::uint64_t data_bytes = 0;  ///< data read, with CheckOptions::data
 
@@ -84,15 +86,16 @@ class Checker {
   };
 
   void add(std::string path, std::optional<std::uint64_t> nid, std::uint64_t offset,
-           std::string text) {
+           std::string text, bool unknown = false) {
     ++findings_.count;
+    findings_.unknown += unknown ? 1 : 0;
     if (findings_.list.size() < Findings::kept) {
-      findings_.list.push_back({std::move(path), nid, offset, std::move(text)});
+      findings_.list.push_back({std::move(path), nid, offset, std::move(text), unknown});
     }
   }
 
-  void add(Visit const& at, std::string text) {
-    add(at.path, at.nid, at.inode != nullptr ? at.inode->position : 0, std::move(text));
+  void add(Visit const& at, std::string text, bool unknown = false) {
+    add(at.path, at.nid, at.inode != nullptr ? at.inode->position : 0, std::move(text), unknown);
   }
 
   // Superblock and device table.
@@ -100,7 +103,7 @@ class Checker {
     auto const& frame = reader_.frame();
     auto const& s = reader_.superblock();
     if ((s.feature_compat & compat::checksum) == 0) {
-      add({}, {}, superblock_offset, "superblock has no checksum");
+      add({}, {}, superblock_offset, "superblock has no checksum", true);
     }
     if (s.fixed_nsec >= 1'000'000'000) add({}, {}, superblock_offset, "nanoseconds out of range");
     auto expected = s.blocks();
@@ -205,7 +208,7 @@ class Checker {
         add(at, "shared xattrs are named so often that they are larger than the image together");
         return false;
       }
-      // Entries of zeros are what other tools leave behind when they take an xattr away.
+      // Other tools leave entries of zeros when they remove an xattr.
       if (view.prefix == internal_prefix && view.rest.empty() && view.value.empty()) return true;
       auto const prefix = reader_.prefix_text(view.prefix);
       if (!prefix && view.prefix != internal_prefix) {
@@ -235,7 +238,7 @@ class Checker {
       if (run.place && options_.data) data_.push_back({*run.place, run.length, inode.nid});
       return true;
     });
-    if (!ok) add(at, ok.error().message());
+    if (!ok) add(at, ok.error().message(), ok.error().code == Errc::unsupported);
   }
 
   void check_links() {
@@ -254,7 +257,7 @@ class Checker {
     }
   }
 
-  // Each byte once, however many files share it.
+  // Reads each byte once, also if several files share it.
   void read_data() {
     std::ranges::sort(data_, {}, [](Data const& d) {
       return std::tuple(d.place.device, d.place.offset, d.length);
@@ -282,7 +285,7 @@ class Checker {
     });
     findings_.data_bytes += done;
     if (ok) return;
-    // The failing byte is at begin + done or later: find out, file by file, who is concerned.
+    // The failing byte is at begin + done or later: search the files that contain it.
     for (auto const& part : parts) {
       if (part.place.offset + part.length <= begin.offset + done) continue;
       auto const again =
@@ -307,13 +310,13 @@ class Checker {
 
 }  // namespace detail
 
-/// Checks an opened image as a whole: everything that reading it could trip over, and beyond that
-/// the order and uniqueness of names, "." and "..", file types, link counts, xattrs, overlaps with
-/// the superblock and the device table, and where devices start. With `data`, also that all file
-/// data can be read.
+/// Checks an opened image as a whole: everything that Reader checks, and beyond that the order and
+/// uniqueness of names, "." and "..", file types, link counts, xattrs, overlaps with the superblock
+/// and the device table, and where devices start. With `data`, also that all file data can be read.
 ///
-/// Time and memory are linear in the image (and, with `data`, in the devices), however hostile it
-/// is. A missing superblock checksum is a finding; a wrong one is an error of Reader::open().
+/// Time and memory are linear in the image (and, with `data`, in the devices), also for hostile
+/// images. A missing superblock checksum is a finding; a wrong one is an error of Reader::open().
+/// Compressed data are not read, which is a finding, too; both are unknown, not wrong.
 ///
 /// @error{any, the root directory cannot be read}
 template <RandomAccessSource S>

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include <erofs_oci/core/endian.hpp>
 #include <erofs_oci/erofs/format.hpp>
@@ -20,7 +21,7 @@ enum class DataLayout : std::uint8_t {
   compressed_full = 1,  ///< not supported
   tail = 2,             ///< in contiguous blocks, the last part of a block after the inode
   compressed = 3,       ///< not supported
-  chunks = 4,           ///< where a table of chunk addresses says
+  chunks = 4,           ///< at the addresses in a table of chunks
 };
 
 /// st_mode's type bits.
@@ -67,7 +68,7 @@ struct InodeRecord {
   [[nodiscard]] constexpr unsigned layout_bits() const noexcept { return (format >> 1) & 7u; }
   /// Bit 4: one link and high address bits (others), no "." entry (directories).
   [[nodiscard]] constexpr bool flag() const noexcept { return (format & 0x10) != 0; }
-  /// Bits that nobody has given a meaning.
+  /// Bits without a meaning.
   [[nodiscard]] constexpr bool reserved_bits() const noexcept { return (format & ~0x1F) != 0; }
   /// Bytes of the xattr area after the record. A count of 1 is refused by readers.
   [[nodiscard]] constexpr std::uint32_t xattr_size() const noexcept {
@@ -79,31 +80,10 @@ struct InodeRecord {
   /// @param raw  at least 32 bytes, 64 for an extended record
   [[nodiscard]] static constexpr InodeRecord decode(std::span<std::byte const> raw) noexcept {
     InodeRecord r;
-    auto const fixed = raw.first<compact_size>();
-    r.format = load_le<std::uint16_t>(fixed.subspan<0, 2>());
-    r.xattr_count = load_le<std::uint16_t>(fixed.subspan<2, 2>());
-    r.mode = load_le<std::uint16_t>(fixed.subspan<4, 2>());
-    r.start = load_le<std::uint32_t>(fixed.subspan<16, 4>());
-    r.number = load_le<std::uint32_t>(fixed.subspan<20, 4>());
-    auto const at_6 = load_le<std::uint16_t>(fixed.subspan<6, 2>());
-    if (r.extended()) {
-      auto const all = raw.first<extended_size>();
-      r.high = at_6;
-      r.size = load_le<std::uint64_t>(all.subspan<8, 8>());
-      r.uid = load_le<std::uint32_t>(all.subspan<24, 4>());
-      r.gid = load_le<std::uint32_t>(all.subspan<28, 4>());
-      r.seconds = static_cast<std::int64_t>(load_le<std::uint64_t>(all.subspan<32, 8>()));
-      r.nanoseconds = load_le<std::uint32_t>(all.subspan<40, 4>());
-      r.links = load_le<std::uint32_t>(all.subspan<44, 4>());
-      return r;
+    fields(r, detail::FieldReader{raw});
+    if (!r.extended() && r.flag() && (r.mode & mode::type_mask) != mode::directory) {
+      r.high = static_cast<std::uint16_t>(std::exchange(r.links, 1u));
     }
-    auto const counted = !r.flag() || (r.mode & mode::type_mask) == mode::directory;
-    r.links = counted ? at_6 : 1u;
-    r.high = counted ? std::uint16_t{0} : at_6;
-    r.size = load_le<std::uint32_t>(fixed.subspan<8, 4>());
-    r.seconds = load_le<std::uint32_t>(fixed.subspan<12, 4>());
-    r.uid = load_le<std::uint16_t>(fixed.subspan<24, 2>());
-    r.gid = load_le<std::uint16_t>(fixed.subspan<26, 2>());
     return r;
   }
 
@@ -111,28 +91,32 @@ struct InodeRecord {
   /// @param raw  record_size() bytes
   constexpr void encode(std::span<std::byte> raw) const noexcept {
     std::ranges::fill(raw, std::byte{0});
-    auto const fixed = raw.first<compact_size>();
-    store_le(format, fixed.subspan<0, 2>());
-    store_le(xattr_count, fixed.subspan<2, 2>());
-    store_le(mode, fixed.subspan<4, 2>());
-    store_le(start, fixed.subspan<16, 4>());
-    store_le(number, fixed.subspan<20, 4>());
-    if (extended()) {
-      auto const all = raw.first<extended_size>();
-      store_le(high, all.subspan<6, 2>());
-      store_le(size, all.subspan<8, 8>());
-      store_le(uid, all.subspan<24, 4>());
-      store_le(gid, all.subspan<28, 4>());
-      store_le(static_cast<std::uint64_t>(seconds), all.subspan<32, 8>());
-      store_le(nanoseconds, all.subspan<40, 4>());
-      store_le(links, all.subspan<44, 4>());
-      return;
+    fields(*this, detail::FieldWriter{raw});
+  }
+
+ private:
+  template <class Self, class Field>
+  static constexpr void fields(Self& r, Field const& field) noexcept {
+    field(r.format, 0);  // first: it says which form the others have
+    field(r.xattr_count, 2);
+    field(r.mode, 4);
+    field(r.start, 16);
+    field(r.number, 20);
+    if (r.extended()) {
+      field(r.high, 6);
+      field(r.size, 8);
+      field(r.uid, 24);
+      field(r.gid, 28);
+      field(r.seconds, 32);
+      field(r.nanoseconds, 40);
+      field(r.links, 44);
+    } else {
+      field(r.links, 6, 2);
+      field(r.size, 8, 4);
+      field(r.seconds, 12, 4);
+      field(r.uid, 24, 2);
+      field(r.gid, 26, 2);
     }
-    store_le(static_cast<std::uint16_t>(links), fixed.subspan<6, 2>());
-    store_le(static_cast<std::uint32_t>(size), fixed.subspan<8, 4>());
-    store_le(static_cast<std::uint32_t>(seconds), fixed.subspan<12, 4>());
-    store_le(static_cast<std::uint16_t>(uid), fixed.subspan<24, 2>());
-    store_le(static_cast<std::uint16_t>(gid), fixed.subspan<26, 2>());
   }
 };
 
@@ -149,7 +133,7 @@ struct ChunkFormat {
   [[nodiscard]] constexpr bool indexed() const noexcept { return (raw & indexed_bit) != 0; }
   /// Whether indexes hold 48-bit addresses.
   [[nodiscard]] constexpr bool wide() const noexcept { return (raw & wide_bit) != 0; }
-  /// Bits that nobody has given a meaning.
+  /// Bits without a meaning.
   [[nodiscard]] constexpr bool reserved_bits() const noexcept { return (raw & ~0x7F) != 0; }
   /// Bytes an entry; also the table's alignment.
   [[nodiscard]] constexpr std::size_t entry_size() const noexcept { return indexed() ? 8 : 4; }
@@ -224,7 +208,7 @@ struct Inode {
     return {(record.start >> 8) & 0xfffu,
             (record.start & 0xffu) | ((record.start >> 12) & 0xfff00u)};
   }
-  /// Whether overlayfs would take it for a whiteout.
+  /// Whether overlayfs treats it as a whiteout.
   [[nodiscard]] bool is_whiteout() const noexcept {
     return is(mode::char_device) && record.start == 0;
   }
@@ -236,6 +220,10 @@ struct Inode {
   /// Byte position of what follows the xattr area: an inline tail, or padding and a chunk table.
   [[nodiscard]] std::uint64_t tail_position() const noexcept {
     return xattr_position() + record.xattr_size();
+  }
+  /// Bytes of the inline tail, in an image with blocks of `block` bytes.
+  [[nodiscard]] std::uint64_t tail_size(std::uint64_t block) const noexcept {
+    return layout() == DataLayout::tail ? size() % block : 0;
   }
   /// First block of the contiguous part (layouts plain and tail).
   [[nodiscard]] std::uint64_t first_block() const noexcept {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// read_inode(): one inode of an image, with all that it needs checked to lie in the image.
+/// read_inode(): reads one inode of an image, and checks that all that it refers to lies in the
+/// image.
 #pragma once
 
 #include <algorithm>
@@ -22,13 +23,6 @@
 namespace erofs_oci::erofs {
 
 namespace detail {
-
-[[nodiscard]] inline Time compact_time(Superblock const& superblock,
-                                       InodeRecord const& r) noexcept {
-  auto const sum = static_cast<std::uint64_t>(superblock.epoch) +  // wraps, as the kernel's does
-                   static_cast<std::uint64_t>(r.seconds);
-  return {static_cast<std::int64_t>(sum), superblock.fixed_nsec};
-}
 
 template <RandomAccessSource S>
 [[nodiscard]] Result<void> check_record(Frame<S> const& frame, Inode const& inode) {
@@ -57,7 +51,7 @@ template <RandomAccessSource S>
   if (inode.is_symlink() && inode.size() > max_symlink_length) {
     return fail(Errc::corrupt, "a link of " + std::to_string(inode.size()) + " bytes");
   }
-  auto const tail = inode.layout() == DataLayout::tail ? inode.size() % frame.block() : 0;
+  auto const tail = inode.tail_size(frame.block());
   if (tail > 0 && (inode.tail_position() % frame.block() + tail > frame.block() ||
                    !frame.contains(inode.tail_position(), tail))) {
     return fail(Errc::corrupt, "inline data leaves its block");
@@ -88,15 +82,18 @@ template <RandomAccessSource S>
   std::array<std::byte, InodeRecord::extended_size> raw{};
   auto const there = std::min<std::uint64_t>(raw.size(), frame.image_size() - *position);
   auto const bytes = std::span(raw).first(static_cast<std::size_t>(there));
-  if (auto const ok = frame.read(*position, bytes); !ok) return tl::unexpected(ok.error());
+  EROFS_OCI_TRY(frame.read(*position, bytes));
   Inode inode{nid, *position, InodeRecord::decode(raw), {}};
   auto const& r = inode.record;
-  inode.mtime =
-      r.extended() ? Time{r.seconds, r.nanoseconds} : detail::compact_time(frame.superblock(), r);
+  auto const& s = frame.superblock();
+  auto const sum =  // wraps, as the kernel's does
+      static_cast<std::uint64_t>(s.epoch) + static_cast<std::uint64_t>(r.seconds);
+  inode.mtime = r.extended() ? Time{r.seconds, r.nanoseconds}
+                             : Time{static_cast<std::int64_t>(sum), s.fixed_nsec};
   auto const where = "offset " + std::to_string(*position);
   if (bytes.size() < r.record_size()) return fail(Errc::corrupt, where + ": leaves the image");
-  if (auto const ok = detail::check_record(frame, inode); !ok) return fail(ok.error(), where);
-  if (auto const ok = detail::check_content(frame, inode); !ok) return fail(ok.error(), where);
+  EROFS_OCI_TRY(detail::check_record(frame, inode), where);
+  EROFS_OCI_TRY(detail::check_content(frame, inode), where);
   return inode;
 }
 

@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// load_tree(): from an image back to a Tree, for merging stored indexes.
+/// load_tree(): turns an image back into a Tree, for merging stored indexes.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include <erofs_oci/core/memory_budget.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/core/source.hpp>
+#include <erofs_oci/erofs/directory.hpp>
 #include <erofs_oci/erofs/marks.hpp>
 #include <erofs_oci/erofs/reader.hpp>
 #include <erofs_oci/erofs/tree.hpp>
+#include <erofs_oci/erofs/tree_rules.hpp>
 #include <erofs_oci/erofs/walk.hpp>
 #include <erofs_oci/erofs/write_options.hpp>
 #include <erofs_oci/erofs/xattr.hpp>
@@ -24,55 +29,42 @@ namespace erofs_oci::erofs {
 
 namespace detail {
 
-[[nodiscard]] inline Kind kind_of(Inode const& inode) noexcept {
-  switch (file_type(inode.mode())) {
-    case FileType::directory: return Kind::directory;
-    case FileType::symlink: return Kind::symlink;
-    case FileType::char_device: return Kind::char_device;
-    case FileType::block_device: return Kind::block_device;
-    case FileType::fifo: return Kind::fifo;
-    case FileType::socket: return Kind::socket;
-    case FileType::regular:
-    case FileType::unknown: break;
+/// Bounds what all inodes together may take. In a sound image only shared xattrs overlap; without a
+/// bound, a small image could hold many inodes that each refer to most of it.
+/// @param budget  what is left, in bytes
+/// @error{Errc::corrupt, it is used up}
+[[nodiscard]] inline Result<void> take(std::uint64_t& budget, std::uint64_t bytes) {
+  if (bytes > budget) {
+    return fail(Errc::corrupt,
+                "xattrs, links, chunk tables and data are larger than the image together");
   }
-  return Kind::regular;
+  budget -= bytes;
+  return {};
 }
-
-/// What inodes may hold all together. In a sound image nothing overlaps but shared xattrs; without
-/// a bound a small image could hold many inodes that each claim most of it.
-class LoadBudget {
- public:
-  explicit LoadBudget(std::uint64_t image_size) noexcept : left_(image_size + max_shared_xattrs) {}
-
-  /// @error{Errc::corrupt, it is used up}
-  [[nodiscard]] Result<void> take(std::uint64_t bytes) {
-    if (bytes > left_) {
-      return fail(Errc::corrupt,
-                  "xattrs, links and chunk tables are larger than the image together");
-    }
-    left_ -= bytes;
-    return {};
-  }
-
- private:
-  std::uint64_t left_;
-};
 
 /// A regular file's runs, as extents.
 template <RandomAccessSource S>
 [[nodiscard]] Result<void> load_extents(Reader<S> const& reader, Inode const& inode, Regular& file,
-                                        LoadBudget& budget) {
+                                        std::uint64_t& budget) {
   file.size = inode.size();
   if (inode.layout() == DataLayout::chunks && file.size > 0) {
-    auto const table = chunk_table(reader.frame(), inode);
-    if (!table) return fail(table.error(), Reader<S>::name_of(inode) + ": data");
-    auto const bytes = table->count * inode.chunk_format().entry_size();
-    if (auto const ok = budget.take(bytes); !ok) return ok;
+    EROFS_OCI_TRY_ASSIGN(auto const table, chunk_table(reader.frame(), inode),
+                         Reader<S>::name_of(inode) + ": data");
+    EROFS_OCI_TRY(take(budget, table.count * inode.chunk_format().entry_size()));
   }
+  auto const is_index = !reader.frame().slots().empty();
   return reader.runs(inode, 0, inode.size(), [&](Run const& run) -> Result<bool> {
-    if (run.place) {
-      file.extents.push_back({run.file_offset, run.length, run.place->device, run.place->offset});
+    if (!run.place) return true;
+    auto [device, offset] = *run.place;
+    if (device == 0 && is_index) {
+      EROFS_OCI_TRY(take(budget, run.length));
+      offset = file.stored.size();
+      file.stored.resize(static_cast<std::size_t>(offset + round_to_block(run.length)));
+      auto const out = std::span(file.stored).subspan(static_cast<std::size_t>(offset));
+      EROFS_OCI_TRY(
+          reader.frame().read(run.place->offset, out.first(static_cast<std::size_t>(run.length))));
     }
+    file.extents.push_back({run.file_offset, run.length, device, offset});
     return true;
   });
 }
@@ -80,8 +72,8 @@ template <RandomAccessSource S>
 /// Turns one inode into a node without children.
 template <RandomAccessSource S>
 [[nodiscard]] Result<Node> load_node(Reader<S> const& reader, Inode const& inode, Marks marks,
-                                     LoadBudget& budget) {
-  auto node = make_node(kind_of(inode));
+                                     std::uint64_t& budget) {
+  auto node = make_node(kind_of(inode.mode()));
   node.permissions = inode.mode() & 07777;
   node.uid = inode.record.uid;
   node.gid = inode.record.gid;
@@ -89,7 +81,7 @@ template <RandomAccessSource S>
   std::vector<Xattr> hidden;
   Result<void> affordable;
   auto const listed = reader.visit_xattrs(inode, [&](XattrView const& view) {
-    affordable = budget.take(view.rest.size() + view.value.size());
+    affordable = take(budget, view.rest.size() + view.value.size());
     if (!affordable) return false;
     if (auto const prefix = reader.prefix_text(view.prefix)) {
       node.xattrs.push_back({*prefix + std::string(view.rest), to_bytes(view.value)});
@@ -104,17 +96,15 @@ template <RandomAccessSource S>
     directory->implied = std::ranges::find(hidden, implied_mark, &Xattr::name) != hidden.end();
   }
   if (inode.is_symlink()) {
-    if (auto const ok = budget.take(inode.size()); !ok) return tl::unexpected(ok.error());
-    auto target = reader.read_link(inode);
-    if (!target) return tl::unexpected(target.error());
-    node.content = Symlink{*std::move(target)};
+    EROFS_OCI_TRY(take(budget, inode.size()));
+    EROFS_OCI_TRY_ASSIGN(auto target, reader.read_link(inode));
+    node.content = Symlink{std::move(target)};
   }
   if (inode.is_device()) node.content = inode.device();
   take_marks(node, hidden, marks);
   auto* const file = node.regular();
   if (file == nullptr) return node;
-  auto const mapped = load_extents(reader, inode, *file, budget);
-  if (!mapped) return tl::unexpected(mapped.error());
+  EROFS_OCI_TRY(load_extents(reader, inode, *file, budget));
   return node;
 }
 
@@ -123,18 +113,23 @@ template <RandomAccessSource S>
 /// Reads a whole image into a tree, hard links and all; any damage on the way is an error. So are
 /// inodes that overlap, when they would take more memory than the image explains.
 ///
-/// Extents name devices as the image does; data in the image itself is on device 0. The implied
-/// mark is read if it is there, and what the Writer says of files that only look marked. A tree
-/// that the Writer wrote with Addressing::device_table and the same `marks` comes back equal, but
-/// that adjoining extents are joined and sizes below a block's end lose `clean_padding`.
+/// Extents name devices as the image does. What an image with devices holds itself of a file comes
+/// along in Regular::stored; in an image without, device 0 is the image, and nothing is stored. The
+/// implied mark is read if it is there, and what the Writer says of files that only look marked. A
+/// tree that the Writer wrote with Addressing::device_table and the same `marks` comes back equal,
+/// but that adjoining extents are joined.
 /// @param marks  which overlay marks become whiteouts and opaque directories; drop = none, a device
 ///               0:0 is then a device, as it is where the Writer was given one
+/// @param most   most bytes of Tree::memory(). Default: any number
+/// @error{Errc::unsupported, the tree takes more than `most`}
 template <RandomAccessSource S>
-[[nodiscard]] Result<Tree> load_tree(Reader<S> const& reader, Marks marks = Marks::drop) {
+[[nodiscard]] Result<Tree> load_tree(
+    Reader<S> const& reader, Marks marks = Marks::drop,
+    std::uint64_t most = std::numeric_limits<std::uint64_t>::max()) {
   Tree tree;
   std::unordered_map<std::uint64_t, NodeId> by_nid;
-  std::vector<NodeId> way;  // directories from the root to where the walk is
-  detail::LoadBudget budget(reader.frame().image_size());
+  std::vector<NodeId> way;  // directories from the root to the present one
+  auto budget = reader.frame().image_size() + max_shared_xattrs;
   Result<void> result;
   auto const visit = [&](Visit const& at) -> Result<void> {
     if (at.error != nullptr) return fail(*at.error, at.path);
@@ -145,13 +140,16 @@ template <RandomAccessSource S>
       tree.link(way.back(), name, known->second);
       return {};
     }
-    auto node = detail::load_node(reader, *at.inode, marks, budget);
-    if (!node) return fail(node.error(), at.path);
+    EROFS_OCI_TRY_ASSIGN(auto node, detail::load_node(reader, *at.inode, marks, budget), at.path);
     auto id = root_id;
     if (at.depth == 0) {
-      tree.root() = *std::move(node);
+      tree.root() = std::move(node);
     } else {
-      id = tree.add(way.back(), name, *std::move(node));
+      id = tree.add(way.back(), name, std::move(node));
+    }
+    if (tree.memory() > most) {
+      return fail(Errc::unsupported, "files that take more than " + std::to_string(most) +
+                                         " bytes of memory" + ImageMemory::advice);
     }
     by_nid.emplace(at.nid, id);
     if (at.inode->is_directory()) way.push_back(id);

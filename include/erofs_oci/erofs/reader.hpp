@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Reader: the files of an EROFS image, without a kernel.
+/// Reader: reads the files of an EROFS image without the kernel.
 #pragma once
 
 #include <algorithm>
@@ -30,10 +30,11 @@
 #include <erofs_oci/erofs/tree.hpp>
 #include <erofs_oci/erofs/xattr.hpp>
 #include <erofs_oci/erofs/xattr_prefixes.hpp>
+#include <erofs_oci/source/zeros.hpp>
 
 namespace erofs_oci::erofs {
 
-/// What statfs(2) would say of a mounted image.
+/// The values of statfs(2) for a mounted image.
 struct Statfs {
   std::uint64_t block_size = 0;  ///< bytes
   std::uint64_t blocks = 0;      ///< image and devices
@@ -42,9 +43,9 @@ struct Statfs {
 
 /// Reads uncompressed EROFS images: directories, inodes, links, xattrs, file data.
 ///
-/// The image is taken as hostile: each offset and count is bounded by the image, memory by a few
-/// directory blocks, and every error names the inode and the offset. Whether the image is sound as
-/// a whole is check()'s to say (fsck.hpp).
+/// Trusts nothing in the image: the image bounds each offset and count, a few directory blocks
+/// bound the memory, and every error names the inode and the offset. check() (fsck.hpp) checks an
+/// image as a whole.
 ///
 /// @par Thread safety
 /// All const members, from any thread.
@@ -60,17 +61,14 @@ class Reader {
   /// @error{Errc::unsupported, a feature or block size that we do not know}
   /// @error{Errc::mismatch, a number of devices that is neither 0 nor that of the table}
   [[nodiscard]] static Result<Reader> open(S image, std::vector<AnySource> devices = {}) {
-    auto frame = Frame<S>::open(std::move(image), std::move(devices));
-    if (!frame) return fail(frame.error(), "erofs image");
-    Reader reader(*std::move(frame));
-    auto const root = reader.root();
-    if (!root) return fail(root.error(), "erofs image: root directory");
-    if (!root->is_directory()) {
-      return fail(Errc::corrupt, "erofs image: root: " + name_of(*root) + " is no directory");
+    EROFS_OCI_TRY_ASSIGN(auto frame, Frame<S>::open(std::move(image), std::move(devices)),
+                         "erofs image");
+    Reader reader(std::move(frame));
+    EROFS_OCI_TRY_ASSIGN(auto const root, reader.root(), "erofs image: root directory");
+    if (!root.is_directory()) {
+      return fail(Errc::corrupt, "erofs image: root: " + name_of(root) + " is no directory");
     }
-    if (auto const ok = reader.read_prefixes(); !ok) {
-      return fail(ok.error(), "erofs image: xattr name prefixes");
-    }
+    EROFS_OCI_TRY(reader.read_prefixes(), "erofs image: xattr name prefixes");
     return reader;
   }
 
@@ -93,8 +91,7 @@ class Reader {
   /// @error{Errc::corrupt, no inode there\, or content that leaves the image}
   /// @error{Errc::unsupported, a format or layout that we do not know}
   [[nodiscard]] Result<Inode> inode(std::uint64_t nid) const {
-    auto result = read_inode(frame_, nid);
-    if (!result) return fail(result.error(), "inode " + std::to_string(nid));
+    EROFS_OCI_TRY_ASSIGN(auto result, read_inode(frame_, nid), "inode " + std::to_string(nid));
     return result;
   }
 
@@ -102,7 +99,7 @@ class Reader {
   /// @{
 
   /// Visits all entries, "." and ".." included, in the image's order; the visitor returns false to
-  /// end early. Names and offsets are checked, the order is not.
+  /// end early. Checks names and offsets, but not the order.
   /// @error{std::errc::not_a_directory, it is none}
   /// @error{Errc::corrupt, a block that cannot be read as entries}
   [[nodiscard]] Result<void> readdir(Inode const& directory,
@@ -115,7 +112,7 @@ class Reader {
     });
   }
 
-  /// The same, block by block.
+  /// Visits the blocks of a directory, in order.
   /// @param first  the block to begin with; one past the last visits nothing
   [[nodiscard]] Result<void> read_blocks(Inode const& directory,
                                          FunctionRef<bool(DirBlock const&)> visit,
@@ -128,12 +125,12 @@ class Reader {
     for (auto at = first * block; at < directory.size(); at += buffer.size()) {
       auto const part = std::span(buffer).first(
           static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), directory.size() - at)));
-      if (auto const ok = read_content(directory, at, part); !ok) return ok;
+      EROFS_OCI_TRY(read_content(directory, at, part));
       for (std::size_t i = 0; i < part.size(); i += block) {
         auto const bytes = part.subspan(i, std::min<std::size_t>(part.size() - i, block));
-        auto const entries = DirBlock::parse(bytes);
-        if (!entries) return fail(entries.error(), directory_block(directory, (at + i) / block));
-        if (!visit(*entries)) return {};
+        EROFS_OCI_TRY_ASSIGN(auto const entries, DirBlock::parse(bytes),
+                             directory_block(directory, (at + i) / block));
+        if (!visit(entries)) return {};
       }
     }
     return {};
@@ -150,11 +147,15 @@ class Reader {
     auto high = (directory.size() + frame_.block() - 1) / frame_.block();
     while (low < high) {
       auto const middle = low + (high - low) / 2;
-      auto const entries = read_block(directory, middle, buffer);
-      if (!entries) return tl::unexpected(entries.error());
-      auto const i = entries->lower_bound(name);
-      if (i < entries->count()) {
-        auto const entry = (*entries)[i];
+      auto const at = middle * frame_.block();
+      auto const part = std::span(buffer).first(
+          static_cast<std::size_t>(std::min<std::uint64_t>(frame_.block(), directory.size() - at)));
+      EROFS_OCI_TRY(read_content(directory, at, part));
+      EROFS_OCI_TRY_ASSIGN(auto const entries, DirBlock::parse(part),
+                           directory_block(directory, middle));
+      auto const i = entries.lower_bound(name);
+      if (i < entries.count()) {
+        auto const entry = entries[i];
         if (entry.name == name) return std::pair(entry.nid, entry.type);
         if (i > 0) break;
         high = middle;
@@ -174,7 +175,7 @@ class Reader {
     }
     std::string target(static_cast<std::size_t>(link.size()), '\0');
     auto const bytes = std::as_writable_bytes(std::span(target.data(), target.size()));
-    if (auto const ok = read_content(link, 0, bytes); !ok) return tl::unexpected(ok.error());
+    EROFS_OCI_TRY(read_content(link, 0, bytes));
     return target;
   }
 
@@ -233,10 +234,14 @@ class Reader {
   /// @error{Errc::unsupported, a compressed file\, or an unknown chunk format}
   [[nodiscard]] Result<void> runs(Inode const& file, std::uint64_t begin, std::uint64_t end,
                                   RunVisitor visit) const {
-    if (!file.is_regular()) return fail(not_regular(file), name_of(file));
+    if (!file.is_regular()) {
+      auto const why =
+          file.is_directory() ? std::errc::is_a_directory : std::errc::invalid_argument;
+      return fail(std::make_error_code(why), name_of(file));
+    }
     end = std::min(end, file.size());
-    auto const ok = for_each_run(frame_, file, std::min(begin, end), end, visit);
-    if (!ok) return fail(ok.error(), name_of(file) + ": data");
+    EROFS_OCI_TRY(for_each_run(frame_, file, std::min(begin, end), end, visit),
+                  name_of(file) + ": data");
     return {};
   }
 
@@ -253,8 +258,7 @@ class Reader {
         std::ranges::fill(part, std::byte{0});
         return true;
       }
-      auto const done = frame_.read_data(*run.place, part);
-      if (!done) return tl::unexpected(done.error());
+      EROFS_OCI_TRY(frame_.read_data(*run.place, part));
       return true;
     });
     if (!ok) return tl::unexpected(ok.error());
@@ -273,8 +277,7 @@ class Reader {
         stream_zeros(run.length, forward);
         return go_on;
       }
-      auto const done = frame_.stream_data(*run.place, run.length, forward);
-      if (!done) return tl::unexpected(done.error());
+      EROFS_OCI_TRY(frame_.stream_data(*run.place, run.length, forward));
       return go_on;
     });
   }
@@ -292,52 +295,24 @@ class Reader {
     return std::make_error_code(std::errc::not_a_directory);
   }
 
-  static std::error_code not_regular(Inode const& inode) {
-    return std::make_error_code(inode.is_directory() ? std::errc::is_a_directory
-                                                     : std::errc::invalid_argument);
-  }
-
   static std::string directory_block(Inode const& directory, std::uint64_t block) {
     return name_of(directory) + ": directory block " + std::to_string(block);
-  }
-
-  static void stream_zeros(std::uint64_t length, ByteSink sink) {
-    static constexpr std::array<std::byte, 65536> zeros{};
-    while (length > 0) {
-      auto const n = std::min<std::uint64_t>(length, zeros.size());
-      if (!sink(std::span(zeros).first(static_cast<std::size_t>(n)))) return;
-      length -= n;
-    }
   }
 
   /// Fills `out` with content of a directory or link; inode() checked where it lies.
   [[nodiscard]] Result<void> read_content(Inode const& inode, std::uint64_t offset,
                                           std::span<std::byte> out) const {
-    auto const in_blocks = inode.layout() == DataLayout::tail
-                               ? inode.size() - inode.size() % frame_.block()
-                               : inode.size();
+    auto const in_blocks = inode.size() - inode.tail_size(frame_.block());
     if (offset < in_blocks) {
       auto const n = readable(in_blocks, offset, out.size());
-      auto const ok = frame_.read(inode.first_block() * frame_.block() + offset, out.first(n));
-      if (!ok) return fail(ok.error(), name_of(inode));
+      EROFS_OCI_TRY(frame_.read(inode.first_block() * frame_.block() + offset, out.first(n)),
+                    name_of(inode));
       out = out.subspan(n);
       offset += n;
     }
     if (out.empty()) return {};
-    auto const ok = frame_.read(inode.tail_position() + (offset - in_blocks), out);
-    if (!ok) return fail(ok.error(), name_of(inode));
+    EROFS_OCI_TRY(frame_.read(inode.tail_position() + (offset - in_blocks), out), name_of(inode));
     return {};
-  }
-
-  [[nodiscard]] Result<DirBlock> read_block(Inode const& directory, std::uint64_t index,
-                                            std::span<std::byte> buffer) const {
-    auto const at = index * frame_.block();
-    auto const part = buffer.first(
-        static_cast<std::size_t>(std::min<std::uint64_t>(frame_.block(), directory.size() - at)));
-    if (auto const ok = read_content(directory, at, part); !ok) return tl::unexpected(ok.error());
-    auto entries = DirBlock::parse(part);
-    if (!entries) return fail(entries.error(), directory_block(directory, index));
-    return entries;
   }
 
   [[nodiscard]] Result<void> visit_shared(std::span<std::uint32_t const> ids,
@@ -347,12 +322,12 @@ class Reader {
     for (auto const id : ids) {
       auto const position = base + std::uint64_t{4} * id;
       std::array<std::byte, XattrEntry::on_disk_size> raw{};
-      if (auto const ok = frame_.read(position, raw); !ok) return ok;
+      EROFS_OCI_TRY(frame_.read(position, raw));
       auto const head = XattrEntry::decode(raw);
       total += head.size();
       if (total > frame_.image_size()) return fail(Errc::corrupt, "more shared xattrs than image");
       Bytes bytes(head.size() - raw.size());
-      if (auto const ok = frame_.read(position + raw.size(), bytes); !ok) return ok;
+      EROFS_OCI_TRY(frame_.read(position + raw.size(), bytes));
       auto const all = std::span<std::byte const>(bytes);
       if (!visit({head.prefix, as_text(all.first(head.name_size)), all.subspan(head.name_size)})) {
         return {};
@@ -367,22 +342,16 @@ class Reader {
     auto const plain = (s.feature_compat & compat::plain_xattr_prefixes) != 0 || s.packed_nid == 0;
     std::optional<Inode> packed;
     if (!plain) {
-      auto const found = inode(s.packed_nid);
-      if (!found) return tl::unexpected(found.error());
-      packed = *found;
+      EROFS_OCI_TRY_ASSIGN(packed, inode(s.packed_nid));
     }
-    auto prefixes =
-        XattrPrefixes::read(s.xattr_prefix_count, std::uint64_t{4} * s.xattr_prefix_start,
-                            [&](std::uint64_t position, std::span<std::byte> out) -> Result<void> {
-                              if (!packed) return frame_.read(position, out);
-                              auto const n = read(*packed, position, out);
-                              if (!n) return tl::unexpected(n.error());
-                              if (*n < out.size())
-                                return fail(Errc::corrupt, name_of(*packed) + " is too short");
-                              return {};
-                            });
-    if (!prefixes) return tl::unexpected(prefixes.error());
-    prefixes_ = *std::move(prefixes);
+    auto const read_at = [&](std::uint64_t position, std::span<std::byte> out) -> Result<void> {
+      if (!packed) return frame_.read(position, out);
+      EROFS_OCI_TRY_ASSIGN(auto const n, read(*packed, position, out));
+      if (n < out.size()) return fail(Errc::corrupt, name_of(*packed) + " is too short");
+      return {};
+    };
+    auto const start = std::uint64_t{4} * s.xattr_prefix_start;
+    EROFS_OCI_TRY_ASSIGN(prefixes_, XattrPrefixes::read(s.xattr_prefix_count, start, read_at));
     return {};
   }
 

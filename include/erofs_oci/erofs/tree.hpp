@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Tree: a file system as a value, between what makes it (a tar, a merge, an image) and the Writer.
+/// Tree: a file system as a value. A tar, a merge or an image makes one; the Writer takes it.
 #pragma once
 
 #include <cassert>
@@ -24,7 +24,6 @@ struct Time {
   std::int64_t seconds = 0;
   std::uint32_t nanoseconds = 0;
 
-  friend bool operator==(Time const&, Time const&) = default;
   friend auto operator<=>(Time const&, Time const&) = default;
 };
 
@@ -40,8 +39,8 @@ struct Xattr {
 struct Extent {
   std::uint64_t file_offset = 0;    ///< where the run lies in the file, in bytes
   std::uint64_t length = 0;         ///< bytes, never 0
-  std::uint32_t device = 0;         ///< 1 = first device; 0 = the image itself (Reader only)
-  std::uint64_t device_offset = 0;  ///< where the run lies on that device, in bytes
+  std::uint32_t device = 0;         ///< 1 = first device; 0 = the image itself
+  std::uint64_t device_offset = 0;  ///< where it lies on that device; if 0, in Regular::stored
 
   friend bool operator==(Extent const&, Extent const&) = default;
 };
@@ -70,7 +69,7 @@ using Children = std::map<std::string, NodeId, std::less<>>;
 /// A directory.
 struct Directory {
   Children children;     ///< without "." and ".."
-  bool implied = false;  ///< nothing described it: it is only the parent of something
+  bool implied = false;  ///< no member described it: it is only the parent of another one
   bool opaque = false;   ///< hides what lower layers have under its name
 
   friend bool operator==(Directory const&, Directory const&) = default;
@@ -80,9 +79,7 @@ struct Directory {
 struct Regular {
   std::uint64_t size = 0;       ///< bytes, holes included; at most 2^63 - 1
   std::vector<Extent> extents;  ///< ascending in the file, apart from each other, within `size`
-  /// The device's bytes from each extent's end to the next multiple of 512 are zeros. Needed only
-  /// by extents that end neither there nor at `size`: the image cannot cut inside a block.
-  bool clean_padding = false;
+  Bytes stored;                 ///< what the image itself holds of the content, in whole blocks
 
   friend bool operator==(Regular const&, Regular const&) = default;
 };
@@ -135,23 +132,15 @@ struct Node {
   friend bool operator==(Node const&, Node const&) = default;
 };
 
+/// About how many bytes a node takes besides its own size and a directory's children: attributes,
+/// link target, extents.
+[[nodiscard]] std::uint64_t heap_size(Node const& node) noexcept;
+
+/// About how many bytes an entry of a directory takes.
+[[nodiscard]] std::uint64_t entry_size(std::string_view name) noexcept;
+
 /// An empty node of a kind, with content to match and permissions 0755 (directories) or 0644.
-[[nodiscard]] inline Node make_node(Kind kind) {
-  Node node;
-  node.kind = kind;
-  if (kind != Kind::directory) node.permissions = 0644;
-  switch (kind) {
-    case Kind::regular: node.content = Regular{}; break;
-    case Kind::directory: node.content = Directory{}; break;
-    case Kind::symlink: node.content = Symlink{}; break;
-    case Kind::char_device:
-    case Kind::block_device: node.content = DeviceNumber{}; break;
-    case Kind::fifo:
-    case Kind::socket:
-    case Kind::whiteout: node.content = std::monostate{}; break;
-  }
-  return node;
-}
+[[nodiscard]] Node make_node(Kind kind);
 
 /// A directory tree with hard links: nodes by id, names in the directories' children.
 ///
@@ -188,47 +177,38 @@ class Tree {
 
   /// Adds a node that has no name yet.
   NodeId add(Node node) {
+    memory_ += sizeof(Node) + heap_size(node);
     nodes_.push_back(std::move(node));
     return static_cast<NodeId>(nodes_.size() - 1);
   }
 
-  /// Adds a node and its first name, in place of what had that name.
-  NodeId add(NodeId parent, std::string name, Node node) {
-    auto const id = add(std::move(node));
-    link(parent, std::move(name), id);
-    return id;
-  }
+  /// Adds a node and its first name; replaces an entry of that name.
+  NodeId add(NodeId parent, std::string name, Node node);
 
-  /// Gives a node a name, in place of what had that name. A second name makes a hard link.
+  /// Gives a node a name; replaces an entry of that name. A second name makes a hard link.
   /// @param parent  a directory
   void link(NodeId parent, std::string name, NodeId id) {
     assert(nodes_[parent].directory() != nullptr && id < nodes_.size());
+    memory_ += entry_size(name);
     nodes_[parent].directory()->children.insert_or_assign(std::move(name), id);
   }
 
-  /// Takes a name away; what it named lives on under its other names. Says whether there was one.
-  bool unlink(NodeId parent, std::string_view name) {
-    assert(nodes_[parent].directory() != nullptr);
-    auto& children = nodes_[parent].directory()->children;
-    auto const found = children.find(name);
-    if (found == children.end()) return false;
-    children.erase(found);
-    return true;
-  }
+  /// Removes a name; its node keeps its other names. Yields whether there was one.
+  bool unlink(NodeId parent, std::string_view name);
 
   /// What `name` in `parent` names; null if there is no such entry or `parent` is no directory.
-  [[nodiscard]] NodeId const* find(NodeId parent, std::string_view name) const {
-    auto const* const directory = nodes_[parent].directory();
-    if (directory == nullptr) return nullptr;
-    auto const found = directory->children.find(name);
-    return found == directory->children.end() ? nullptr : &found->second;
-  }
+  [[nodiscard]] NodeId const* find(NodeId parent, std::string_view name) const;
 
   /// Nodes ever added, the root and the unreachable ones included; ids are below it.
   [[nodiscard]] std::size_t size() const noexcept { return nodes_.size(); }
 
+  /// About how many bytes were ever added: what is removed or replaced still counts, and what nodes
+  /// got later does not.
+  [[nodiscard]] std::uint64_t memory() const noexcept { return memory_; }
+
  private:
   std::deque<Node> nodes_;  // a deque: references survive add()
+  std::uint64_t memory_ = 0;
 };
 
 /// A source of file data behind an image: one layer's uncompressed tar.
@@ -240,3 +220,7 @@ struct Device {
 };
 
 }  // namespace erofs_oci::erofs
+
+#ifndef EROFS_OCI_COMPILED
+#include <erofs_oci/erofs/detail/tree_body.hpp>
+#endif

@@ -3,19 +3,14 @@
 /// What an image can hold of a Tree: the rules that the Writer enforces, one node at a time.
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
 #include <string_view>
 #include <vector>
 
-#include <erofs_oci/core/arithmetic.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/erofs/format.hpp>
 #include <erofs_oci/erofs/tree.hpp>
-#include <erofs_oci/erofs/xattr.hpp>
 
 namespace erofs_oci::erofs {
 
@@ -38,64 +33,7 @@ namespace detail {
   return (bytes + block_size - 1) / block_size * block_size;
 }
 
-[[nodiscard]] inline Result<void> check_extent(Regular const& file, Extent const& extent,
-                                               std::uint64_t previous_end,
-                                               std::span<Device const> devices) {
-  auto const where = "extent at " + std::to_string(extent.file_offset);
-  if (extent.length == 0 || extent.file_offset < previous_end || extent.file_offset > file.size ||
-      extent.length > file.size - extent.file_offset) {
-    return fail(Errc::invalid_argument, where + " is empty, out of order, or leaves the file");
-  }
-  if (extent.device == 0 || extent.device > devices.size()) {
-    return fail(Errc::invalid_argument, where + " is on device " + std::to_string(extent.device));
-  }
-  auto const room = checked_mul(devices[extent.device - 1].blocks, block_size);
-  if (!room || extent.device_offset > *room || extent.length > *room - extent.device_offset) {
-    return fail(Errc::invalid_argument, where + " leaves its device");
-  }
-  auto const end = extent.file_offset + extent.length;
-  auto const cut = end != file.size && end % block_size != 0;
-  if (extent.file_offset % block_size != 0 || extent.device_offset % block_size != 0 ||
-      (cut && !file.clean_padding)) {
-    return fail(Errc::unsupported, where + " does not fill blocks of 512 bytes");
-  }
-  return {};
-}
-
-[[nodiscard]] inline Result<void> check_regular(Regular const& file,
-                                                std::span<Device const> devices) {
-  if (file.size >> 63 != 0) return fail(Errc::invalid_argument, "size of 2^63 or more");
-  std::uint64_t end = 0;
-  for (auto const& extent : file.extents) {
-    if (auto const ok = check_extent(file, extent, end, devices); !ok) return ok;
-    end = extent.file_offset + extent.length;
-  }
-  return {};
-}
-
-[[nodiscard]] inline Result<void> check_xattrs(std::vector<Xattr> const& xattrs) {
-  std::vector<std::string_view> names;
-  std::size_t area = XattrHeader::on_disk_size;
-  for (auto const& xattr : xattrs) {
-    auto const stored = split_name(xattr.name);
-    if (!stored) continue;  // left out
-    if (stored->rest.size() > max_xattr_name || xattr.value.size() > max_xattr_value ||
-        xattr.name.find('\0') != std::string::npos) {
-      return fail(Errc::invalid_argument, "xattr '" + xattr.name.substr(0, 300) + "' of " +
-                                              std::to_string(xattr.value.size()) +
-                                              " bytes is too large, or holds NUL");
-    }
-    names.push_back(xattr.name);
-    area += (XattrEntry::on_disk_size + stored->rest.size() + xattr.value.size() + 3) / 4 * 4;
-  }
-  if (area > max_xattr_area) {
-    return fail(Errc::invalid_argument, "xattrs of more than 262148 bytes together");
-  }
-  std::ranges::sort(names);
-  auto const twice = std::ranges::adjacent_find(names);
-  if (twice == names.end()) return {};
-  return fail(Errc::invalid_argument, "two xattrs '" + std::string(*twice) + "'");
-}
+[[nodiscard]] Result<void> check_xattrs(std::vector<Xattr> const& xattrs);
 
 }  // namespace detail
 
@@ -104,25 +42,11 @@ namespace detail {
 /// @error{Errc::invalid_argument, a link target\, xattr\, extent\, device number\, mode or time
 /// that no image can hold\, or content that does not fit the kind}
 /// @error{Errc::unsupported, data that do not start on a block of 512 bytes\, or end inside one
-/// with other bytes than zeros behind}
-[[nodiscard]] inline Result<void> check_node(Node const& node, std::span<Device const> devices) {
-  auto const refuse = [](char const* why) { return fail(Errc::invalid_argument, why); };
-  if (node.content.index() != make_node(node.kind).content.index()) {
-    return refuse("kind and content differ");
-  }
-  if (node.permissions > 07777) return refuse("permissions above 07777");
-  if (node.mtime.nanoseconds >= 1'000'000'000) return refuse("nanoseconds of a second or more");
-  if (auto const* const link = node.symlink(); link != nullptr && !is_valid_target(link->target)) {
-    return refuse("a link's target is empty, longer than 4095 bytes, or holds NUL");
-  }
-  if (auto const* const number = node.device();
-      number != nullptr && (number->major > 0xfff || number->minor > 0xfffff)) {
-    return refuse("device number above 4095:1048575");
-  }
-  if (auto const* const file = node.regular()) {
-    if (auto const ok = detail::check_regular(*file, devices); !ok) return ok;
-  }
-  return node.xattrs.empty() ? Result<void>() : detail::check_xattrs(node.xattrs);
-}
+/// before the file ends}
+[[nodiscard]] Result<void> check_node(Node const& node, std::span<Device const> devices);
 
 }  // namespace erofs_oci::erofs
+
+#ifndef EROFS_OCI_COMPILED
+#include <erofs_oci/erofs/detail/tree_rules_body.hpp>
+#endif

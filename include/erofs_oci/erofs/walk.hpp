@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Paths in an image: finding one, and visiting all.
+/// Finds a path in an image, and visits all.
 #pragma once
 
 #include <cstddef>
@@ -49,7 +49,7 @@ inline void prepend_components(std::string_view path, std::deque<std::string>& t
 
 }  // namespace detail
 
-/// Finds an inode by its path from the root; leading, trailing and double slashes mean nothing.
+/// Finds an inode by its path from the root; ignores leading, trailing and double slashes.
 /// @error{std::errc::no_such_file_or_directory, there is no such name}
 /// @error{std::errc::not_a_directory, something on the way is none\, or a link that is not
 /// followed}
@@ -64,7 +64,7 @@ template <RandomAccessSource S>
   };
   auto root = reader.root();
   if (!root) return root;
-  std::vector<Inode> way{*root};  // the last one is where we are; what ".." goes back to
+  std::vector<Inode> way{*root};  // the last one is the present directory; for ".."
   std::deque<std::string> todo;
   detail::prepend_components(path, todo);
   std::size_t links = 0;
@@ -76,27 +76,24 @@ template <RandomAccessSource S>
       if (way.size() > 1) way.pop_back();
       continue;
     }
-    auto const found = reader.lookup(way.back(), name);
-    if (!found) return fail(found.error(), std::string(path));
-    if (!*found) return error(std::errc::no_such_file_or_directory);
-    auto next = reader.inode((*found)->first);
-    if (!next) return fail(next.error(), std::string(path));
+    EROFS_OCI_TRY_ASSIGN(auto const found, reader.lookup(way.back(), name), std::string(path));
+    if (!found) return error(std::errc::no_such_file_or_directory);
+    EROFS_OCI_TRY_ASSIGN(auto next, reader.inode(found->first), std::string(path));
     auto const last = todo.empty();
-    if (!next->is_symlink() || follow == Follow::none || (last && follow == Follow::parents)) {
-      way.push_back(*std::move(next));
+    if (!next.is_symlink() || follow == Follow::none || (last && follow == Follow::parents)) {
+      way.push_back(std::move(next));
       continue;
     }
     if (++links > max_links_followed) return error(std::errc::too_many_symbolic_link_levels);
-    auto const target = reader.read_link(*next);
-    if (!target) return fail(target.error(), std::string(path));
-    if (target->starts_with('/')) way.resize(1, *root);
-    detail::prepend_components(*target, todo);
+    EROFS_OCI_TRY_ASSIGN(auto const target, reader.read_link(next), std::string(path));
+    if (target.starts_with('/')) way.resize(1, *root);
+    detail::prepend_components(target, todo);
     if (todo.size() > 32768) return error(std::errc::filename_too_long);
   }
   return way.back();
 }
 
-/// What a visitor of walk() wants next.
+/// What walk() does next.
 enum class Step : std::uint8_t {
   enter,  ///< go on, into this directory if it is one
   skip,   ///< go on, but not into this directory
@@ -107,7 +104,7 @@ enum class Step : std::uint8_t {
 struct Visit {
   std::string const& path;  ///< from the root, "/" for itself, else without a slash at the end
   std::size_t depth = 0;    ///< 0 for the root
-  FileType entry_type = FileType::unknown;  ///< what the directory says
+  FileType entry_type = FileType::unknown;  ///< from the directory entry
   std::uint64_t nid = 0;
   Inode const* inode = nullptr;  ///< null if it could not be read
   Error const* error = nullptr;  ///< why; or, with `inode`, why a directory cannot be entered
@@ -127,9 +124,8 @@ class Walker {
       : reader_(reader), visit_(visit), options_(options) {}
 
   Result<void> run() {
-    auto const root = reader_.root();
-    if (!root) return tl::unexpected(root.error());
-    run_from(*root, "/");
+    EROFS_OCI_TRY_ASSIGN(auto const root, reader_.root());
+    run_from(root, "/");
     return {};
   }
 
@@ -228,10 +224,10 @@ class Walker {
 
 /// Visits the whole tree depth first, names in the image's order; "." and ".." are left out.
 ///
-/// Damage is shown to the visitor and the walk goes on: an inode that cannot be read, and a
-/// directory that cannot be read, is entered a second time, lies too deep, or makes all directories
-/// together larger than the image (after its entry was shown without an error). So the walk always
-/// ends, in time linear in the image.
+/// Reports damage to the visitor and goes on: an inode that cannot be read; and, after its entry
+/// without an error, a directory that cannot be read, is entered a second time, lies too deep, or
+/// makes all directories together larger than the image. So the walk always ends, in time linear in
+/// the image.
 ///
 /// @error{any, the root cannot be read}
 template <RandomAccessSource S>
@@ -240,7 +236,7 @@ template <RandomAccessSource S>
   return detail::Walker<S>(reader, visit, options).run();
 }
 
-/// The same from any inode on, as find() gives it.
+/// walk() from any inode on, as find() yields it.
 /// @param path  what to call it: "/", or without a slash at the end
 template <RandomAccessSource S>
 void walk_from(Reader<S> const& reader, Inode const& start, std::string path,

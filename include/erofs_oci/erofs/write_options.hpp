@@ -22,10 +22,11 @@ enum class Addressing : std::uint8_t {
   absolute,
 };
 
-/// What becomes of whiteouts and opaque directories. A file that only looks so to overlayfs, by its
-/// own device number or xattrs, is kept as it is and told apart by an xattr that the kernel hides.
+/// How whiteouts and opaque directories are written. A file that only looks like one to overlayfs,
+/// by its own device number or xattrs, is written as it is, with an xattr that the kernel hides and
+/// that marks it as such.
 enum class Marks : std::uint8_t {
-  drop,     ///< they are left out: for a tree that hides nothing any more
+  drop,     ///< left out: for a tree without lower layers
   trusted,  ///< as overlayfs reads them: device 0:0, `trusted.overlay.opaque`, `.origin`
   user,     ///< the same with `user.overlay.`, for mounts with `userxattr`
 };

@@ -3,16 +3,13 @@
 /// Extended attributes as stored: area header, entries, name prefixes. No I/O.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <span>
-#include <string>
 #include <string_view>
-#include <utility>
 
-#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/endian.hpp>
 #include <erofs_oci/core/function_ref.hpp>
 #include <erofs_oci/core/result.hpp>
@@ -22,14 +19,14 @@ namespace erofs_oci::erofs {
 inline constexpr std::size_t max_xattr_value = 65535;  ///< bytes
 inline constexpr std::size_t max_xattr_name = 255;     ///< bytes after the prefix
 inline constexpr std::size_t max_xattr_area = 262148;  ///< bytes an inode
-/// Bytes that the shared xattrs of all inodes together may add to what an image can hold: each one
-/// counts as often as it is named. A label of 60 bytes on a million files.
+/// Most bytes of the shared xattrs of all inodes together; each counts once for every inode that
+/// refers to it. As much as a label of 60 bytes on a million files.
 inline constexpr std::uint64_t max_shared_xattrs = 64 << 20;
 inline constexpr std::uint8_t internal_prefix =
     0;  ///< entries that the kernel neither lists nor returns
 inline constexpr std::uint8_t long_prefix_bit = 0x80;  ///< of a prefix index
 
-/// Our mark on directories that nothing described, under `internal_prefix`; its value is empty.
+/// Our mark on implied directories, under `internal_prefix`; its value is empty.
 inline constexpr std::string_view implied_mark = "erofs_oci.implied";
 
 /// The text of a base prefix; empty optional for an index without one.
@@ -53,12 +50,10 @@ struct StoredName {
 /// Splits a full name; empty optional for a namespace that cannot be stored, or a rest that is
 /// empty where it must not be.
 [[nodiscard]] constexpr std::optional<StoredName> split_name(std::string_view name) noexcept {
-  for (std::uint8_t const index : {std::uint8_t{2}, std::uint8_t{3}}) {
-    if (name == *base_prefix(index)) return StoredName{index, {}};
-  }
-  for (std::uint8_t const index : {std::uint8_t{1}, std::uint8_t{4}, std::uint8_t{6}}) {
+  for (auto const index : std::initializer_list<std::uint8_t>{1, 2, 3, 4, 6}) {
     auto const prefix = *base_prefix(index);
-    if (name.starts_with(prefix) && name.size() > prefix.size()) {
+    auto const has_rest = prefix.ends_with('.');
+    if (name.starts_with(prefix) && (name.size() > prefix.size()) == has_rest) {
       return StoredName{index, name.substr(prefix.size())};
     }
   }
@@ -121,32 +116,12 @@ struct XattrView {
 /// Visits the shared ids, then the entries, of one area; a visitor returns false to end early.
 /// @param area  12 bytes at least
 /// @error{Errc::corrupt, ids or entries do not fit the area; the text gives the offset in it}
-[[nodiscard]] inline Result<void> for_each_xattr(std::span<std::byte const> area,
-                                                 FunctionRef<bool(std::uint32_t)> shared,
-                                                 FunctionRef<bool(XattrView)> entry) {
-  if (area.size() < XattrHeader::on_disk_size) return fail(Errc::corrupt, "xattr area too short");
-  auto const header = XattrHeader::decode(area.first<XattrHeader::on_disk_size>());
-  std::size_t at = XattrHeader::on_disk_size + std::size_t{4} * header.shared;
-  if (at > area.size()) return fail(Errc::corrupt, "shared xattr ids leave their area");
-  for (std::size_t i = 0; i < header.shared; ++i) {
-    auto const id = area.subspan(XattrHeader::on_disk_size + 4 * i).first<4>();
-    if (!shared(load_le<std::uint32_t>(id))) return {};
-  }
-  while (at < area.size()) {
-    auto const rest = area.subspan(at);
-    if (rest.size() < XattrEntry::on_disk_size) {
-      return fail(Errc::corrupt, "xattr entries end inside their area, at " + std::to_string(at));
-    }
-    auto const head = XattrEntry::decode(rest.first<XattrEntry::on_disk_size>());
-    if (head.padded_size() > rest.size()) {
-      return fail(Errc::corrupt, "xattr entry at " + std::to_string(at) + " leaves its area");
-    }
-    auto const name = rest.subspan(XattrEntry::on_disk_size, head.name_size);
-    auto const value = rest.subspan(XattrEntry::on_disk_size + head.name_size, head.value_size);
-    if (!entry({head.prefix, as_text(name), value})) return {};
-    at += head.padded_size();
-  }
-  return {};
-}
+[[nodiscard]] Result<void> for_each_xattr(std::span<std::byte const> area,
+                                          FunctionRef<bool(std::uint32_t)> shared,
+                                          FunctionRef<bool(XattrView)> entry);
 
 }  // namespace erofs_oci::erofs
+
+#ifndef EROFS_OCI_COMPILED
+#include <erofs_oci/erofs/detail/xattr_body.hpp>
+#endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// XattrPrefixes: the name prefixes that an image brings along.
+/// XattrPrefixes: the name prefixes that an image defines.
 #pragma once
 
 #include <array>
@@ -41,16 +41,14 @@ class XattrPrefixes {
     auto position = start;
     for (unsigned i = 0; i < count; ++i) {
       std::array<std::byte, 3> head{};
-      if (auto const ok = read_at(position, head); !ok) return tl::unexpected(ok.error());
+      EROFS_OCI_TRY(read_at(position, head));
       auto const length = load_le<std::uint16_t>(std::span<std::byte const>(head).first<2>());
       if (length == 0 || length > max_xattr_name + 1) {
         return fail(Errc::corrupt, "record at offset " + std::to_string(position) + " of " +
                                        std::to_string(length) + " bytes");
       }
       Bytes infix(length - 1u);
-      if (auto const ok = read_at(position + head.size(), infix); !ok) {
-        return tl::unexpected(ok.error());
-      }
+      EROFS_OCI_TRY(read_at(position + head.size(), infix));
       auto const base = base_prefix(std::to_integer<std::uint8_t>(head[2]));
       prefixes.long_.push_back(
           base ? std::optional(std::string(*base) + std::string(as_text(infix))) : std::nullopt);
@@ -65,8 +63,7 @@ class XattrPrefixes {
       auto const i = static_cast<std::size_t>(index & ~long_prefix_bit);
       return i < long_.size() ? long_[i] : std::nullopt;
     }
-    auto const base = base_prefix(index);
-    return base ? std::optional(std::string(*base)) : std::nullopt;
+    return std::optional<std::string>(base_prefix(index));
   }
 
  private:

@@ -35,7 +35,7 @@ namespace erofs_oci {
 /// LoopCache::direct passes it by.
 enum class FileCache : std::uint8_t {
   kernel,  ///< in its page cache, with read-ahead
-  none,    ///< each read comes to us, up to 1 MiB at once: for a reader with a cache of its own
+  none,    ///< FuseFile gets each read, up to 1 MiB at once: for a reader with a cache of its own
 };
 
 /// How FuseFile serves.
@@ -60,14 +60,12 @@ class FuseFile {
     options_.serve.mount.access = FuseAccess::owner;
   }
 
-  FuseFile(FuseFile const&) = delete;
-  FuseFile& operator=(FuseFile const&) = delete;
-  ~FuseFile() = default;
+  FuseFile& operator=(FuseFile&&) = delete;  // and no copies: handlers point to it
 
   /// The source.
   [[nodiscard]] Source const& source() const noexcept { return source_; }
 
-  /// Mounts at a directory and serves until it is unmounted, or `stop` is asked for.
+  /// Mounts at a directory, blocks and serves until it is unmounted or `stop` is requested.
   /// @param ready  called once, on this thread, when the file can be read
   /// @error{as mount_fuse() and FuseSession::run}
   [[nodiscard]] Result<FuseEnd> run(std::string const& directory, std::stop_token stop,
@@ -76,7 +74,7 @@ class FuseFile {
                                          ready);
   }
 
-  /// Serves a connection that is mounted already; it is not unmounted at the end.
+  /// Serves a connection that is mounted already, and does not unmount it at the end.
   /// @param on_stop  see FuseSession::run
   /// @error{as FuseSession::open and FuseSession::run}
   [[nodiscard]] Result<FuseEnd> serve(FuseConnection connection, std::stop_token stop,
@@ -156,9 +154,9 @@ class FuseFile {
       auto const out = fuse::detail::scratch(readable(me.source_.size(), at, size));
       auto const n = me.source_.read_at(at, out);
       if (!n) {
-        fuse::detail::reply_failure(request, me.options_.serve.on_failure,
-                                    {"read", 0, {}, at, out.size(), n.error()});
-        return;
+        auto const& serve = me.options_.serve;
+        return fuse::detail::reply_failure(request, serve.on_failure, serve.leave,
+                                           {"read", 0, {}, at, out.size(), n.error()});
       }
       fuse::detail::reply_bytes(request, out.first(*n));
     });

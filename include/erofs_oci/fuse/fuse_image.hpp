@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// FuseImage: a source mounted by the kernel's EROFS, with FuseFile between the two.
+/// FuseImage: mounts a source with the kernel's EROFS, by FuseFile.
 #pragma once
 
 #include <algorithm>
@@ -24,10 +24,11 @@
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/erofs/format.hpp>
-#include <erofs_oci/fuse/attach_file.hpp>
 #include <erofs_oci/fuse/fuse_file.hpp>
 #include <erofs_oci/fuse/mount.hpp>
 #include <erofs_oci/fuse/session.hpp>
+#include <erofs_oci/host/attach_file.hpp>
+#include <erofs_oci/posix/temporary_directory.hpp>
 
 namespace erofs_oci {
 
@@ -35,50 +36,89 @@ namespace erofs_oci {
 struct FuseImageOptions {
   FuseFileOptions file{};
   AttachOptions attach{};
-  std::string scratch = "/run";  ///< where a private directory is made for a moment
-  /// How much of the image's own blocks, which are its metadata, the kernel is told to read before
-  /// it asks block by block, in bytes at most.
+  std::string scratch = "/run";  ///< where a private directory is made while mounting
+  /// Most bytes of the image's metadata that the kernel is asked to read ahead when it is mounted.
   std::uint64_t preload = 32 * 1024 * 1024;
 };
 
-namespace detail {
-
-/// A directory of a name that nobody else has, for its owner only (0700).
-class PrivateDirectory {
+/// The two mounts of FuseImage: of /dev/fuse at a private directory, and of the kernel's EROFS at
+/// the target, from the one file that is there. Needs privileges, and does not read the image: a
+/// process that serves the connection of connect() need have none.
+///
+/// Once EROFS has the file open, or with this object, the private mount is detached, and lives as
+/// long as EROFS holds it.
+class FuseImageMount {
  public:
-  /// @error{an errno, as mkdtemp(3)}
-  [[nodiscard]] static Result<PrivateDirectory> make(std::string const& parent) {
-    auto path = parent + "/erofs_oci-XXXXXX";
-    if (::mkdtemp(path.data()) == nullptr) return fail_errno(errno, path);
-    return PrivateDirectory(std::move(path));
+  explicit FuseImageMount(FuseImageOptions options) : options_(std::move(options)) {}
+  FuseImageMount(FuseImageMount const&) = delete;
+  FuseImageMount& operator=(FuseImageMount const&) = delete;
+  ~FuseImageMount() { hide(); }
+
+  /// Mounts /dev/fuse, for FuseFile to serve.
+  /// @error{as mount_fuse()\, and mkdtemp(3)}
+  [[nodiscard]] Result<FuseConnection> connect() {
+    EROFS_OCI_TRY_ASSIGN(auto directory,
+                         TemporaryDirectory::make(options_.scratch + "/erofs_oci-"));
+    EROFS_OCI_TRY_ASSIGN(auto connection, mount_fuse(directory.path(), options_.file.serve.mount));
+    directory_.emplace(std::move(directory));
+    return connection;
   }
 
-  PrivateDirectory(PrivateDirectory&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-  PrivateDirectory& operator=(PrivateDirectory&&) = delete;
-  ~PrivateDirectory() { remove(); }
-
-  /// Once nothing is in it or mounted there.
-  void remove() noexcept {
-    if (!path_.empty()) ::rmdir(path_.c_str());
-    path_.clear();
+  /// Mounts the file at `target`, while another thread or process serves it.
+  /// @param metadata  bytes at the image's front that the kernel is asked to read ahead, since
+  ///                  EROFS would read one page after the other; at most FuseImageOptions::preload
+  ///                  count
+  /// @error{as attach_file(), as there: the connection ends}
+  [[nodiscard]] Result<AttachedFile> attach(std::string const& target, std::uint64_t metadata) {
+    if (!directory_) return fail_errno(ENOTCONN, target);
+    auto const& serve = options_.file.serve;
+    if (serve.read_ahead_kib != 0) {  // without, reading in sequence takes more requests
+      static_cast<void>(set_fuse_read_ahead(directory_->path(), serve.read_ahead_kib));
+    }
+    auto const path = directory_->path() + '/' + options_.file.name;
+    auto attached = attach_file(path, target, options_.attach);
+    if (attached) preload(attached->device.empty() ? path : attached->device, metadata);
+    hide();
+    return attached;
   }
 
-  [[nodiscard]] std::string const& path() const noexcept { return path_; }
+  /// Detaches the private mount, unless that has been done.
+  void hide() noexcept {
+    if (!directory_) return;
+    // No other process knows the directory's name: detaching cannot fail.
+    auto const& helper = options_.file.serve.mount.helper;
+    static_cast<void>(unmount(directory_->path(), UnmountBusy::detach, helper));
+    directory_.reset();  // removed now: a killed server leaves nothing behind
+  }
 
  private:
-  explicit PrivateDirectory(std::string path) noexcept : path_(std::move(path)) {}
+  /// Only a hint.
+  void preload(std::string const& path, std::uint64_t size) const {
+    auto const fd = size != 0 ? open_read(path) : Result<UniqueFd>();
+    auto const length = static_cast<off_t>(std::min(size, options_.preload));
+    if (fd) ::posix_fadvise(fd->get(), 0, length, POSIX_FADV_WILLNEED);
+  }
 
-  std::string path_;
+  FuseImageOptions options_;
+  std::optional<TemporaryDirectory> directory_;
 };
 
-}  // namespace detail
+/// Bytes at the front of an EROFS image that hold no file's data; 0 if they are not known.
+template <RandomAccessSource Source>
+[[nodiscard]] std::uint64_t erofs_metadata_size(Source const& image) {
+  std::array<std::byte, erofs::Superblock::on_disk_size> raw{};
+  if (!read_exact(image, erofs::superblock_offset, raw)) return 0;
+  auto const superblock = erofs::Superblock::decode(raw);
+  if (superblock.magic != erofs::magic || superblock.block_bits > 16) return 0;
+  auto const size = checked_mul(superblock.blocks(), std::uint64_t{1} << superblock.block_bits);
+  return std::min(size.value_or(0), image.size());
+}
 
 /// Mounts a source that is an EROFS image: FuseFile serves it as a file, and the kernel's EROFS is
 /// mounted from that file.
 ///
-/// Once that is done the file is nowhere: its mount is detached, and lives as long as EROFS holds
-/// it. So umount(8) of the target ends both, and the server; and when the server dies, umount(8) is
-/// all that is left to do. Needs privileges.
+/// umount(8) of the target ends both mounts and this server, also after this server's death. Needs
+/// privileges.
 ///
 /// @par Thread safety
 /// run() once.
@@ -89,35 +129,18 @@ class FuseImage {
   explicit FuseImage(Source source, FuseImageOptions options = {})
       : options_(std::move(options)), file_(std::move(source), options_.file) {}
 
-  /// Mounts at `target` and serves until that is unmounted, or `stop` is asked for: then it is
-  /// unmounted, and its users get errors if it was in use.
+  /// Mounts at `target`, blocks and serves until that is unmounted. If `stop` is requested,
+  /// unmounts it; its users get errors if it was in use.
   /// @param ready  called once, on this thread, when the target is mounted
   /// @error{as mount_fuse()\, FuseSession::run and attach_file()}
   [[nodiscard]] Result<FuseEnd> run(std::string const& target, std::stop_token stop,
                                     FunctionRef<void(AttachedFile const&, FuseSession&)> ready) {
-    auto directory = detail::PrivateDirectory::make(options_.scratch);
-    if (!directory) return fail(directory.error());
-    auto const& mount = options_.file.serve.mount;
-    auto connection = mount_fuse(directory->path(), mount);
-    if (!connection) return fail(std::move(connection).error());
-    auto hidden = false;
-    auto const hide = [&] {
-      if (std::exchange(hidden, true)) return;
-      // It is ours and nobody else knows its name: detaching it cannot fail.
-      static_cast<void>(unmount_fuse(directory->path(), UnmountBusy::detach, mount));
-      directory->remove();  // now: a killed server leaves nothing behind
-    };
+    FuseImageMount mount(options_);
+    EROFS_OCI_TRY_ASSIGN(auto connection, mount.connect());
     std::optional<AttachedFile> attached;
     std::optional<Error> failed;
     auto const begin = [&](FuseSession& session) {
-      auto const& serve = options_.file.serve;
-      if (serve.read_ahead_kib != 0) {  // without, reading in sequence takes more requests
-        static_cast<void>(set_fuse_read_ahead(directory->path(), serve.read_ahead_kib));
-      }
-      auto const path = directory->path() + '/' + options_.file.name;
-      auto done = attach_file(path, target, options_.attach);
-      if (done) preload(done->device.empty() ? path : done->device);
-      hide();
+      auto done = mount.attach(target, erofs_metadata_size(file_.source()));
       if (!done) {
         failed = std::move(done).error();
         return;
@@ -125,12 +148,11 @@ class FuseImage {
       attached = *std::move(done);
       ready(*attached, session);
     };
-    auto end = file_.serve(*std::move(connection), std::move(stop), begin, [&] {
-      hide();
-      if (attached && options_.file.serve.on_stop == FuseStop::unmount) unmount(*attached);
+    auto end = file_.serve(std::move(connection), std::move(stop), begin, [&] {
+      mount.hide();
+      if (attached && options_.file.serve.on_stop == FuseStop::unmount) detach(*attached);
     });
-    hide();
-    if (!end && attached) unmount(*attached);
+    if (!end && attached) detach(*attached);
     if (failed) return fail(*std::move(failed));
     return end;
   }
@@ -139,24 +161,7 @@ class FuseImage {
   [[nodiscard]] Source const& source() const noexcept { return file_.source(); }
 
  private:
-  /// Length of the part that holds no file data; 0 if that cannot be told.
-  [[nodiscard]] std::uint64_t metadata_size() const {
-    std::array<std::byte, erofs::Superblock::on_disk_size> raw{};
-    if (!read_exact(file_.source(), erofs::superblock_offset, raw)) return 0;
-    auto const superblock = erofs::Superblock::decode(raw);
-    if (superblock.magic != erofs::magic || superblock.block_bits > 16) return 0;
-    return checked_mul(superblock.blocks(), std::uint64_t{1} << superblock.block_bits).value_or(0);
-  }
-
-  /// Has the kernel read the metadata ahead, from what EROFS reads: it would ask for one page after
-  /// the other. A hint; whether it is taken shows in time only.
-  void preload(std::string const& path) const {
-    auto const size = std::min({metadata_size(), options_.preload, file_.source().size()});
-    auto const fd = size != 0 ? open_read(path) : Result<UniqueFd>();
-    if (fd) ::posix_fadvise(fd->get(), 0, static_cast<off_t>(size), POSIX_FADV_WILLNEED);
-  }
-
-  static void unmount(AttachedFile const& attached) {
+  static void detach(AttachedFile const& attached) {
     if (detach_file(attached)) return;
     // In use, or gone already; either way there is nothing more that could be done.
     static_cast<void>(detach_file(attached, UnmountBusy::detach));

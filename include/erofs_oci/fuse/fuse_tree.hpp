@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// FuseTree: the files of an EROFS image, where the kernel's EROFS cannot be had.
+/// FuseTree: serves the files of an EROFS image where the kernel's EROFS is not available.
 #pragma once
 
 #include <algorithm>
@@ -42,9 +42,9 @@ namespace erofs_oci {
 /// Serves the files of an image as a read-only file system.
 ///
 /// It keeps no state about what the kernel knows: node numbers are computed from the image's, so
-/// that a server which takes a connection over goes on where the last one stopped. Inode numbers
-/// are the image's nids, as the kernel's EROFS shows them. The kernel caches everything for ever,
-/// names that do not exist included, and neither open(2) nor close(2) costs a request.
+/// that a server can take over a connection without any state of the last one. Inode numbers are
+/// the image's nids, as the kernel's EROFS shows them. The kernel caches everything for ever, names
+/// that do not exist included, and neither open(2) nor close(2) costs a request.
 ///
 /// FUSE passthrough (Linux 6.9), by which the kernel would read a cached file itself, is left out:
 /// it needs a newer libfuse than 3.14 and privileges, and files of a layer lie inside a tar.
@@ -58,14 +58,12 @@ class FuseTree {
   explicit FuseTree(erofs::Reader<Source> reader, FuseServeOptions options = {})
       : reader_(std::move(reader)), options_(std::move(options)) {}
 
-  FuseTree(FuseTree const&) = delete;
-  FuseTree& operator=(FuseTree const&) = delete;
-  ~FuseTree() = default;
+  FuseTree& operator=(FuseTree&&) = delete;  // and no copies: handlers point to it
 
   /// The image.
   [[nodiscard]] erofs::Reader<Source> const& reader() const noexcept { return reader_; }
 
-  /// Mounts at a directory and serves until it is unmounted, or `stop` is asked for.
+  /// Mounts at a directory, blocks and serves until it is unmounted or `stop` is requested.
   /// @param ready  called once, on this thread, when the files can be read
   /// @error{as mount_fuse() and FuseSession::run}
   [[nodiscard]] Result<FuseEnd> run(std::string const& directory, std::stop_token stop,
@@ -73,7 +71,7 @@ class FuseTree {
     return fuse::detail::mount_and_serve(handlers(), options_, directory, std::move(stop), ready);
   }
 
-  /// Serves a connection that is mounted already; it is not unmounted at the end.
+  /// Serves a connection that is mounted already, and does not unmount it at the end.
   /// @param on_stop  see FuseSession::run
   /// @error{as FuseSession::open and FuseSession::run}
   [[nodiscard]] Result<FuseEnd> serve(FuseConnection connection, std::stop_token stop,
@@ -114,8 +112,8 @@ class FuseTree {
       ops.read = &FuseTree::read;
       ops.lseek = &FuseTree::lseek;
       ops.opendir = &FuseTree::opendir;
-      ops.readdir = &FuseTree::readdir;
-      ops.readdirplus = &FuseTree::readdirplus;
+      ops.readdir = &FuseTree::list<&Listing::add>;
+      ops.readdirplus = &FuseTree::list<&Listing::add_plus>;
       ops.statfs = &FuseTree::statfs;
       ops.getxattr = &FuseTree::getxattr;
       ops.listxattr = &FuseTree::listxattr;
@@ -132,8 +130,11 @@ class FuseTree {
     return fuse::detail::Nodes(reader_.superblock().root());
   }
 
+  static void refuse(fuse_req_t request, int number) noexcept { ::fuse_reply_err(request, number); }
+
   static void reply_failure(fuse_req_t request, FuseFailure const& failure) {
-    fuse::detail::reply_failure(request, self(request).options_.on_failure, failure);
+    auto const& options = self(request).options_;
+    fuse::detail::reply_failure(request, options.on_failure, options.leave, failure);
   }
 
   /// Runs `handler(tree, inode)` for the inode of a node.
@@ -165,17 +166,10 @@ class FuseTree {
       auto const name = std::string_view(raw_name);
       if (name == ".") {  // of a file handle, and also of what is no directory
         auto const entry = me.nodes().entry_of(directory);
-        ::fuse_reply_entry(request, &entry);
-        return;
+        return static_cast<void>(::fuse_reply_entry(request, &entry));
       }
-      if (!directory.is_directory()) {
-        ::fuse_reply_err(request, ENOTDIR);
-        return;
-      }
-      if (name.size() > erofs::max_name_length) {
-        ::fuse_reply_err(request, ENAMETOOLONG);
-        return;
-      }
+      if (!directory.is_directory()) return refuse(request, ENOTDIR);
+      if (name.size() > erofs::max_name_length) return refuse(request, ENAMETOOLONG);
       auto const failed = [&](Error const& error) {
         reply_failure(request, {"lookup", directory.nid, name, 0, 0, error});
       };
@@ -201,10 +195,7 @@ class FuseTree {
 
   static void readlink(fuse_req_t request, fuse_ino_t node) noexcept {
     with_inode(request, "readlink", node, [&](FuseTree const& me, Inode const& inode) {
-      if (!inode.is_symlink()) {
-        ::fuse_reply_err(request, EINVAL);
-        return;
-      }
+      if (!inode.is_symlink()) return refuse(request, EINVAL);
       auto const target = me.reader_.read_link(inode);
       if (!target) return reply_failure(request, {"readlink", inode.nid, {}, 0, 0, target.error()});
       fuse::detail::reply_bytes(request, as_bytes(*target));
@@ -212,20 +203,15 @@ class FuseTree {
   }
 
   static void open(fuse_req_t request, fuse_ino_t, fuse_file_info* info) noexcept {
-    if (self(request).no_open_) {  // never asked again, and the cache is kept
-      ::fuse_reply_err(request, ENOSYS);
-      return;
-    }
+    // After this it is never asked again, and the cache is kept.
+    if (self(request).no_open_) return refuse(request, ENOSYS);
     info->keep_cache = 1;
     info->noflush = 1;
     ::fuse_reply_open(request, info);
   }
 
   static void opendir(fuse_req_t request, fuse_ino_t, fuse_file_info* info) noexcept {
-    if (self(request).no_opendir_) {
-      ::fuse_reply_err(request, ENOSYS);
-      return;
-    }
+    if (self(request).no_opendir_) return refuse(request, ENOSYS);
     info->keep_cache = 1;
     info->cache_readdir = 1;
     ::fuse_reply_open(request, info);
@@ -248,15 +234,10 @@ class FuseTree {
   static void lseek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence,
                     fuse_file_info*) noexcept {
     with_inode(request, "lseek", node, [&](FuseTree const& me, Inode const& inode) {
-      if ((whence != SEEK_DATA && whence != SEEK_HOLE) || !inode.is_regular()) {
-        ::fuse_reply_err(request, EINVAL);
-        return;
-      }
+      if ((whence != SEEK_DATA && whence != SEEK_HOLE) || !inode.is_regular())
+        return refuse(request, EINVAL);
       auto const at = static_cast<std::uint64_t>(offset);
-      if (offset < 0 || at >= inode.size()) {
-        ::fuse_reply_err(request, ENXIO);
-        return;
-      }
+      if (offset < 0 || at >= inode.size()) return refuse(request, ENXIO);
       std::optional<std::uint64_t> found;
       auto const ok = me.reader_.runs(inode, at, inode.size(), [&](erofs::Run const& run) {
         if (run.place.has_value() == (whence == SEEK_DATA)) found = run.file_offset;
@@ -264,56 +245,35 @@ class FuseTree {
       });
       if (!ok) return reply_failure(request, {"lseek", inode.nid, {}, at, 0, ok.error()});
       if (!found && whence == SEEK_HOLE) found = inode.size();  // there is one at the end
-      if (found) {
-        ::fuse_reply_lseek(request, static_cast<off_t>(*found));
-      } else {
-        ::fuse_reply_err(request, ENXIO);
-      }
+      if (!found) return refuse(request, ENXIO);
+      ::fuse_reply_lseek(request, static_cast<off_t>(*found));
     });
   }
 
-  static void readdir(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset,
-                      fuse_file_info*) noexcept {
-    list(request, node, size, offset,
-         [](Listing& listing, erofs::DirEntry const& entry, off_t next) {
-           return listing.add(entry, next);
-         });
-  }
-
-  static void readdirplus(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset,
-                          fuse_file_info*) noexcept {
-    list(request, node, size, offset,
-         [](Listing& listing, erofs::DirEntry const& entry, off_t next) {
-           return listing.add_plus(entry, next);
-         });
-  }
-
-  template <class Add>
+  /// READDIR and READDIRPLUS, by the function of Listing that adds an entry.
+  template <auto add>
   static void list(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset,
-                   Add const& add) noexcept {
+                   fuse_file_info*) noexcept {
     with_inode(request, "readdir", node, [&](FuseTree const& me, Inode const& directory) {
-      if (!directory.is_directory()) {
-        ::fuse_reply_err(request, ENOTDIR);
-        return;
-      }
+      if (!directory.is_directory()) return refuse(request, ENOTDIR);
       Listing listing(request, fuse::detail::scratch(size), me.reader_, me.options_.on_failure);
       auto place = fuse::detail::DirectoryPlace::of(offset);
       auto const first = place.block;
       // Writers may leave "." out and say so.
       auto full = directory.record.flag() && offset == 0 &&
-                  !add(listing, {".", directory.nid, erofs::FileType::directory}, place.offset());
+                  !(listing.*add)({".", directory.nid, erofs::FileType::directory}, place.offset());
       auto const visit = [&](erofs::DirBlock const& block) {
         for (; place.entry < block.count() && !full; ++place.entry) {
           auto const next = fuse::detail::DirectoryPlace{place.block, place.entry + 1};
-          full = !add(listing, block[static_cast<std::size_t>(place.entry)], next.offset());
+          full = !(listing.*add)(block[static_cast<std::size_t>(place.entry)], next.offset());
         }
         ++place.block;
         place.entry = 0;
         return !full;
       };
       auto const ok = full ? Result<void>() : me.reader_.read_blocks(directory, visit, first);
-      if (!ok &&
-          listing.bytes().empty()) {  // else the reader comes back for the rest, and is told then
+      // With entries, the reader asks for the rest later, and gets the error then.
+      if (!ok && listing.bytes().empty()) {
         return reply_failure(request, {"readdir", directory.nid, {}, 0, 0, ok.error()});
       }
       fuse::detail::reply_bytes(request, listing.bytes());
@@ -333,13 +293,9 @@ class FuseTree {
   /// Answers with a text, or its size if that was asked for.
   static void reply_sized(fuse_req_t request, std::span<std::byte const> value,
                           std::size_t size) noexcept {
-    if (size == 0) {
-      ::fuse_reply_xattr(request, value.size());
-    } else if (size < value.size()) {
-      ::fuse_reply_err(request, ERANGE);
-    } else {
-      fuse::detail::reply_bytes(request, value);
-    }
+    if (size != 0 && size < value.size()) return refuse(request, ERANGE);
+    if (size != 0) return fuse::detail::reply_bytes(request, value);
+    ::fuse_reply_xattr(request, value.size());
   }
 
   static void getxattr(fuse_req_t request, fuse_ino_t node, char const* name,
@@ -348,10 +304,7 @@ class FuseTree {
       auto const all = me.reader_.xattrs(inode);
       if (!all) return reply_failure(request, {"getxattr", inode.nid, name, 0, 0, all.error()});
       auto const found = std::ranges::find(*all, std::string_view(name), &erofs::Xattr::name);
-      if (found == all->end()) {
-        ::fuse_reply_err(request, ENODATA);
-        return;
-      }
+      if (found == all->end()) return refuse(request, ENODATA);
       reply_sized(request, found->value, size);
     });
   }

@@ -15,18 +15,19 @@
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
-#include <erofs_oci/core/shared_memory.hpp>
+#include <erofs_oci/posix/descriptor.hpp>
+#include <erofs_oci/posix/shared_memory.hpp>
 
 namespace erofs_oci {
 
-/// Slots of shared memory into which a server reads requests, one for each of its threads. Since
-/// the kernel writes there itself, a request that it has handed out is in a slot at every instant
-/// until it is answered, and the server after a killed one finds it there.
+/// Slots of shared memory into which a server, which is the worker, reads requests, one for each of
+/// its threads. The kernel itself writes there, so a request is in a slot at every instant from
+/// when the server takes it until it is answered, and the server after a killed one finds it there.
 ///
-/// What is found may have been answered just before the end. The kernel refuses a second answer, as
-/// it never gives a request's number again, so that nothing comes of it.
+/// A request in a slot may have been answered just before the server's death. The kernel never uses
+/// a request's number again, so it refuses a second answer, without harm.
 ///
-/// A request that crashes whoever gets it would so end one server after the other: hence crashes().
+/// A request that crashes every server would end one after the other: crashes() counts them.
 ///
 /// @par Thread safety
 /// As of any memory: one thread a slot.
@@ -41,22 +42,22 @@ class FuseInflight {
   /// @param slots  1 to most_slots
   /// @error{an errno, as SharedMemory::make()}
   [[nodiscard]] static Result<FuseInflight> make(std::size_t slots) {
-    auto memory = SharedMemory::make(counts_size + slots * slot_size);
-    if (!memory) return fail(std::move(memory).error(), "requests in flight");
-    return FuseInflight(*std::move(memory));
+    EROFS_OCI_TRY_ASSIGN(auto memory, SharedMemory::make(counts_size + slots * slot_size),
+                         "requests in flight");
+    return FuseInflight(std::move(memory));
   }
 
   /// The slots of another server.
   /// @error{Errc::protocol, they are none}
   /// @error{an errno, as SharedMemory::map()}
   [[nodiscard]] static Result<FuseInflight> map(UniqueFd fd) {
-    auto memory = SharedMemory::map(std::move(fd));
-    if (!memory) return fail(std::move(memory).error(), "requests in flight");
-    auto const size = memory->bytes().size();
-    if (size <= counts_size || (size - counts_size) % slot_size != 0) {
+    EROFS_OCI_TRY_ASSIGN(auto memory, SharedMemory::map(std::move(fd)), "requests in flight");
+    auto const size = memory.bytes().size();
+    auto const slots = size <= counts_size ? 0 : (size - counts_size) / slot_size;
+    if (slots == 0 || slots > most_slots || size != counts_size + slots * slot_size) {
       return fail(Errc::protocol, "requests in flight");
     }
-    return FuseInflight(*std::move(memory));
+    return FuseInflight(std::move(memory));
   }
 
   [[nodiscard]] std::size_t slots() const noexcept {
@@ -77,7 +78,7 @@ class FuseInflight {
     return all.first(whole ? header.len : 0);
   }
 
-  /// It is answered.
+  /// Empties a slot after its request was answered.
   void clear(std::size_t index) const noexcept {
     std::memset(slot(index).data(), 0, sizeof(fuse_in_header));
     set_crashes(index, 0);
@@ -90,7 +91,8 @@ class FuseInflight {
     return count;
   }
 
-  /// Of a server that was not just killed by somebody else, once it is gone.
+  /// Counts a crash for all requests in slots. To be called after a server has died by its own
+  /// fault.
   void note_crash() const noexcept {
     for (std::size_t i = 0; i < slots(); ++i) {
       if (!request(i).empty()) set_crashes(i, crashes(i) + 1);
@@ -105,13 +107,9 @@ class FuseInflight {
     for (std::size_t at = 0; at < usual; at += 4096) bytes[at] = bytes[at];
   }
 
-  /// For the next server.
+  /// The descriptor, for the next server.
   /// @error{an errno, as fcntl(2)}
-  [[nodiscard]] Result<UniqueFd> share() const {
-    UniqueFd copy(::fcntl(memory_.fd(), F_DUPFD_CLOEXEC, 3));
-    if (!copy) return fail_errno(errno, "dup");
-    return copy;
-  }
+  [[nodiscard]] Result<UniqueFd> share() const { return duplicate(memory_.fd()); }
 
  private:
   // In front of the slots: how often each has been there when a server crashed.

@@ -33,7 +33,7 @@ class Listing {
   /// What has been gathered.
   [[nodiscard]] std::span<std::byte const> bytes() const noexcept { return out_.first(used_); }
 
-  /// Adds a name; says whether there was room.
+  /// Adds a name; yields whether there was room.
   /// @param next  where the next entry is
   [[nodiscard]] bool add(erofs::DirEntry const& entry, off_t next) {
     struct stat status{};
@@ -43,7 +43,7 @@ class Listing {
                                     &status, next));
   }
 
-  /// Adds a name and what LOOKUP would say of it.
+  /// Adds a name with the reply of LOOKUP for it.
   [[nodiscard]] bool add_plus(erofs::DirEntry const& entry, off_t next) {
     auto const* const name = text_of(entry.name);
     // No inode is read for an entry that has no room.
@@ -56,7 +56,7 @@ class Listing {
       auto const inode = reader_.inode(entry.nid);
       if (inode) {
         parameters = Nodes(reader_.superblock().root()).entry_of(*inode);
-      } else if (report_) {  // the other names are good; who asks for this one will be told
+      } else if (report_) {  // the other names are good; a lookup of this one gets the error
         report_({"readdirplus", entry.nid, entry.name, 0, 0, inode.error()});
       }
     }

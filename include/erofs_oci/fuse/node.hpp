@@ -12,9 +12,7 @@
 #include <erofs_oci/fuse/api.hpp>
 #include <erofs_oci/fuse/reply.hpp>
 
-namespace erofs_oci {
-
-namespace fuse::detail {
+namespace erofs_oci::fuse::detail {
 
 /// What stat(2) says of an inode, as the kernel's EROFS says it.
 [[nodiscard]] inline struct stat stat_of(erofs::Inode const& inode) {
@@ -79,5 +77,4 @@ class Nodes {
   std::uint64_t root_;
 };
 
-}  // namespace fuse::detail
-}  // namespace erofs_oci
+}  // namespace erofs_oci::fuse::detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// What FuseFile and FuseTree tell the kernel, and whoever watches them, when something fails.
+/// The replies of FuseFile and FuseTree to the kernel when something fails, and the reports of it.
 #pragma once
 
 #include <cerrno>
@@ -11,6 +11,7 @@
 #include <limits>
 #include <new>
 #include <span>
+#include <stop_token>
 #include <string_view>
 #include <system_error>
 
@@ -30,11 +31,11 @@ struct FuseFailure {
   Error const& error;          ///< why
 };
 
-/// Told of each failure, from any thread, several at once, before the reader is.
+/// Called for each failure before the reader gets it, from any thread, several at once.
 using OnFuseFailure = std::function<void(FuseFailure const&)>;
 
-/// What a reader is told. Whatever may befall a source is EIO, except that a passed deadline and a
-/// lack of memory have numbers of their own, as has what we cannot read.
+/// The errno that a reader gets for an error: EIO for every error of a source, except for a passed
+/// deadline, a lack of memory and unsupported data.
 [[nodiscard]] inline int to_fuse_errno(std::error_code code) noexcept {
   if (code == Errc::timed_out) return ETIMEDOUT;
   if (code == Errc::unsupported) return EOPNOTSUPP;
@@ -45,7 +46,7 @@ using OnFuseFailure = std::function<void(FuseFailure const&)>;
 
 namespace fuse::detail {
 
-/// How long the kernel may believe what it was told, in seconds: an image never changes.
+/// How long the kernel may cache a reply, in seconds: an image never changes.
 inline constexpr double for_ever = 1e9;
 
 /// Runs a handler whose last act is its one reply.
@@ -60,9 +61,11 @@ void handle(fuse_req_t request, F const& handler) noexcept {
   }
 }
 
-/// Reports a failure, then answers with its number.
+/// Reports a failure, then answers with its number; or does neither, if the request is left to the
+/// next server.
 inline void reply_failure(fuse_req_t request, OnFuseFailure const& report,
-                          FuseFailure const& failure) {
+                          std::stop_token const& leave, FuseFailure const& failure) {
+  if (leave.stop_requested()) return ::fuse_reply_none(request);
   if (report) report(failure);
   ::fuse_reply_err(request, to_fuse_errno(failure.error.code));
 }
@@ -72,8 +75,11 @@ inline void reply_bytes(fuse_req_t request, std::span<std::byte const> bytes) no
 }
 
 /// This thread's buffer, at least `size` bytes of whatever there was. It stays allocated, so that a
-/// read of 1 MiB costs no page faults.
+/// read of 1 MiB costs no page faults. Throws std::bad_alloc for more than any kernel asks for: the
+/// request is from memory that a hostile worker has left.
 [[nodiscard]] inline std::span<std::byte> scratch(std::size_t size) {
+  constexpr std::size_t most = 256 * 65536;  // FUSE_MAX_MAX_PAGES of the largest pages
+  if (size > most) throw std::bad_alloc();
   thread_local Bytes buffer;
   if (buffer.size() < size) buffer.resize(size);
   return std::span(buffer).first(size);

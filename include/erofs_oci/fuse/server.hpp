@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// What FuseFile and FuseTree have in common: from a directory or connection to the end of a mount.
+/// The common parts of FuseFile and FuseTree: mounting, serving and unmounting.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <stop_token>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -18,10 +17,12 @@
 #include <erofs_oci/fuse/mount.hpp>
 #include <erofs_oci/fuse/reply.hpp>
 #include <erofs_oci/fuse/session.hpp>
+#include <erofs_oci/host/mount_point.hpp>
+#include <erofs_oci/host/unmount.hpp>
 
 namespace erofs_oci {
 
-/// What happens to a mount when its server is told to stop.
+/// What a server does with its mount when a stop is requested.
 enum class FuseStop : std::uint8_t {
   unmount,  ///< it is unmounted; if in use, it vanishes from its directory and its users get
             ///< ENOTCONN
@@ -40,22 +41,15 @@ struct FuseServeOptions {
   FuseStop on_stop = FuseStop::unmount;
   OnFuseFailure on_failure{};
   OnFuseTick on_tick{};  ///< see FuseSession::run()
+  /// Requests that fail after this was requested are left to the next server, with what it was
+  /// asked for; to be requested no later than what ends the service. Default: all are answered
+  std::stop_token leave{};
+  /// Called when no more requests are wanted, before those under way are waited for: ends the reads
+  /// of the source early. From any thread, perhaps more than once.
+  std::function<void()> on_end{};
 };
 
 namespace fuse::detail {
-
-[[nodiscard]] inline std::size_t thread_count(FuseServeOptions const& options, bool remote) {
-  if (options.threads != 0) return options.threads;
-  auto const local = std::size_t{2} + std::max(std::thread::hardware_concurrency(), 1U);
-  return remote ? std::max<std::size_t>(local, 16) : local;
-}
-
-/// Plainly, else by detaching it.
-inline void unmount(std::string const& directory, FuseMountOptions const& options) {
-  if (unmount_fuse(directory, UnmountBusy::refuse, options)) return;
-  // It may be gone already, and nothing more can be done about any other error.
-  static_cast<void>(unmount_fuse(directory, UnmountBusy::detach, options));
-}
 
 /// What a file system is to a session: its table and its object.
 struct Handlers {
@@ -64,16 +58,36 @@ struct Handlers {
   bool remote;
 };
 
-/// Serves a connection that somebody else made; it is left as it is.
+[[nodiscard]] inline std::size_t thread_count(FuseServeOptions const& options, bool remote) {
+  if (options.threads != 0) return options.threads;
+  auto const local = std::size_t{2} + std::max(std::thread::hardware_concurrency(), 1U);
+  return remote ? std::max<std::size_t>(local, 16) : local;
+}
+
+/// Plainly, else by detaching it.
+inline void unmount_at_end(std::string const& directory, FuseMountOptions const& options,
+                           std::uint64_t mount) {
+  if (unmount(directory, UnmountBusy::refuse, options.helper, mount)) return;
+  // It may be gone already, and nothing more can be done about any other error.
+  static_cast<void>(unmount(directory, UnmountBusy::detach, options.helper, mount));
+}
+
+/// Serves a connection that another process made, and leaves it mounted.
 [[nodiscard]] inline Result<FuseEnd> serve(Handlers const& handlers,
                                            FuseServeOptions const& options,
                                            FuseConnection connection, std::stop_token stop,
                                            FunctionRef<void(FuseSession&)> ready,
                                            FunctionRef<void()> on_stop) {
-  auto session = FuseSession::open(handlers.operations, handlers.user, std::move(connection),
-                                   thread_count(options, handlers.remote));
-  if (!session) return fail(std::move(session).error());
-  return session->run(std::move(stop), ready, on_stop, options.on_tick);
+  EROFS_OCI_TRY_ASSIGN(auto session,
+                       FuseSession::open(handlers.operations, handlers.user, std::move(connection),
+                                         thread_count(options, handlers.remote)));
+  auto const end = [&] {
+    if (options.on_end) options.on_end();
+  };
+  std::stop_callback const at_stop(stop, end);
+  auto done = session.run(std::move(stop), ready, on_stop, options.on_tick, options.leave);
+  end();
+  return done;
 }
 
 /// Mounts, serves, and unmounts unless that has happened or is not wanted.
@@ -82,12 +96,12 @@ struct Handlers {
                                                      std::string const& directory,
                                                      std::stop_token stop,
                                                      FunctionRef<void(FuseSession&)> ready) {
-  auto connection = mount_fuse(directory, options.mount);
-  if (!connection) return fail(std::move(connection).error());
+  EROFS_OCI_TRY_ASSIGN(auto connection, mount_fuse(directory, options.mount));
+  EROFS_OCI_TRY_ASSIGN(auto const mount, mount_id_at(directory));
   auto mounted = true;
   auto const leave = [&] {
     mounted = false;
-    if (options.on_stop == FuseStop::unmount) unmount(directory, options.mount);
+    if (options.on_stop == FuseStop::unmount) unmount_at_end(directory, options.mount, mount);
   };
   auto const begin = [&](FuseSession& session) {
     // Only root may; without, reading in sequence takes more requests.
@@ -96,8 +110,8 @@ struct Handlers {
     }
     ready(session);
   };
-  auto end = serve(handlers, options, *std::move(connection), std::move(stop), begin, leave);
-  if (!end && mounted) unmount(directory, options.mount);
+  auto end = serve(handlers, options, std::move(connection), std::move(stop), begin, leave);
+  if (!end && mounted) unmount_at_end(directory, options.mount, mount);
   return end;
 }
 

@@ -7,7 +7,6 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -20,9 +19,7 @@
 #include <stop_token>
 #include <string>
 #include <system_error>
-#include <thread>
 #include <utility>
-#include <vector>
 
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -38,23 +35,25 @@
 #include <erofs_oci/fuse/api.hpp>
 #include <erofs_oci/fuse/inflight.hpp>
 #include <erofs_oci/fuse/mount.hpp>
+#include <erofs_oci/posix/descriptor.hpp>
 
 namespace erofs_oci {
 
 /// Why a session ended.
 enum class FuseEnd : std::uint8_t {
   unmounted,  ///< nothing is mounted on the connection any more
-  stopped,    ///< it was told to; the mount may still be there
+  stopped,    ///< `stop` was requested; the mount may still exist
 };
 
-/// Told now and then of the requests that are being answered.
-using OnFuseTick = std::function<void(Activity<> const& requests)>;
+/// Called from time to time with the requests in progress, and whether the next call comes soon
+/// because there are some; see TickRhythm.
+using OnFuseTick = std::function<void(Activity<> const& requests, bool busy)>;
 
 /// Serves one FUSE connection with a number of threads.
 ///
-/// The threads share one descriptor, without clones: requests that a server has taken and not
-/// answered survive its death as long as somebody else holds what share() gives, and the next
-/// server answers them. Those of a clone would fail at once.
+/// The threads share one descriptor, without clones: a server's unanswered requests survive its
+/// death if another process holds what share() yields, and the next server answers them. The kernel
+/// would fail those of a clone at once.
 ///
 /// @par Thread safety
 /// run() once, on one thread; share() while it runs, from `ready` on.
@@ -70,85 +69,34 @@ class FuseSession {
   /// @error{Errc::protocol, `connection.inflight` is something else}
   /// @error{an errno, as epoll_create(2)\, eventfd(2)\, fcntl(2) and memfd_create(2)}
   [[nodiscard]] static Result<FuseSession> open(fuse_lowlevel_ops const& operations, void* user,
-                                                FuseConnection connection, std::size_t threads) {
-    auto inflight =
-        connection.inflight
-            ? FuseInflight::map(std::move(connection.inflight))
-            : FuseInflight::make(std::clamp(threads, fewest_slots, FuseInflight::most_slots));
-    if (!inflight) return fail(std::move(inflight).error(), "fuse");
-    auto state = std::make_unique<State>(*std::move(inflight));
-    state->connection = std::move(connection);
-    state->threads = std::clamp<std::size_t>(threads, 1, state->inflight.slots());
-    if (auto const ok = state->open(operations, user); !ok) return fail(ok.error(), "fuse");
-    return FuseSession(std::move(state));
-  }
+                                                FuseConnection connection, std::size_t threads);
 
-  /// Serves until nothing is mounted any more, or `stop` is asked for.
-  /// @param ready    called once, on this thread, when the kernel and we have agreed on how to talk
+  /// Blocks and serves until nothing is mounted any more or `stop` is requested.
+  /// @param ready    called once, on this thread, when the kernel and we have agreed on how to
+  ///                 talk, which the kernel may know a moment before; not at all if `stop` is
+  ///                 asked for first
   /// @param on_stop  called on this thread when `stop` is asked for, while requests are still
   ///                 served: unmounts, or does nothing to leave the mount to another server
-  /// @param on_tick  called on this thread in between: at least once a second, and every 20 ms
-  /// while
-  ///                 requests are being answered; or empty
+  /// @param on_tick  called on this thread in between: at least once a second, and within
+  ///                 20 ms of a call that had `busy` set; or empty
+  /// @param leave    once it is requested, no request is taken, and those that are under way stay
+  ///                 with the connection for the next server, be they answered or not
   /// @error{Errc::protocol, a kernel that libfuse cannot talk to}
   /// @error{an errno, as read(2) of /dev/fuse}
   [[nodiscard]] Result<FuseEnd> run(std::stop_token stop, FunctionRef<void(FuseSession&)> ready,
-                                    FunctionRef<void()> on_stop, OnFuseTick const& on_tick = {}) {
-    auto& state = *state_;
-    auto end = FuseEnd::unmounted;
-    if (!state.connection.opening.empty()) state.take_over();
-    std::vector<std::jthread> threads;
-    try {
-      for (std::size_t i = 0; i < state.threads; ++i) {
-        threads.emplace_back([&state, i] { state.work(i); });
-      }
-      std::unique_lock lock(state.mutex);
-      auto const begun = [&] { return state.agreed || state.ended; };
-      if (state.changed.wait(lock, stop, begun) && state.agreed) {
-        lock.unlock();
-        ready(*this);
-        lock.lock();
-      }
-      if (!state.wait_for_end(lock, stop, on_tick)) {
-        lock.unlock();
-        end = FuseEnd::stopped;
-        on_stop();
-      }
-    } catch (std::system_error const& error) {  // no thread
-      state.finish(Error{error.code(), "a thread for requests", {}});
-    } catch (...) {
-      state.dismiss();
-      throw;
-    }
-    state.dismiss();
-    threads.clear();
-    if (state.error) return fail(*std::move(state.error), "fuse");
-    return end;
-  }
+                                    FunctionRef<void()> on_stop, OnFuseTick const& on_tick = {},
+                                    std::stop_token leave = {});
 
-  /// Requests that were answered with an error when the session began, because servers before this
-  /// one have crashed with them again and again.
+  /// Requests that this session has answered with an error at its start, because earlier servers
+  /// have crashed with them repeatedly.
   [[nodiscard]] std::size_t refused() const noexcept { return state_->refused; }
 
-  /// What another server needs to go on with this connection when this one is gone.
+  /// What another server needs to take over this connection.
   /// @error{an errno, as fcntl(2)}
-  [[nodiscard]] Result<FuseConnection> share() const {
-    auto device = duplicate(state_->connection.device.get());
-    if (!device) return fail(std::move(device).error());
-    auto inflight = state_->inflight.share();
-    if (!inflight) return fail(std::move(inflight).error());
-    std::lock_guard const lock(state_->mutex);
-    return FuseConnection{*std::move(device), state_->connection.opening, *std::move(inflight)};
-  }
+  [[nodiscard]] Result<FuseConnection> share() const;
 
  private:
   static constexpr std::size_t fewest_slots = 64;  // for a next server with more threads
-
-  [[nodiscard]] static Result<UniqueFd> duplicate(int fd) {
-    UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
-    if (!copy) return fail_errno(errno, "dup");
-    return copy;
-  }
 
   struct Destroy {
     void operator()(fuse_session* session) const noexcept { ::fuse_session_destroy(session); }
@@ -160,6 +108,7 @@ class FuseSession {
     FuseInflight inflight;
     FuseConnection connection;  // without what `inflight` is
     std::size_t threads = 1;
+    std::stop_token leave;
     Activity<> activity;
     std::size_t refused = 0;
     UniqueFd wakeup;
@@ -186,22 +135,17 @@ class FuseSession {
           !watch(EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLONESHOT)) {
         return fail_errno(errno, "epoll");
       }
-      return open_session(operations, user);
-    }
-
-    Result<void> open_session(fuse_lowlevel_ops const& operations, void* user) {
-      auto theirs = duplicate(connection.device.get());  // libfuse closes it
-      if (!theirs) return fail(theirs.error());
+      EROFS_OCI_TRY_ASSIGN(auto theirs, duplicate(fd));  // libfuse closes it
       std::string name = "erofs_oci";
       std::array<char*, 2> words{name.data(), nullptr};
       fuse_args arguments{1, words.data(), 0};
       session.reset(::fuse_session_new(&arguments, &operations, sizeof operations, user));
       ::fuse_opt_free_args(&arguments);
-      auto const path = "/dev/fd/" + std::to_string(theirs->get());
+      auto const path = "/dev/fd/" + std::to_string(theirs.get());
       if (!session || ::fuse_session_mount(session.get(), path.c_str()) != 0) {
         return fail(make_error_code(std::errc::not_enough_memory), "libfuse");
       }
-      static_cast<void>(theirs->release());
+      static_cast<void>(theirs.release());
       return {};
     }
 
@@ -222,7 +166,7 @@ class FuseSession {
       auto const slot = inflight.slot(index);
       auto const fd = connection.device.get();
       auto mine = false;
-      while (!dismissed.load()) {
+      while (!dismissed.load() && !leave.stop_requested()) {
         auto const n = ::read(fd, slot.data(), slot.size());
         auto const number = n < 0 ? errno : 0;
         if (mine) static_cast<void>(watch(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLONESHOT));
@@ -253,7 +197,8 @@ class FuseSession {
       if (request.empty()) return;
       activity.begin();
       process(request);
-      inflight.clear(index);
+      // One that has been answered does no harm there: the kernel drops a second answer.
+      if (!leave.stop_requested()) inflight.clear(index);
       activity.end();
     }
 
@@ -280,9 +225,9 @@ class FuseSession {
       changed.notify_all();
     }
 
-    /// Tells libfuse what the kernel told another server. The answer goes to a request that is
-    /// answered already, so that the kernel drops it. Then requests that may have crashed that
-    /// server are tried alone, or refused.
+    /// Passes the first request of the kernel, which another server got, to libfuse. That request
+    /// is answered already, so the kernel drops libfuse's reply. Then answers requests that may
+    /// have crashed that server alone, or refuses them.
     void take_over() noexcept {
       constexpr std::uint32_t suspect = 2;
       constexpr std::uint32_t most = 5;
@@ -309,11 +254,11 @@ class FuseSession {
                       OnFuseTick const& on_tick) {
       auto const is_over = [this] { return ended; };
       if (!on_tick) return changed.wait(lock, stop, is_over);
+      TickRhythm rhythm;
       while (!stop.stop_requested()) {
-        auto const tick = std::chrono::milliseconds(activity.under_way() == 0 ? 1000 : 20);
-        if (changed.wait_for(lock, stop, tick, is_over)) return true;
+        if (changed.wait_for(lock, stop, rhythm.wait(activity), is_over)) return true;
         lock.unlock();
-        on_tick(activity);
+        on_tick(activity, rhythm.look(activity));
         lock.lock();
       }
       return ended;
@@ -343,3 +288,7 @@ class FuseSession {
 };
 
 }  // namespace erofs_oci
+
+#ifndef EROFS_OCI_COMPILED
+#include <erofs_oci/fuse/detail/session_body.hpp>
+#endif

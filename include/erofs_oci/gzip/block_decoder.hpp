@@ -3,15 +3,10 @@
 /// BlockDecoder: who decodes deflate data block by block, as a policy for index builders.
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <memory>
-#include <new>
 #include <span>
-#include <string>
 
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/gzip/inflater.hpp>
@@ -21,28 +16,20 @@
 
 namespace erofs_oci {
 
-/// What one call of BlockDecoder::decode() did.
-struct BlockStep {
-  std::size_t consumed = 0;  ///< bytes taken from the input
-  std::size_t produced = 0;  ///< bytes written to the output
-  bool block_end = false;    ///< a block has ended; all its bytes are out
-  bool final = false;        ///< ... and it was the last one of its member
-  /// If `block_end`: bits of the input taken so far that lie behind the block. More than 8 of them
-  /// may belong to earlier calls.
-  unsigned unread_bits = 0;
-};
-
 /// Decodes one deflate block after another and stops behind each. Not thread-safe.
 ///
 ///   - `start(bits, first, window)`: as Inflater's; also how to go on behind a block's end.
-///   - `decode(in, out)`: goes on until `in` is used up, `out` is full or a block ends.
+///   - `decode(in, out)`: goes on until `in` is used up, `out` is full or a block ends: the final
+///     one of its member (`end`) or another one (`block_end`), whose bytes are all out then. More
+///     than 8 of the `unread_bits` behind it may belong to earlier calls. `unread` is not looked
+///     at.
 template <class D>
 concept BlockDecoder =
     std::default_initializable<D> && std::movable<D> &&
     requires(D& decoder, unsigned bits, std::byte first, std::span<std::byte const> in,
              std::span<std::byte> out, std::uint32_t crc) {
       { decoder.start(bits, first, in) } -> std::same_as<Result<void>>;
-      { decoder.decode(in, out) } -> std::same_as<Result<BlockStep>>;
+      { decoder.decode(in, out) } -> std::same_as<Result<InflateStep>>;
       { D::crc32(crc, in) } -> std::same_as<std::uint32_t>;
     };
 
@@ -66,24 +53,23 @@ class IsalBlockDecoder {
   }
 
   /// BlockDecoder.
-  [[nodiscard]] Result<BlockStep> decode(std::span<std::byte const> in, std::span<std::byte> out) {
-    BlockStep done;
+  [[nodiscard]] Result<InflateStep> decode(std::span<std::byte const> in,
+                                           std::span<std::byte> out) {
+    InflateStep first;
     if (!header_seen_) {
-      if (in.empty()) return done;
+      if (in.empty()) return first;
       final_ = (in.front() & std::byte{1}) != std::byte{0};
       auto const shown = in.front() | std::byte{1};
-      auto const step = inflater_.inflate(std::span(&shown, 1), out);
-      if (!step) return fail(step.error());
+      EROFS_OCI_TRY_ASSIGN(first, inflater_.inflate(std::span(&shown, 1), out));
       header_seen_ = true;
-      add(done, *step);
+      if (first.end) return shown_end(first);
       in = in.subspan(1);
-      out = out.subspan(step->produced);
-      if (done.block_end) return done;
+      out = out.subspan(first.produced);
     }
-    auto const step = inflater_.inflate(in, out);
-    if (!step) return fail(step.error());
-    add(done, *step);
-    return done;
+    EROFS_OCI_TRY_ASSIGN(auto step, inflater_.inflate(in, out));
+    step.consumed += first.consumed;
+    step.produced += first.produced;
+    return shown_end(step);
   }
 
   /// BlockDecoder.
@@ -92,12 +78,11 @@ class IsalBlockDecoder {
   }
 
  private:
-  void add(BlockStep& done, InflateStep const& step) const noexcept {
-    done.consumed += step.consumed;
-    done.produced += step.produced;
-    done.block_end = step.end;
-    done.final = step.end && final_;
-    done.unread_bits = step.unread_bits;
+  // To ISA-L, every block's end is that of the final one.
+  [[nodiscard]] InflateStep shown_end(InflateStep step) const noexcept {
+    step.block_end = step.end && !final_;
+    step.end = step.end && final_;
+    return step;
   }
 
   IsalInflater inflater_;
@@ -119,16 +104,9 @@ class ZlibBlockDecoder {
   }
 
   /// BlockDecoder.
-  [[nodiscard]] Result<BlockStep> decode(std::span<std::byte const> in, std::span<std::byte> out) {
-    auto const step = inflater_.inflate(in, out, InflateStop::block);
-    if (!step) return fail(step.error());
-    BlockStep done;
-    done.consumed = step->consumed;
-    done.produced = step->produced;
-    done.block_end = step->block_end || step->end;
-    done.final = step->end;
-    done.unread_bits = step->unread_bits;
-    return done;
+  [[nodiscard]] Result<InflateStep> decode(std::span<std::byte const> in,
+                                           std::span<std::byte> out) {
+    return inflater_.inflate(in, out, InflateStop::block);
   }
 
   /// BlockDecoder.

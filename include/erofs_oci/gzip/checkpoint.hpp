@@ -59,6 +59,23 @@ struct GzipIndex {
     auto const after = std::ranges::upper_bound(checkpoints, offset, {}, &Checkpoint::out);
     return static_cast<std::size_t>(after - checkpoints.begin()) - 1;
   }
+
+  /// Every checkpoint that is more than `span` decoded bytes behind the one before it that is kept;
+  /// the first one always.
+  [[nodiscard]] GzipIndex spaced(std::uint64_t span) const {
+    GzipIndex kept{{}, {}, first_is_assumed};
+    std::vector<std::size_t> numbers;
+    for (std::size_t i = 0; i < checkpoints.size(); ++i) {
+      if (i > 0 && checkpoints[i].out - kept.checkpoints.back().out <= span) continue;
+      kept.checkpoints.push_back(checkpoints[i]);
+      numbers.push_back(i);
+    }
+    kept.window = [read = window, numbers = std::move(numbers)](
+                      std::size_t i, std::span<std::byte, gzip_window_size> out) {
+      return read(numbers.at(i), out);
+    };
+    return kept;
+  }
 };
 
 /// The most that deflate can decode from `bytes` bytes of input: a length of 258 takes 2 bits.
@@ -71,22 +88,16 @@ struct GzipIndex {
 namespace detail {
 
 [[nodiscard]] inline std::string checkpoint_fault(Checkpoint const& p, Checkpoint const* previous) {
+  auto const in = [&] { return "blob offset " + std::to_string(p.in); };
+  auto const out = [&] { return "decoded offset " + std::to_string(p.out); };
   if (p.bits > 7) return "bits is " + std::to_string(p.bits) + ", at most 7 is possible";
-  if (p.in < 2 || p.in > (std::uint64_t{1} << 60)) {
-    return "blob offset " + std::to_string(p.in) + " is out of range";
-  }
-  if (p.out > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
-    return "decoded offset " + std::to_string(p.out) + " is out of range";
-  }
-  if (previous == nullptr) {
-    return p.out == 0 ? "" : "decoded offset " + std::to_string(p.out) + ", the first must be 0";
-  }
+  if (p.in < 2 || p.in > (std::uint64_t{1} << 60)) return in() + " is out of range";
+  if (!std::in_range<std::int64_t>(p.out)) return out() + " is out of range";
+  if (previous == nullptr) return p.out == 0 ? "" : out() + ", the first must be 0";
   if (p.bit_position() <= previous->bit_position()) {
-    return "blob offset " + std::to_string(p.in) + " does not come after the checkpoint before it";
+    return in() + " does not come after the checkpoint before it";
   }
-  if (p.out < previous->out) {
-    return "decoded offset " + std::to_string(p.out) + " goes back";
-  }
+  if (p.out < previous->out) return out() + " goes back";
   if (p.out - previous->out > most_decoded(p.in - previous->in)) {
     return "claims " + std::to_string(p.out - previous->out) + " decoded bytes from " +
            std::to_string(p.in - previous->in) + " blob bytes, more than deflate can hold";

@@ -60,14 +60,12 @@ class GzipDecoder {
         return step;
       }
       if (framing_.phase() == Phase::data) {
-        auto const ok = inflate(in.subspan(step.consumed), out.subspan(step.produced), step);
-        if (!ok) return fail(ok.error());
+        EROFS_OCI_TRY(inflate(in.subspan(step.consumed), out.subspan(step.produced), step));
         if (framing_.phase() == Phase::data) return step;
       } else if (step.consumed == in.size()) {
         return step;
-      } else if (auto const ok = frame(in[step.consumed++]); !ok) {
-        return fail(ok.error());
-      }
+      } else
+        EROFS_OCI_TRY(frame(in[step.consumed++]));
     }
   }
 
@@ -82,14 +80,13 @@ class GzipDecoder {
 
   Result<void> inflate(std::span<std::byte const> in, std::span<std::byte> out, Step& step) {
     if (out.empty()) return {};
-    auto const done = inflater_.inflate(in, out);
-    if (!done) return fail(done.error());
-    step.consumed += done->consumed;
-    step.produced += done->produced;
-    framing_.decoded(out.first(done->produced), I::crc32);
-    if (!done->end) return {};
+    EROFS_OCI_TRY_ASSIGN(auto const done, inflater_.inflate(in, out));
+    step.consumed += done.consumed;
+    step.produced += done.produced;
+    framing_.decoded(out.first(done.produced), I::crc32);
+    if (!done.end) return {};
     framing_.end_data();
-    for (auto const byte : std::span(done->unread).first(done->unread_size)) {
+    for (auto const byte : std::span(done.unread).first(done.unread_size)) {
       if (auto const ok = frame(byte); !ok) return ok;
     }
     return {};

@@ -2,7 +2,7 @@
 /// @file
 /// Inflater: who decodes raw deflate data, as a policy; and ZlibInflater, which is always there.
 ///
-/// Whoever includes this file links zlib.
+/// A program that includes this file must link zlib.
 #pragma once
 
 #include <algorithm>
@@ -13,10 +13,8 @@
 #include <limits>
 #include <memory>
 #include <new>
-#include <optional>
 #include <span>
 #include <string>
-#include <utility>
 
 #include <zlib.h>
 

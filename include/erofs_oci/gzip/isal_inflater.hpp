@@ -2,7 +2,7 @@
 /// @file
 /// IsalInflater: the Inflater policy over Intel's ISA-L, about three times as fast as zlib.
 ///
-/// Whoever includes this file links libisal.
+/// A program that includes this file must link libisal.
 #pragma once
 
 #include <algorithm>

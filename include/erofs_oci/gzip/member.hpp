@@ -86,20 +86,6 @@ class MemberHeaderParser {
   Field field_ = Field::fixed;
 };
 
-/// The eight bytes after a member's deflate data.
-struct MemberTrailer {
-  static constexpr std::size_t on_disk_size = 8;  ///< bytes
-
-  std::uint32_t crc = 0;   ///< [0, 4)  CRC-32 of the member's decoded bytes
-  std::uint32_t size = 0;  ///< [4, 8)  their number, modulo 2^32
-
-  /// Total: every 8 bytes are some trailer.
-  [[nodiscard]] static constexpr MemberTrailer decode(
-      std::span<std::byte const, on_disk_size> raw) noexcept {
-    return {load_le<std::uint32_t>(raw.first<4>()), load_le<std::uint32_t>(raw.subspan<4, 4>())};
-  }
-};
-
 /// Goes through members, but for their deflate data: headers, trailers, and where it all ends. What
 /// follows a member and is no header is trailing data: the stream has ended, as for gzip(1).
 class MemberFraming {
@@ -128,13 +114,12 @@ class MemberFraming {
       trailer_[trailer_size_++] = byte;
       return trailer_size_ == trailer_.size() ? end_member() : Result<void>{};
     }
-    auto const state = header_.push(byte);
-    if (!state) return fail(state.error());
-    if (*state == MemberHeaderParser::State::not_a_header) {
+    EROFS_OCI_TRY_ASSIGN(auto const state, header_.push(byte));
+    if (state == MemberHeaderParser::State::not_a_header) {
       if (members_ == 0) return fail(Errc::corrupt, "gzip: not a gzip stream");
       phase_ = Phase::trailing;
     }
-    if (*state == MemberHeaderParser::State::done) {
+    if (state == MemberHeaderParser::State::done) {
       phase_ = Phase::data;
       start_seen_ = true;
       crc_ = 0;
@@ -172,16 +157,18 @@ class MemberFraming {
     phase_ = Phase::header;
     header_ = {};
     if (!start_seen_) return {};
-    auto const trailer = MemberTrailer::decode(trailer_);
-    if (trailer.crc != crc_) return fail(Errc::corrupt, "gzip: CRC of a member is wrong");
-    if (trailer.size != static_cast<std::uint32_t>(size_)) {
+    std::span const raw(trailer_);
+    if (load_le<std::uint32_t>(raw.first<4>()) != crc_) {
+      return fail(Errc::corrupt, "gzip: CRC of a member is wrong");
+    }
+    if (load_le<std::uint32_t>(raw.last<4>()) != static_cast<std::uint32_t>(size_)) {
       return fail(Errc::corrupt, "gzip: length of a member is wrong");
     }
     return {};
   }
 
   MemberHeaderParser header_;
-  std::array<std::byte, MemberTrailer::on_disk_size> trailer_{};
+  std::array<std::byte, 8> trailer_{};  // CRC-32 of the decoded bytes, and their number mod 2^32
   std::size_t trailer_size_ = 0;
   std::uint64_t size_ = 0;
   std::uint64_t members_ = 0;

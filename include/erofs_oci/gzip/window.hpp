@@ -4,13 +4,12 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bitset>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
-#include <string>
 #include <utility>
 
 #include <erofs_oci/core/bytes.hpp>
@@ -31,29 +30,44 @@ enum class AfterBytes {
 
 namespace detail {
 
-/// The first 32 KiB that decode behind `window`, or fewer if the member or the span ends, or
+/// The first `most` bytes that decode behind `window`, or fewer if the member or the span ends, or
 /// nothing if the compressed bytes do not reach that far.
 template <Inflater I>
-[[nodiscard]] Result<std::optional<Bytes>> decode_one_window(
-    unsigned bits, std::byte first, std::span<std::byte const, gzip_window_size> window,
-    std::span<std::byte const> compressed, AfterBytes after) {
-  I inflater;
-  if (auto const ok = inflater.start(bits, first, window); !ok) return fail(ok.error());
-  Bytes out(gzip_window_size);
+[[nodiscard]] Result<std::optional<Bytes>> decode_behind(
+    I& inflater, unsigned bits, std::byte first,
+    std::span<std::byte const, gzip_window_size> window, std::span<std::byte const> compressed,
+    AfterBytes after, std::size_t most = gzip_window_size) {
+  EROFS_OCI_TRY(inflater.start(bits, first, window));
+  Bytes out(most);
   std::size_t size = 0;
   while (size < out.size()) {
-    auto const step = inflater.inflate(compressed, std::span(out).subspan(size));
-    if (!step) return fail(step.error());
-    compressed = compressed.subspan(step->consumed);
-    size += step->produced;
-    if (step->end) break;
-    if (!compressed.empty() || step->produced > 0) continue;
+    EROFS_OCI_TRY_ASSIGN(auto const step,
+                         inflater.inflate(compressed, std::span(out).subspan(size)));
+    compressed = compressed.subspan(step.consumed);
+    size += step.produced;
+    if (step.end) break;
+    if (!compressed.empty() || step.produced > 0) continue;
     if (after == AfterBytes::more) return std::optional<Bytes>{};
     break;
   }
   out.resize(size);
   return std::optional(std::move(out));
 }
+
+/// Windows in which what a byte is tells where it is.
+struct MadeUpWindows {
+  std::array<std::byte, gzip_window_size> low{};
+  std::array<std::byte, gzip_window_size> not_low{};
+  std::array<std::byte, gzip_window_size> high{};
+
+  MadeUpWindows() noexcept {
+    for (std::size_t i = 0; i < gzip_window_size; ++i) {
+      low[i] = static_cast<std::byte>(i & 0xff);
+      not_low[i] = ~low[i];
+      high[i] = static_cast<std::byte>(i >> 8);
+    }
+  }
+};
 
 }  // namespace detail
 
@@ -65,36 +79,27 @@ template <Inflater I>
 ///
 /// Yields nothing if `compressed` is too short for 32 KiB, does not end the member, and more may
 /// come.
+/// @param inflater      in any state
 /// @param bits, first   of the checkpoint; see Inflater::start()
 /// @param compressed    the bytes from the checkpoint's `in` on
 /// @error{Errc::corrupt, they are no deflate data}
 template <Inflater I>
 [[nodiscard]] Result<std::optional<WindowUse>> find_window_use(
-    unsigned bits, std::byte first, std::span<std::byte const> compressed, AfterBytes after) {
-  Bytes low(gzip_window_size);
-  Bytes not_low(gzip_window_size);
-  Bytes high(gzip_window_size);
-  for (std::size_t i = 0; i < gzip_window_size; ++i) {
-    low[i] = static_cast<std::byte>(i & 0xff);
-    not_low[i] = ~low[i];
-    high[i] = static_cast<std::byte>(i >> 8);
-  }
-  auto const decode = [&](Bytes const& window) {
-    return detail::decode_one_window<I>(
-        bits, first, std::span<std::byte const, gzip_window_size>(window), compressed, after);
+    I& inflater, unsigned bits, std::byte first, std::span<std::byte const> compressed,
+    AfterBytes after) {
+  static detail::MadeUpWindows const windows;
+  auto const decode = [&](std::span<std::byte const, gzip_window_size> window) {
+    return detail::decode_behind(inflater, bits, first, window, compressed, after);
   };
-  auto const a = decode(low);
-  if (!a) return fail(a.error());
-  if (!*a) return std::optional<WindowUse>{};
-  auto const b = decode(not_low);
-  if (!b) return fail(b.error());
-  auto const c = decode(high);
-  if (!c) return fail(c.error());
+  EROFS_OCI_TRY_ASSIGN(auto const a, decode(windows.low));
+  if (!a) return std::optional<WindowUse>{};
+  EROFS_OCI_TRY_ASSIGN(auto const b, decode(windows.not_low));
+  EROFS_OCI_TRY_ASSIGN(auto const c, decode(windows.high));
 
   WindowUse use;
-  for (std::size_t i = 0; i < (*a)->size(); ++i) {
-    if ((**a)[i] == (**b)[i]) continue;
-    use.set(std::to_integer<std::size_t>((**a)[i]) | std::to_integer<std::size_t>((**c)[i]) << 8);
+  for (std::size_t i = 0; i < a->size(); ++i) {
+    if ((*a)[i] == (*b)[i]) continue;
+    use.set(std::to_integer<std::size_t>((*a)[i]) | std::to_integer<std::size_t>((*c)[i]) << 8);
   }
   return std::optional(use);
 }
@@ -121,9 +126,8 @@ template <Inflater I>
   ZlibInflater inflater;
   if (auto const ok = inflater.start(0, std::byte{0}, {}); !ok) return ok;
   Bytes out(gzip_window_size + 1);  // one more, to notice what is too long
-  auto const step = inflater.inflate(packed, out);
-  if (!step) return fail(step.error(), "packed window");
-  if (step->end && step->produced == window.size() && step->consumed == packed.size()) {
+  EROFS_OCI_TRY_ASSIGN(auto const step, inflater.inflate(packed, out), "packed window");
+  if (step.end && step.produced == window.size() && step.consumed == packed.size()) {
     std::copy_n(out.begin(), window.size(), window.begin());
     return {};
   }

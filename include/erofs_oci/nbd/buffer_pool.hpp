@@ -24,19 +24,8 @@ class Buffer {
   explicit Buffer(std::size_t capacity)
       : bytes_(std::make_unique_for_overwrite<std::byte[]>(capacity)), capacity_(capacity) {}
 
-  Buffer(Buffer&& other) noexcept
-      : bytes_(std::move(other.bytes_)), capacity_(std::exchange(other.capacity_, 0)) {}
-
-  Buffer& operator=(Buffer&& other) noexcept {
-    bytes_ = std::move(other.bytes_);
-    capacity_ = std::exchange(other.capacity_, 0);
-    return *this;
-  }
-
-  ~Buffer() = default;
-
-  /// Bytes owned.
-  [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
+  /// Bytes owned; 0 once it was moved from.
+  [[nodiscard]] std::size_t capacity() const noexcept { return bytes_ ? capacity_ : 0; }
 
   /// The first `n` bytes; `n` <= capacity().
   [[nodiscard]] std::span<std::byte> first(std::size_t n) const noexcept {
@@ -48,14 +37,16 @@ class Buffer {
   std::size_t capacity_ = 0;
 };
 
-/// Keeps buffers that nobody uses, the latest used on top, since its pages are warm.
+/// Keeps idle buffers and gives out the one used last, since its pages are still in a cache.
 ///
 /// @par Thread safety
 /// All members, from any thread.
 class BufferPool {
  public:
   /// @param kept  most bytes that idle buffers may hold; more is freed. Default: 32 MiB
-  explicit BufferPool(std::size_t kept = 32 * 1024 * 1024) : kept_limit_(kept) {}
+  explicit BufferPool(std::size_t kept = 32 * 1024 * 1024) : kept_limit_(kept) {
+    idle_.reserve(max_idle);  // so that give() cannot fail
+  }
 
   /// A buffer of `size` bytes or more.
   /// @throws std::bad_alloc
@@ -76,7 +67,7 @@ class BufferPool {
     return Buffer((size + page - 1) / page * page);
   }
 
-  /// Takes a buffer back.
+  /// Returns a buffer to the pool.
   void give(Buffer buffer) noexcept {
     if (buffer.capacity() == 0) return;
     std::lock_guard const lock(mutex_);
@@ -91,11 +82,7 @@ class BufferPool {
   std::size_t kept_limit_;
   std::mutex mutex_;
   std::size_t kept_ = 0;
-  std::vector<Buffer> idle_ = [] {
-    std::vector<Buffer> idle;
-    idle.reserve(max_idle);  // so that give() cannot fail
-    return idle;
-  }();
+  std::vector<Buffer> idle_;
 };
 
 }  // namespace erofs_oci::nbd

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Export and NbdConnect: what is served, and how sockets to serve it on come about.
+/// Export and NbdConnect: what a server serves, and where its sockets come from.
 #pragma once
 
 #include <chrono>
@@ -34,22 +34,23 @@ struct Export {
 struct Negotiated {
   bool structured = false;       ///< replies are chunks
   bool base_allocation = false;  ///< BLOCK_STATUS was asked for; needs `structured`
-  /// How long a client that takes no byte of a reply is borne; 0: for ever.
+  /// How long a session waits for a client that takes no byte of a reply; 0: for ever.
   std::chrono::milliseconds send_timeout{0};
 };
 
 /// Makes the sockets that NbdServer serves.
 ///
-/// The server calls, on one thread, attach() until it yields an empty vector, and detach() once at
-/// most, when it is to end while a socket still lives. negotiate() is const: it is called on each
-/// socket's own thread, so that a slow peer keeps nobody waiting.
-///   - `listens`: clients can come before attach() has returned once, so that the server is ready
-///     before it
+/// The server calls, on one thread, attach(), and where it `listens` again until it yields an empty
+/// vector; and detach() once at most, when it is to end while a socket still lives. negotiate() is
+/// const: it is called on each socket's own thread, so that a slow client delays no other one.
+///   - `listens`: clients connect, at any time, so that the server is ready before attach() has
+///     returned once. Else the sockets are those of a device of the kernel, which does not
+///     negotiate
 ///   - attach(export, stop): one or more new sockets, waiting for them if need be; empty: no more
 ///     will come, or `stop` was asked for
-///   - negotiate(fd, export, stop): agrees with the peer on how to go on; empty: the peer has ended
-///     the talk politely
-///   - detach(): gives back what attach() took. A kernel device is disconnected
+///   - negotiate(fd, export, stop): does the handshake with the peer; empty: the peer has ended it
+///     as the protocol says
+///   - detach(): gives back what attach() took, and disconnects a kernel device
 template <class C>
 concept NbdConnect =
     requires(C& connect, C const& shared, Export const& served, std::stop_token stop, int fd) {

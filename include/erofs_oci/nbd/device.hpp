@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// NbdDeviceOptions, and what sysfs tells of the kernel's nbd devices.
+/// NbdDeviceOptions, and the attributes of the kernel's nbd devices in sysfs.
 #pragma once
 
 #include <algorithm>
@@ -17,11 +17,13 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
-#include <erofs_oci/core/text_file.hpp>
 #include <erofs_oci/nbd/connect.hpp>
+#include <erofs_oci/posix/descriptor.hpp>
+#include <erofs_oci/posix/text_file.hpp>
 
 namespace erofs_oci {
 
@@ -36,9 +38,10 @@ struct NbdDeviceOptions {
   /// The kernel gives a socket up whose request takes longer. 0: never; not with `sockets` > 1.
   /// @spec{Linux drivers/block/nbd.c, nbd_xmit_timeout}
   std::chrono::seconds request_timeout{0};
-  /// How long requests wait for a new server when this one is gone, before they fail. Netlink only.
+  /// How long requests wait for a takeover after the server's death before they fail. Netlink only.
   std::chrono::seconds dead_connection_timeout{300};
-  /// What a later server must name to take the device over; empty: nothing. Netlink only.
+  /// The identifier that a later server must give to take the device over; empty: none. Netlink
+  /// only.
   std::string backend{};
 };
 
@@ -46,7 +49,8 @@ struct NbdDeviceOptions {
 /// @error{Errc::invalid_argument, a size or number that no device can have}
 [[nodiscard]] inline Result<void> check(NbdDeviceOptions const& options, Export const& served) {
   auto const block = options.block_size;
-  if (block < 512 || (block & (block - 1)) != 0) {
+  auto const page = static_cast<std::uint32_t>(::sysconf(_SC_PAGESIZE));
+  if (block < 512 || block > page || (block & (block - 1)) != 0) {
     return fail(Errc::invalid_argument, "nbd device: block size " + std::to_string(block));
   }
   if (served.size == 0 || served.size % block != 0) {
@@ -90,8 +94,7 @@ struct NbdDeviceOptions {
 /// @error{an errno, as open(2) and write(2)}
 [[nodiscard]] inline Result<void> set_nbd_read_ahead(std::uint32_t index, std::uint32_t kib,
                                                      std::string_view root = "/sys/block") {
-  auto const path = nbd_sysfs_path(index, root) + "/queue/read_ahead_kb";
-  return write_text_file(path, std::to_string(kib));
+  return write_text_file(nbd_sysfs_path(index, root) + "/queue/read_ahead_kb", std::to_string(kib));
 }
 
 /// The numbers of all devices, ascending; none without the nbd module.
@@ -110,36 +113,34 @@ struct NbdDeviceOptions {
   return found;
 }
 
-/// Whether nobody has set the device up, as far as sysfs shows: it may change at once.
+/// Whether sysfs shows that no process has set the device up. Another process may do so at any
+/// time.
 [[nodiscard]] inline bool nbd_looks_free(std::uint32_t index,
                                          std::string_view root = "/sys/block") {
   return !nbd_attribute(index, "pid", root) && !nbd_attribute(index, "backend", root);
+}
+
+/// Whether a file system is mounted from the device, in any mount namespace, or another process has
+/// opened it exclusively. May block until the device answers.
+[[nodiscard]] inline bool nbd_is_in_use(std::uint32_t index) {
+  auto const path = nbd_device_path(index);
+  UniqueFd const fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_EXCL));
+  return !fd && errno == EBUSY;
 }
 /// @}
 
 namespace nbd::detail {
 
-/// Two connected sockets: ours, then the kernel's.
-[[nodiscard]] inline Result<std::pair<UniqueFd, UniqueFd>> socket_pair() {
-  int fds[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
-    return fail_errno(errno, "socketpair");
-  }
-  auto pair = std::pair(UniqueFd(fds[0]), UniqueFd(fds[1]));
-  int const size = 1024 * 1024;  // for replies; best effort, it only makes them faster
-  ::setsockopt(fds[0], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size);
-  return pair;
-}
-
-/// As many pairs as wanted, ours in the first list.
+/// As many pairs of connected sockets as wanted: ours in the first list, the kernel's in the other.
 [[nodiscard]] inline Result<std::pair<std::vector<UniqueFd>, std::vector<UniqueFd>>> socket_pairs(
     std::uint32_t count) {
   std::pair<std::vector<UniqueFd>, std::vector<UniqueFd>> pairs;
   for (std::uint32_t i = 0; i < count; ++i) {
-    auto pair = socket_pair();
-    if (!pair) return fail(std::move(pair).error());
-    pairs.first.push_back(std::move(pair->first));
-    pairs.second.push_back(std::move(pair->second));
+    EROFS_OCI_TRY_ASSIGN(auto pair, socket_pair());
+    int const size = 1024 * 1024;  // for replies; best effort, it only makes them faster
+    ::setsockopt(pair.first.get(), SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size);
+    pairs.first.push_back(std::move(pair.first));
+    pairs.second.push_back(std::move(pair.second));
   }
   return pairs;
 }

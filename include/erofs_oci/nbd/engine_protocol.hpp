@@ -20,19 +20,14 @@ struct RelayPort {
   UniqueFd arena{};    ///< to be mapped by SharedMemory::map()
 };
 
-/// What is asked of an engine.
-enum class EngineCommand : std::uint32_t {
-  read = 0,      ///< put the bytes at `place`, then answer
-  prefetch = 1,  ///< no answer
-};
-
-/// From the relay. Both ends are of one program on one machine, so it travels as it lies in memory.
+/// From the relay: the engine puts the bytes at `place`, then answers. Both ends are of one program
+/// on one machine, so a message is sent as it lies in memory.
 struct EngineRequest {
   std::uint64_t id = 0;      ///< echoed
   std::uint64_t offset = 0;  ///< in the source, bytes
   std::uint64_t place = 0;   ///< in the arena, bytes
   std::uint32_t length = 0;  ///< bytes
-  EngineCommand command = EngineCommand::read;
+  std::uint32_t padding = 0;
 };
 
 /// From the engine.

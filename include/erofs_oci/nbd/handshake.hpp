@@ -92,24 +92,17 @@ struct OptionHeader {
 /// The bytes that a client sends.
 [[nodiscard]] constexpr std::array<std::byte, OptionHeader::wire_size> encode(
     OptionHeader const& header) noexcept {
-  std::array<std::byte, OptionHeader::wire_size> bytes{};
-  std::span const raw(bytes);
-  store_be(option_magic, raw.subspan<0, 8>());
-  store_be(static_cast<std::uint32_t>(header.option), raw.subspan<8, 4>());
-  store_be(header.length, raw.subspan<12, 4>());
-  return bytes;
-}
-
-/// Adds a big-endian number to the end.
-template <std::unsigned_integral T>
-void append_be(Bytes& out, T value) {
-  out.resize(out.size() + sizeof(T));
-  store_be(value, std::span(out).template last<sizeof(T)>());
+  return to_wire(option_magic, static_cast<std::uint32_t>(header.option), header.length);
 }
 
 /// Adds bytes to the end.
 inline void append(Bytes& out, std::span<std::byte const> bytes) {
   out.insert(out.end(), bytes.begin(), bytes.end());
+}
+
+/// Adds big-endian numbers to the end.
+void append_be(Bytes& out, std::unsigned_integral auto... values) {
+  append(out, to_wire(values...));
 }
 
 /// Takes fields off the front of an option's data; empty once something does not fit.
@@ -145,7 +138,7 @@ class FieldReader {
 /// Answers a client's options one by one until it picks the export or leaves.
 class Handshake {
  public:
-  /// What follows the answer to an option.
+  /// What the server expects after its answer to an option.
   enum class Next {
     option,        ///< another option
     transmission,  ///< the client has picked the export: negotiated() holds
@@ -159,17 +152,14 @@ class Handshake {
   /// The first bytes on the wire.
   [[nodiscard]] static Bytes greeting() {
     Bytes out;
-    append_be(out, greeting_magic);
-    append_be(out, option_magic);
-    append_be<std::uint16_t>(out, handshake_flag::fixed_newstyle | handshake_flag::no_zeroes);
+    append_be(out, greeting_magic, option_magic, known_flags);
     return out;
   }
 
   /// The client's first four bytes.
   /// @error{Errc::protocol, a bit that was not offered}
   [[nodiscard]] Result<void> client_flags(std::uint32_t flags) {
-    constexpr std::uint32_t known = handshake_flag::fixed_newstyle | handshake_flag::no_zeroes;
-    if ((flags & ~known) != 0) {
+    if ((flags & ~std::uint32_t{known_flags}) != 0) {
       return fail(Errc::protocol, "nbd client flags " + std::to_string(flags));
     }
     zeroes_ = (flags & handshake_flag::no_zeroes) == 0;
@@ -217,10 +207,8 @@ class Handshake {
 
   static Next reply(Bytes& out, Option option, OptionReply type,
                     std::span<std::byte const> data = {}) {
-    append_be(out, option_reply_magic);
-    append_be(out, static_cast<std::uint32_t>(option));
-    append_be(out, static_cast<std::uint32_t>(type));
-    append_be(out, static_cast<std::uint32_t>(data.size()));
+    append_be(out, option_reply_magic, static_cast<std::uint32_t>(option),
+              static_cast<std::uint32_t>(type), static_cast<std::uint32_t>(data.size()));
     append(out, data);
     return Next::option;
   }
@@ -237,8 +225,7 @@ class Handshake {
   Next export_name(std::span<std::byte const> data, Bytes& out) {
     auto const name = as_text(data);
     if (name.size() > max_string || !is_ours(name)) return Next::close;
-    append_be(out, export_.size);
-    append_be(out, flags());
+    append_be(out, export_.size, flags());
     if (zeroes_) out.resize(out.size() + 124);
     return choose(name);
   }
@@ -276,16 +263,11 @@ class Handshake {
     Bytes info;
     append_be(info, static_cast<std::uint16_t>(type));
     switch (type) {
-      case Info::served:
-        append_be(info, export_.size);
-        append_be(info, flags());
-        break;
+      case Info::served: append_be(info, export_.size, flags()); break;
       case Info::name: append(info, as_bytes(export_.name)); break;
       case Info::description: append(info, as_bytes(clip(export_.description, max_string))); break;
       case Info::block_size:
-        append_be(info, std::uint32_t{1});
-        append_be(info, export_.preferred_block);
-        append_be(info, max_payload);
+        append_be(info, std::uint32_t{1}, export_.preferred_block, max_payload);
         break;
     }
     reply(out, option, OptionReply::info, info);
@@ -326,6 +308,8 @@ class Handshake {
   }
 
   static constexpr std::string_view base_allocation = "base:allocation";
+  static constexpr std::uint16_t known_flags =
+      handshake_flag::fixed_newstyle | handshake_flag::no_zeroes;
 
   Export const& export_;
   bool zeroes_ = true;  // the client wants 124 zero bytes after EXPORT_NAME

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <system_error>
@@ -27,11 +28,12 @@
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/nbd/connect.hpp>
 #include <erofs_oci/nbd/device.hpp>
+#include <erofs_oci/posix/wait.hpp>
 
 namespace erofs_oci {
 
 /// Connects a source to a free /dev/nbdN, on kernels without nbd over netlink. The device ends with
-/// the server; nothing can take it over.
+/// the server: no takeover is possible.
 ///
 /// @par Thread safety
 /// negotiate() from any thread. index() and device() once attach() has returned. Destroyed only
@@ -49,29 +51,27 @@ class IoctlConnect {
   /// @error{an errno, as open(2) and the ioctls}
   [[nodiscard]] Result<std::vector<UniqueFd>> attach(Export const& served, std::stop_token) {
     if (device_) return std::vector<UniqueFd>{};
-    if (auto const ok = check(options_, served); !ok) return fail(ok.error());
-    auto pairs = nbd::detail::socket_pairs(options_.sockets);
-    if (!pairs) return fail(std::move(pairs).error());
-    auto const first = pairs->second.front().get();
-    auto fd = claim(first);
-    if (!fd) return fail(std::move(fd).error());
+    EROFS_OCI_TRY(check(options_, served));
+    EROFS_OCI_TRY_ASSIGN(auto pairs, nbd::detail::socket_pairs(options_.sockets));
+    auto const first = pairs.second.front().get();
+    EROFS_OCI_TRY_ASSIGN(auto fd, claim(first));
     // From here on the device is ours, and closing it gives it back.
-    auto const ok = set_up(fd->second.get(), served, pairs->second);
+    auto const ok = set_up(fd.second.get(), served, pairs.second);
     if (!ok) {
-      ::ioctl(fd->second.get(), NBD_CLEAR_SOCK);
-      return fail(ok.error(), nbd_device_path(fd->first));
+      ::ioctl(fd.second.get(), NBD_CLEAR_SOCK);
+      return fail(ok.error(), nbd_device_path(fd.first));
     }
-    device_ = std::make_unique<Device>(fd->first, std::move(fd->second));
-    pairs->second.clear();
+    device_ = std::make_unique<Device>(fd.first, std::move(fd.second));
+    pairs.second.clear();
     if (auto const up = wait_until_up(); !up) {
-      pairs->first.clear();  // ends DO_IT
+      pairs.first.clear();  // ends DO_IT
       device_.reset();
       return fail(up.error());
     }
-    return std::move(pairs->first);
+    return std::move(pairs.first);
   }
 
-  /// NbdConnect: the kernel has nothing to say.
+  /// NbdConnect: the kernel's client has no handshake.
   [[nodiscard]] Result<std::optional<Negotiated>> negotiate(int, Export const&,
                                                             std::stop_token) const {
     return std::optional(Negotiated{});
@@ -92,7 +92,7 @@ class IoctlConnect {
   [[nodiscard]] std::string device() const { return nbd_device_path(index()); }
 
  private:
-  /// A device and the thread that lends itself to the kernel while it lives.
+  /// A device and the thread that runs NBD_DO_IT for its life.
   struct Device {
     Device(std::uint32_t n, UniqueFd device_fd) : index(n), fd(std::move(device_fd)) {
       // A signal would end DO_IT, and the device: the program's other threads take them.
@@ -101,7 +101,7 @@ class IoctlConnect {
       ::sigfillset(&all);
       ::pthread_sigmask(SIG_SETMASK, &all, &before);
       thread = std::jthread([this] {
-        // All that DO_IT can tell is that the device is gone, which the sessions see too.
+        // An error of DO_IT only means that the device is gone, which the sessions see too.
         if (::ioctl(fd.get(), NBD_DO_IT) != 0) error = errno;
         ended = true;
       });
@@ -116,7 +116,8 @@ class IoctlConnect {
   };
 
   /// The first device that takes our socket. SET_SOCK is the only safe test, so it comes before
-  /// everything that would change a device of someone else; never CLEAR_SOCK, which would end it.
+  /// everything that would change a device of another process; never CLEAR_SOCK, which would end
+  /// it.
   /// @spec{Linux drivers/block/nbd.c, nbd_add_socket: EBUSY unless this task set the device up}
   static Result<std::pair<std::uint32_t, UniqueFd>> claim(int socket) {
     auto const devices = nbd_devices();
@@ -138,35 +139,30 @@ class IoctlConnect {
 
   Result<void> set_up(int fd, Export const& served, std::vector<UniqueFd> const& sockets) const {
     auto const set = [fd](unsigned long request, unsigned long value, char const* name) {
-      if (::ioctl(fd, request, value) == 0) return Result<void>{};
-      return Result<void>(fail_errno(errno, name));
+      return ::ioctl(fd, request, value) == 0 ? Result<void>() : fail_errno(errno, name);
     };
-    Result<void> ok;
-    for (std::size_t i = 1; ok && i < sockets.size(); ++i) {
-      ok = set(NBD_SET_SOCK, static_cast<unsigned long>(sockets[i].get()), "NBD_SET_SOCK");
+    for (auto const& socket : std::span(sockets).subspan(1)) {
+      EROFS_OCI_TRY(set(NBD_SET_SOCK, static_cast<unsigned long>(socket.get()), "NBD_SET_SOCK"));
     }
-    if (ok) ok = set(NBD_SET_BLKSIZE, options_.block_size, "NBD_SET_BLKSIZE");
-    if (ok) ok = set(NBD_SET_SIZE_BLOCKS, served.size / options_.block_size, "NBD_SET_SIZE_BLOCKS");
-    if (ok) {
-      ok = set(NBD_SET_TIMEOUT, static_cast<unsigned long>(options_.request_timeout.count()),
-               "NBD_SET_TIMEOUT");
-    }
-    if (ok) ok = set(NBD_SET_FLAGS, served.flags, "NBD_SET_FLAGS");
-    return ok;
+    EROFS_OCI_TRY(set(NBD_SET_BLKSIZE, options_.block_size, "NBD_SET_BLKSIZE"));
+    EROFS_OCI_TRY(
+        set(NBD_SET_SIZE_BLOCKS, served.size / options_.block_size, "NBD_SET_SIZE_BLOCKS"));
+    auto const timeout = static_cast<unsigned long>(options_.request_timeout.count());
+    EROFS_OCI_TRY(set(NBD_SET_TIMEOUT, timeout, "NBD_SET_TIMEOUT"));
+    return set(NBD_SET_FLAGS, served.flags, "NBD_SET_FLAGS");
   }
 
-  /// Waits for what DO_IT does first, in its own thread.
+  /// Waits until DO_IT, in its own thread, has set the device up.
   Result<void> wait_until_up() const {
-    for (int i = 0; i < 5000; ++i) {
-      if (device_->ended) {
-        return fail_errno(device_->error != 0 ? device_->error.load() : EIO,
-                          device() + ": NBD_DO_IT");
-      }
+    auto const is_decided = [&] {
       auto const size = nbd_attribute(index(), "size");
-      if (nbd_attribute(index(), "pid") && size && *size != "0") return {};
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      return device_->ended || (nbd_attribute(index(), "pid") && size && *size != "0");
+    };
+    if (!wait_for(std::chrono::seconds(5), is_decided, std::chrono::milliseconds(1))) {
+      return fail(Errc::timed_out, device() + " does not come up");
     }
-    return fail(Errc::timed_out, device() + " does not come up");
+    if (!device_->ended) return {};
+    return fail_errno(device_->error != 0 ? device_->error.load() : EIO, device() + ": NBD_DO_IT");
   }
 
   NbdDeviceOptions options_;

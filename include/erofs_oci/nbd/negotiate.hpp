@@ -23,6 +23,7 @@
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/nbd/connect.hpp>
 #include <erofs_oci/nbd/handshake.hpp>
+#include <erofs_oci/posix/wait.hpp>
 
 namespace erofs_oci::nbd {
 
@@ -37,14 +38,14 @@ class DeadlineSocket {
 
   /// Fills `out`; false: the peer closed the connection first.
   [[nodiscard]] Result<bool> receive(std::span<std::byte> out) const {
-    if (Clock::now() >= deadline_) return too_slow();  // even if it never made us wait
+    if (Clock::now() >= deadline_) return too_slow();  // even if receiving never had to wait
     while (!out.empty()) {
       auto const n = ::recv(fd_, out.data(), out.size(), MSG_DONTWAIT);
       if (n == 0 || (n < 0 && (errno == ECONNRESET || errno == EPIPE))) return false;
       if (n > 0) {
         out = out.subspan(static_cast<std::size_t>(n));
-      } else if (auto const ok = wait(POLLIN, "receive"); !ok) {
-        return fail(ok.error());
+      } else {
+        EROFS_OCI_TRY(wait(POLLIN, "receive"));
       }
     }
     return true;
@@ -69,8 +70,8 @@ class DeadlineSocket {
       if (n < 0 && (errno == ECONNRESET || errno == EPIPE)) return false;
       if (n >= 0) {
         bytes = bytes.subspan(static_cast<std::size_t>(n));
-      } else if (auto const ok = wait(POLLOUT, "send"); !ok) {
-        return fail(ok.error());
+      } else {
+        EROFS_OCI_TRY(wait(POLLOUT, "send"));
       }
     }
     return true;
@@ -83,12 +84,9 @@ class DeadlineSocket {
     if (errno != EAGAIN && errno != EWOULDBLOCK) {
       return fail_errno(errno, std::string("nbd handshake: ") + what);
     }
-    auto const left = std::chrono::ceil<std::chrono::milliseconds>(deadline_ - Clock::now());
     pollfd entry{fd_, events, 0};
-    auto const n =
-        ::poll(&entry, 1, static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 3'600'000)));
-    if (n == 0 && Clock::now() >= deadline_) return too_slow();
-    return {};
+    EROFS_OCI_TRY_ASSIGN(auto const ready, poll_until({&entry, 1}, deadline_), "nbd handshake");
+    return ready ? Result<void>() : too_slow();
   }
 
   static tl::unexpected<Error> too_slow() {
@@ -101,7 +99,8 @@ class DeadlineSocket {
 
 }  // namespace detail
 
-/// Talks to a client until it picks the export. Empty: it left, or `stop` was asked for.
+/// Negotiates with a client until it picks the export. Blocks up to `limit`. Empty: the client
+/// left, or `stop` was requested.
 /// @param limit  for the whole handshake
 /// @error{Errc::timed_out, the client took longer than `limit`}
 /// @error{Errc::protocol, the client broke the protocol}
@@ -112,41 +111,35 @@ class DeadlineSocket {
   std::stop_callback const cut(stop, [fd] { ::shutdown(fd, SHUT_RDWR); });
   detail::DeadlineSocket const socket(fd, std::chrono::steady_clock::now() + limit);
   Handshake handshake(served);
-  auto ok = socket.send(Handshake::greeting());
+  EROFS_OCI_TRY_ASSIGN(auto alive, socket.send(Handshake::greeting()));
+  if (!alive) return Answer{};
   std::array<std::byte, 4> flags{};
-  if (ok && *ok) ok = socket.receive(flags);
-  if (!ok) return fail(std::move(ok).error());
-  if (!*ok) return Answer{};
-  if (auto const known = handshake.client_flags(load_be<std::uint32_t>(flags)); !known) {
-    return fail(known.error());
-  }
+  EROFS_OCI_TRY_ASSIGN(alive, socket.receive(flags));
+  if (!alive) return Answer{};
+  EROFS_OCI_TRY(handshake.client_flags(load_be<std::uint32_t>(flags)));
 
   constexpr std::uint32_t drained = 1024 * 1024;  // more than this is not even skipped
   Bytes data;
   Bytes out;
   for (;;) {
     std::array<std::byte, OptionHeader::wire_size> raw{};
-    ok = socket.receive(raw);
-    if (!ok) return fail(std::move(ok).error());
-    if (!*ok) return Answer{};
-    auto const header = decode_option(raw);
-    if (!header) return fail(header.error());
-    auto const fits = header->length <= max_option_data;
-    if (!fits && header->length > drained) {
-      return fail(Errc::protocol, "nbd handshake: an option with " +
-                                      std::to_string(header->length) + " bytes of data");
+    EROFS_OCI_TRY_ASSIGN(alive, socket.receive(raw));
+    if (!alive) return Answer{};
+    EROFS_OCI_TRY_ASSIGN(auto const header, decode_option(raw));
+    auto const fits = header.length <= max_option_data;
+    if (!fits && header.length > drained) {
+      return fail(Errc::protocol, "nbd handshake: an option with " + std::to_string(header.length) +
+                                      " bytes of data");
     }
-    data.resize(fits ? header->length : 0);
-    ok = fits ? socket.receive(data) : socket.skip(header->length);
-    if (!ok) return fail(std::move(ok).error());
-    if (!*ok) return Answer{};
+    data.resize(fits ? header.length : 0);
+    EROFS_OCI_TRY_ASSIGN(alive, fits ? socket.receive(data) : socket.skip(header.length));
+    if (!alive) return Answer{};
 
     out.clear();
-    auto const next = fits ? handshake.answer(header->option, data, out)
-                           : handshake.answer_too_big(header->option, out);
-    ok = socket.send(out);
-    if (!ok) return fail(std::move(ok).error());
-    if (!*ok || next == Handshake::Next::close) return Answer{};
+    auto const next = fits ? handshake.answer(header.option, data, out)
+                           : handshake.answer_too_big(header.option, out);
+    EROFS_OCI_TRY_ASSIGN(alive, socket.send(out));
+    if (!alive || next == Handshake::Next::close) return Answer{};
     if (next == Handshake::Next::transmission) return Answer{handshake.negotiated()};
   }
 }

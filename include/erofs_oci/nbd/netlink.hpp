@@ -169,7 +169,7 @@ inline void take_reply(nlmsghdr* header, Response& response) {
   }
 }
 
-/// A code of libnl's own, where no message of the kernel tells more.
+/// An error code of libnl, where there is no message of the kernel.
 [[nodiscard]] inline tl::unexpected<Error> fail_libnl(int code, std::string context) {
   switch (code < 0 ? -code : code) {
     case NLE_NOMEM: return fail_errno(ENOMEM, std::move(context));
@@ -192,7 +192,7 @@ class NbdNetlink {
  public:
   /// @error{Errc::unsupported, the kernel has no nbd: its module is not loaded}
   [[nodiscard]] static Result<NbdNetlink> open() {
-    Socket socket(::nl_socket_alloc());
+    Socket socket(::nl_socket_alloc(), &::nl_socket_free);
     if (!socket) return fail_errno(ENOMEM, "netlink socket");
     if (auto const code = ::genl_connect(socket.get()); code < 0) {
       return nbd::detail::fail_libnl(code, "generic netlink");
@@ -212,12 +212,11 @@ class NbdNetlink {
   [[nodiscard]] Result<std::uint32_t> connect(Export const& served, NbdDeviceOptions const& options,
                                               std::span<int const> sockets,
                                               std::optional<std::uint32_t> index = {}) {
-    auto const response =
-        ask(nbd::detail::connect_message(family_, served, options, sockets, index),
-            "connect an nbd device");
-    if (!response) return fail(response.error());
-    if (!response->index) return fail(Errc::protocol, "the kernel did not name the nbd device");
-    return *response->index;
+    EROFS_OCI_TRY_ASSIGN(auto const response,
+                         ask(nbd::detail::connect_message(family_, served, options, sockets, index),
+                             "connect an nbd device"));
+    if (!response.index) return fail(Errc::protocol, "the kernel did not name the nbd device");
+    return *response.index;
   }
 
   /// Changes a device that is set up.
@@ -226,7 +225,8 @@ class NbdNetlink {
   [[nodiscard]] Result<void> reconfigure(std::uint32_t index, NbdReconfigure const& change) {
     auto const response = ask(nbd::detail::reconfigure_message(family_, index, change),
                               "reconfigure " + nbd_device_path(index));
-    if (response || response.error().code != std::errc::invalid_argument) return done(response);
+    if (response) return {};
+    if (response.error().code != std::errc::invalid_argument) return fail(response.error());
     return fail(response.error().code, response.error().context +
                                            " (it is not connected, or for another backend than '" +
                                            change.backend + "')");
@@ -235,44 +235,34 @@ class NbdNetlink {
   /// Disconnects a device; also succeeds if it was not connected. Requests in flight fail.
   /// @error{an errno, as the kernel answers}
   [[nodiscard]] Result<void> disconnect(std::uint32_t index) {
-    return done(ask(nbd::detail::MessageBuilder(family_, NBD_CMD_DISCONNECT)
-                        .u32(NBD_ATTR_INDEX, index)
-                        .finish(),
-                    "disconnect " + nbd_device_path(index)));
+    EROFS_OCI_TRY(ask(nbd::detail::MessageBuilder(family_, NBD_CMD_DISCONNECT)
+                          .u32(NBD_ATTR_INDEX, index)
+                          .finish(),
+                      "disconnect " + nbd_device_path(index)));
+    return {};
   }
 
   /// All devices.
   /// @error{an errno, as the kernel answers}
   [[nodiscard]] Result<std::vector<NbdDeviceStatus>> status() {
-    auto response =
-        ask(nbd::detail::MessageBuilder(family_, NBD_CMD_STATUS).finish(), "status of nbd devices");
-    if (!response) return fail(std::move(response).error());
-    return std::move(response->devices);
+    EROFS_OCI_TRY_ASSIGN(auto response,
+                         ask(nbd::detail::MessageBuilder(family_, NBD_CMD_STATUS).finish(),
+                             "status of nbd devices"));
+    return std::move(response.devices);
   }
 
  private:
   using Response = nbd::detail::Response;
 
-  struct FreeSocket {
-    void operator()(nl_sock* socket) const noexcept { ::nl_socket_free(socket); }
-  };
-  using Socket = std::unique_ptr<nl_sock, FreeSocket>;
-
-  struct FreeCallbacks {
-    void operator()(nl_cb* callbacks) const noexcept { ::nl_cb_put(callbacks); }
-  };
+  using Socket = std::unique_ptr<nl_sock, decltype(&::nl_socket_free)>;
 
   NbdNetlink(Socket socket, int family) noexcept : socket_(std::move(socket)), family_(family) {}
 
-  static Result<void> done(Result<Response> const& response) {
-    if (!response) return fail(response.error());
-    return {};
-  }
-
-  /// Sends a request and takes all that comes back, up to the kernel's acknowledgement.
+  /// Sends a request and receives all replies up to the kernel's acknowledgement.
   Result<Response> ask(Result<nbd::detail::Message> message, std::string const& what) {
     if (!message) return fail(std::move(message).error(), what);
-    std::unique_ptr<nl_cb, FreeCallbacks> const callbacks(::nl_cb_alloc(NL_CB_DEFAULT));
+    std::unique_ptr<nl_cb, decltype(&::nl_cb_put)> const callbacks(::nl_cb_alloc(NL_CB_DEFAULT),
+                                                                   &::nl_cb_put);
     if (!callbacks) return fail_errno(ENOMEM, what);
     Response response;
     ::nl_cb_set(callbacks.get(), NL_CB_VALID, NL_CB_CUSTOM, on_reply, &response);
@@ -304,9 +294,8 @@ class NbdNetlink {
   }
 
   static int on_error(sockaddr_nl*, nlmsgerr* error, void* response) noexcept {
-    static_cast<Response*>(response)->finished = true;
     static_cast<Response*>(response)->error = error->error < 0 ? -error->error : EIO;
-    return NL_STOP;
+    return on_ack(nullptr, response);
   }
 
   Socket socket_;

@@ -51,24 +51,19 @@ class NetlinkConnect {
   /// @error{an errno, as the kernel answers}
   [[nodiscard]] Result<std::vector<UniqueFd>> attach(Export const& served, std::stop_token) {
     if (std::exchange(attached_, true)) return std::vector<UniqueFd>{};
-    if (auto const ok = check(options_, served); !ok) return fail(ok.error());
-    auto pairs = nbd::detail::socket_pairs(options_.sockets);
-    if (!pairs) return fail(std::move(pairs).error());
-    auto netlink = NbdNetlink::open();
-    if (!netlink) return fail(std::move(netlink).error());
+    EROFS_OCI_TRY(check(options_, served));
+    EROFS_OCI_TRY_ASSIGN(auto pairs, nbd::detail::socket_pairs(options_.sockets));
+    EROFS_OCI_TRY_ASSIGN(auto netlink, NbdNetlink::open());
     std::vector<int> theirs;
-    for (auto const& fd : pairs->second) theirs.push_back(fd.get());
+    for (auto const& fd : pairs.second) theirs.push_back(fd.get());
     if (index_) {
-      auto const ok = netlink->reconfigure(
-          *index_, {.backend = options_.backend, .sockets = std::move(theirs)});
-      if (!ok) return fail(ok.error());
-      pairs->second.clear();  // so that a socket that the kernel did not take shows its end
-      return taken(std::move(pairs->first));
+      EROFS_OCI_TRY(netlink.reconfigure(
+          *index_, {.backend = options_.backend, .sockets = std::move(theirs)}));
+      pairs.second.clear();  // so that a socket that the kernel did not take shows its end
+      return taken(std::move(pairs.first));
     }
-    auto const index = netlink->connect(served, options_, theirs);
-    if (!index) return fail(index.error());
-    index_ = *index;
-    return std::move(pairs->first);  // the kernel's ends are closed here; it has its own
+    EROFS_OCI_TRY_ASSIGN(index_, netlink.connect(served, options_, theirs));
+    return std::move(pairs.first);  // the kernel's ends are closed here; it has its own
   }
 
   /// NbdConnect: the kernel has nothing to say.
@@ -98,9 +93,8 @@ class NetlinkConnect {
   /// since udev opens and closes it before.
   /// @error{an errno, as the kernel answers}
   [[nodiscard]] Result<void> set_disconnect_on_close() {
-    auto netlink = NbdNetlink::open();
-    if (!netlink) return fail(std::move(netlink).error());
-    return netlink->reconfigure(
+    EROFS_OCI_TRY_ASSIGN(auto netlink, NbdNetlink::open());
+    return netlink.reconfigure(
         index(), {.backend = options_.backend, .client_flags = NBD_CFLAG_DISCONNECT_ON_CLOSE});
   }
 

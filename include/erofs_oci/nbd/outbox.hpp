@@ -1,27 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Outbox: the replies of one socket, sent whole and one after the other, by nobody who waits.
+/// Outbox: sends the replies of one socket, whole and one after the other, without blocking.
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <atomic>
-#include <cerrno>
 #include <chrono>
 #include <cstddef>
-#include <cstdint>
-#include <deque>
 #include <mutex>
 #include <new>
 #include <optional>
-#include <span>
 #include <utility>
 
 #include <sys/socket.h>
-#include <sys/uio.h>
 
 #include <erofs_oci/nbd/buffer_pool.hpp>
 #include <erofs_oci/nbd/reply.hpp>
+#include <erofs_oci/nbd/reply_queue.hpp>
 #include <erofs_oci/nbd/wakeup.hpp>
 
 namespace erofs_oci::nbd {
@@ -61,9 +56,9 @@ class Window {
   std::atomic<std::size_t> held_bytes_ = 0;
 };
 
-/// Sends replies without ever waiting for the peer: what the socket does not take at once is kept
-/// for flush(), which the socket's own thread calls. So a peer that stops reading costs the
-/// workers, which other sockets need, nothing; the Window bounds what is kept.
+/// Sends replies without waiting for the peer: it keeps what the socket does not take at once for
+/// flush(), which the socket's own thread calls. So a peer that stops reading does not block the
+/// threads of the pool, which other sockets need; the Window bounds what is kept.
 ///
 /// @par Thread safety
 /// send(), broken(), break_off() from any thread; the rest on the socket's thread.
@@ -74,16 +69,12 @@ class Outbox {
   Outbox(int socket, BufferPool& pool, Window& window, Wakeup const& wakeup) noexcept
       : socket_(socket), pool_(pool), window_(window), wakeup_(wakeup) {}
 
-  Outbox(Outbox const&) = delete;
-  Outbox& operator=(Outbox const&) = delete;
-  ~Outbox() = default;
-
   /// Sends or keeps `reply`, or drops it once the socket is broken.
   void send(Reply reply) noexcept {
     std::lock_guard const lock(mutex_);
     if (broken_) return drop(reply);
     try {
-      queue_.push_back(std::move(reply));
+      queue_.push(std::move(reply));
     } catch (std::bad_alloc const&) {  // nothing was moved; a client without an answer must go
       drop(reply);
       return give_up();
@@ -104,9 +95,9 @@ class Outbox {
   /// Sends what was kept, as far as the socket takes it.
   void flush() {
     std::lock_guard const lock(mutex_);
-    auto const before = sent_total_;
+    auto const before = queue_.sent();
     push();
-    if (sent_total_ != before) stalled_since_ = Clock::now();
+    if (queue_.sent() != before) stalled_since_ = Clock::now();
   }
 
   /// Since when the peer has taken nothing although there is something; empty: there is nothing.
@@ -125,58 +116,15 @@ class Outbox {
     give_up();
   }
 
-  /// From now until the next reply leaves, that is worth a wakeup. Look at the Window again after
-  /// this and before waiting.
+  /// Has the next reply that leaves notify `wakeup`. The caller must check the Window again between
+  /// this call and waiting.
   void wait_for_room() noexcept { waiting_ = true; }
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  /// As much of the queue as the socket takes now, many replies a system call.
   void push() {
-    while (!queue_.empty()) {
-      std::array<iovec, 2 * max_batch> parts;
-      msghdr message{};
-      message.msg_iov = parts.data();
-      message.msg_iovlen = gather(parts);
-      auto const n = ::sendmsg(socket_, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-      if (n < 0) {
-        if (errno == EINTR) continue;
-        if (errno != EAGAIN && errno != EWOULDBLOCK) give_up();
-        return;
-      }
-      retire(static_cast<std::size_t>(n));
-    }
-  }
-
-  [[nodiscard]] std::size_t gather(std::span<iovec> parts) const noexcept {
-    std::size_t count = 0;
-    auto skip = front_sent_;
-    auto const add = [&](std::byte const* data, std::size_t size) {
-      auto const skipped = std::min(skip, size);
-      skip -= skipped;
-      if (size > skipped) {
-        parts[count++] = {const_cast<std::byte*>(data) + skipped, size - skipped};
-      }
-    };
-    for (std::size_t i = 0; i < std::min(queue_.size(), max_batch); ++i) {
-      add(queue_[i].head.data(), queue_[i].head_size);
-      add(queue_[i].body.first(queue_[i].body_size).data(), queue_[i].body_size);
-    }
-    return count;
-  }
-
-  void retire(std::size_t n) noexcept {
-    sent_total_ += n;
-    front_sent_ += n;
-    while (!queue_.empty()) {
-      auto& front = queue_.front();
-      auto const size = front.head_size + front.body_size;
-      if (front_sent_ < size) return;
-      front_sent_ -= size;
-      drop(front);
-      queue_.pop_front();
-    }
+    if (!queue_.send(socket_, [this](Reply& reply) { drop(reply); })) give_up();
   }
 
   void drop(Reply& reply) noexcept {
@@ -186,13 +134,10 @@ class Outbox {
 
   void give_up() noexcept {
     if (broken_.exchange(true)) return;
-    for (auto& reply : queue_) drop(reply);
-    queue_.clear();
+    queue_.clear([this](Reply& reply) { drop(reply); });
     ::shutdown(socket_, SHUT_RDWR);
     wakeup_.notify();
   }
-
-  static constexpr std::size_t max_batch = 16;
 
   int socket_;
   BufferPool& pool_;
@@ -201,9 +146,7 @@ class Outbox {
   std::atomic<bool> waiting_ = false;
   std::atomic<bool> broken_ = false;
   std::mutex mutex_;
-  std::deque<Reply> queue_;
-  std::size_t front_sent_ = 0;  // bytes of queue_.front()
-  std::uint64_t sent_total_ = 0;
+  ReplyQueue<Reply> queue_;
   Clock::time_point stalled_since_{};
 };
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -36,6 +37,15 @@ inline constexpr std::uint32_t simple_reply_magic = 0x67446698;
 inline constexpr std::uint32_t chunk_magic = 0x668e33ef;
 /// @}
 
+/// Unsigned integers as they are on the wire: big endian, one after the other.
+template <std::unsigned_integral... Fields>
+[[nodiscard]] constexpr auto to_wire(Fields... fields) noexcept {
+  std::array<std::byte, (sizeof(Fields) + ...)> bytes{};
+  std::span<std::byte> rest(bytes);
+  ((store_be(fields, rest.first<sizeof(Fields)>()), rest = rest.subspan(sizeof(Fields))), ...);
+  return bytes;
+}
+
 /// What a request asks for. The wire may hold any other 16-bit number too.
 enum class Command : std::uint16_t {
   read = 0,
@@ -63,14 +73,12 @@ inline constexpr std::uint16_t has_flags = 1;
 inline constexpr std::uint16_t read_only = 2;
 inline constexpr std::uint16_t send_df = 128;  ///< only with structured replies
 inline constexpr std::uint16_t can_multi_conn = 256;
-inline constexpr std::uint16_t send_cache = 1024;
 }  // namespace transmission_flag
 
 /// What every export of this library says: its bytes never change, so any number of connections
 /// sees the same.
 inline constexpr std::uint16_t export_flags =
-    transmission_flag::has_flags | transmission_flag::read_only |
-    transmission_flag::can_multi_conn | transmission_flag::send_cache;
+    transmission_flag::has_flags | transmission_flag::read_only | transmission_flag::can_multi_conn;
 
 /// The error numbers that the protocol knows; they are not the host's errno.
 enum class Errno : std::uint32_t {
@@ -85,8 +93,8 @@ enum class Errno : std::uint32_t {
   shutdown = 108,
 };
 
-/// The one table from our errors to what a client is told. All that can befall a source is EIO,
-/// whether it is corrupt, truncated, unauthorized, late or gone: a client can only give up.
+/// The protocol's number for an error. Every error of a source is EIO, whether the source is
+/// corrupt, truncated, unauthorized, late or unreachable: a client would treat them alike.
 [[nodiscard]] inline Errno to_errno(std::error_code code) noexcept {
   if (!code) return Errno::none;
   if (code == Errc::stopping) return Errno::shutdown;
@@ -134,15 +142,8 @@ struct Request {
 /// The bytes that a client sends.
 [[nodiscard]] constexpr std::array<std::byte, Request::wire_size> encode(
     Request const& request) noexcept {
-  std::array<std::byte, Request::wire_size> bytes{};
-  std::span const raw(bytes);
-  store_be(request_magic, raw.subspan<0, 4>());
-  store_be(request.flags, raw.subspan<4, 2>());
-  store_be(request.type, raw.subspan<6, 2>());
-  store_be(request.cookie, raw.subspan<8, 8>());
-  store_be(request.offset, raw.subspan<16, 8>());
-  store_be(request.length, raw.subspan<24, 4>());
-  return bytes;
+  return to_wire(request_magic, request.flags, request.type, request.cookie, request.offset,
+                 request.length);
 }
 
 /// The header of a simple reply; a READ's data follows it if `error` is none.
@@ -160,12 +161,7 @@ struct SimpleReply {
 /// The bytes that a server sends.
 [[nodiscard]] constexpr std::array<std::byte, SimpleReply::wire_size> encode(
     SimpleReply const& reply) noexcept {
-  std::array<std::byte, SimpleReply::wire_size> bytes{};
-  std::span const raw(bytes);
-  store_be(simple_reply_magic, raw.subspan<0, 4>());
-  store_be(static_cast<std::uint32_t>(reply.error), raw.subspan<4, 4>());
-  store_be(reply.cookie, raw.subspan<8, 8>());
-  return bytes;
+  return to_wire(simple_reply_magic, static_cast<std::uint32_t>(reply.error), reply.cookie);
 }
 
 /// @error{Errc::protocol, the magic number is another}
@@ -205,14 +201,8 @@ struct Chunk {
 /// The bytes that a server sends.
 [[nodiscard]] constexpr std::array<std::byte, Chunk::wire_size> encode(
     Chunk const& chunk) noexcept {
-  std::array<std::byte, Chunk::wire_size> bytes{};
-  std::span const raw(bytes);
-  store_be(chunk_magic, raw.subspan<0, 4>());
-  store_be(chunk.flags, raw.subspan<4, 2>());
-  store_be(static_cast<std::uint16_t>(chunk.type), raw.subspan<6, 2>());
-  store_be(chunk.cookie, raw.subspan<8, 8>());
-  store_be(chunk.length, raw.subspan<16, 4>());
-  return bytes;
+  return to_wire(chunk_magic, chunk.flags, static_cast<std::uint16_t>(chunk.type), chunk.cookie,
+                 chunk.length);
 }
 
 /// @error{Errc::protocol, the magic number is another}
@@ -241,11 +231,7 @@ struct Extent {
 /// The bytes that a server sends.
 [[nodiscard]] constexpr std::array<std::byte, Extent::wire_size> encode(
     Extent const& extent) noexcept {
-  std::array<std::byte, Extent::wire_size> bytes{};
-  std::span const raw(bytes);
-  store_be(extent.length, raw.subspan<0, 4>());
-  store_be(extent.flags, raw.subspan<4, 4>());
-  return bytes;
+  return to_wire(extent.length, extent.flags);
 }
 
 /// At most `limit` bytes of a UTF-8 text, never ending inside a character.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Reply: what each request is answered, as bytes. No I/O.
+/// Reply: the bytes of the reply to each request. No I/O.
 #pragma once
 
 #include <algorithm>
@@ -28,6 +28,11 @@ struct Reply {
   Buffer body{};
   std::size_t body_size = 0;  ///< bytes
   std::size_t charge = 0;     ///< what it holds of the Window, in bytes
+
+  /// The bytes to send.
+  [[nodiscard]] std::array<std::span<std::byte const>, 2> parts() const noexcept {
+    return {std::span(head).first(head_size), body.first(body_size)};
+  }
 
   /// Adds to the head, which has room for any header of the protocol.
   void append(std::span<std::byte const> bytes) noexcept {
@@ -96,13 +101,10 @@ inline void head_data(Reply& reply, Request const& request, Negotiated const& ne
   }
   reply.append(
       encode(Chunk{Chunk::done, ChunkType::offset_data, request.cookie, request.length + 8}));
-  std::array<std::byte, 8> offset{};
-  store_be(request.offset, std::span(offset));
-  reply.append(offset);
+  reply.append(to_wire(request.offset));
 }
 
-/// "Failed". A client with structured replies is told why; the text is left out, not the error,
-/// when memory is short.
+/// An error reply. With structured replies it has a text, which is left out if allocating it fails.
 /// @param at  the first byte that cannot be had, if it is known; inside the request
 [[nodiscard]] inline Reply error_reply(Request const& request, Negotiated const& negotiated,
                                        Errno error, std::string_view text,
@@ -124,17 +126,14 @@ inline void head_data(Reply& reply, Request const& request, Negotiated const& ne
   reply.body_size = text.size() + (at ? 8 : 0);
   reply.append(encode(
       Chunk{Chunk::done, type, request.cookie, static_cast<std::uint32_t>(6 + reply.body_size)}));
-  std::array<std::byte, 6> fixed{};
-  store_be(static_cast<std::uint32_t>(error), std::span(fixed).subspan<0, 4>());
-  store_be(static_cast<std::uint16_t>(text.size()), std::span(fixed).subspan<4, 2>());
-  reply.append(fixed);
+  reply.append(to_wire(static_cast<std::uint32_t>(error), static_cast<std::uint16_t>(text.size())));
   auto const body = reply.body.first(reply.body_size);
   std::ranges::copy(as_bytes(text), body.begin());
   if (at) store_be(*at, body.last<8>());
   return reply;
 }
 
-/// What a client is told of a request that judge() refused.
+/// The reply to a request that judge() refused.
 [[nodiscard]] constexpr std::string_view explain(Errno error) noexcept {
   switch (error) {
     case Errno::perm: return "the export is read-only";
@@ -159,9 +158,7 @@ inline void head_data(Reply& reply, Request const& request, Negotiated const& ne
   auto reply = empty_reply(request);
   reply.append(
       encode(Chunk{Chunk::done, ChunkType::block_status, request.cookie, both ? 20U : 12U}));
-  std::array<std::byte, 4> context{};
-  store_be(base_allocation_id, std::span(context));
-  reply.append(context);
+  reply.append(to_wire(base_allocation_id));
   if (data > 0) reply.append(encode(Extent{data, 0}));
   if (data == 0 || both) reply.append(encode(Extent{request.length - data, fill}));
   return reply;

@@ -13,7 +13,6 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <memory>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -23,36 +22,49 @@
 #include <utility>
 
 #include <poll.h>
-#include <sys/socket.h>
 
 #include <erofs_oci/core/source.hpp>
-#include <erofs_oci/core/workers.hpp>
+#include <erofs_oci/core/thread_pool.hpp>
 #include <erofs_oci/nbd/buffer_pool.hpp>
 #include <erofs_oci/nbd/connect.hpp>
 #include <erofs_oci/nbd/outbox.hpp>
 #include <erofs_oci/nbd/protocol.hpp>
 #include <erofs_oci/nbd/reply.hpp>
+#include <erofs_oci/nbd/request_reader.hpp>
 #include <erofs_oci/nbd/wakeup.hpp>
 
 namespace erofs_oci {
 
-/// Called for each READ that the source failed: offset and length in bytes, and why. From any
-/// thread, several at once.
+/// Called for each READ that failed in the source, with its offset and length in bytes and the
+/// error. From any thread, several at once.
 using OnReadError =
     std::function<void(std::uint64_t offset, std::uint32_t length, Error const& error)>;
 
+namespace nbd {
+
+/// The error of a source that has only `n` of the bytes that it should have.
+[[nodiscard]] inline Error short_read(std::uint64_t offset, std::uint32_t length, std::size_t n) {
+  return make_error(Errc::truncated, "the source has " + std::to_string(n) + " of " +
+                                         std::to_string(length) + " bytes at offset " +
+                                         std::to_string(offset));
+}
+
+}  // namespace nbd
+
 /// How a session ended without an error.
 enum class SessionEnd {
-  disconnected,  ///< the client said so, and had all its replies
+  disconnected,  ///< the client sent DISC and has all its replies
   hung_up,       ///< the client closed the socket
-  stopped,       ///< we were told to stop
+  stopped,       ///< a stop was requested
 };
 
 /// What the sessions of one server share; borrowed.
 struct SessionContext {
-  Workers& workers;
+  ThreadPool& workers;
   nbd::BufferPool& buffers;
   OnReadError const& on_read_error;  ///< may be empty
+  /// Gets the time of steady_clock at which something has come from the client last; or null.
+  std::atomic<std::chrono::steady_clock::rep>* heard = nullptr;
 };
 
 /// How much one socket may ask for at once.
@@ -65,9 +77,9 @@ struct SessionLimits {
 /// Answers the requests of one client, in the order in which the answers are there.
 ///
 /// One thread, the one in run(), reads requests and sends what the socket did not take at once.
-/// READs run on the shared Workers, which never wait for this client. Data is read before a status
-/// is sent: a failed read is an error reply and never bytes. Bytes past the export's end are never
-/// asked of the source.
+/// READs run on the shared ThreadPool, which never waits for this client. Data is read before a
+/// status is sent: a failed read is an error reply and never bytes. Bytes past the export's end are
+/// never asked of the source.
 template <RandomAccessSource Source>
 class NbdSession {
  public:
@@ -84,10 +96,6 @@ class NbdSession {
         window_(limits.requests, limits.bytes),
         outbox_(socket, context.buffers, window_, wakeup_) {}
 
-  NbdSession(NbdSession const&) = delete;
-  NbdSession& operator=(NbdSession const&) = delete;
-  ~NbdSession() = default;
-
   /// Serves until the client or `stop` ends it; returns once no worker uses this object.
   /// @error{Errc::protocol, the client broke the protocol; the connection was dropped}
   /// @error{Errc::timed_out, the client took no byte of a reply for too long}
@@ -95,8 +103,8 @@ class NbdSession {
     std::stop_callback const wake(stop, [this] { wakeup_.notify(); });
     auto end = receive(stop);
     if (!end || *end == SessionEnd::hung_up) outbox_.break_off();
-    if (end && *end == SessionEnd::stopped) stopping_ = true;
-    auto const drained = drain(end && *end == SessionEnd::stopped);
+    stopping_ = end && *end == SessionEnd::stopped;
+    auto const drained = drain(stopping_);
     std::unique_lock lock(mutex_);
     idle_.wait(lock, [this] { return tasks_ == 0; });
     if (end && !drained) return fail(drained.error());
@@ -106,6 +114,7 @@ class NbdSession {
  private:
   using Command = nbd::Command;
   using Errno = nbd::Errno;
+  using Fill = nbd::RequestReader::Fill;
   using Request = nbd::Request;
 
   enum class Parse { starved, crowded, ended };  // needs bytes; needs room; DISC
@@ -114,92 +123,51 @@ class NbdSession {
 
   Result<SessionEnd> receive(std::stop_token const& stop) {
     while (!stop.stop_requested()) {
-      auto const state = parse();
-      if (!state) return fail(state.error());
-      if (*state == Parse::ended) return SessionEnd::disconnected;
-      if (*state == Parse::crowded) {
+      EROFS_OCI_TRY_ASSIGN(auto const state, parse());
+      if (state == Parse::ended) return SessionEnd::disconnected;
+      if (state == Parse::crowded) {
         outbox_.wait_for_room();
         if (auto const again = parse(); !again || *again != Parse::crowded) {
           if (!again) return fail(again.error());
           if (*again == Parse::ended) return SessionEnd::disconnected;
           continue;
         }
-        if (auto const ok = wait(0, std::nullopt); !ok) return fail(ok.error());
+        EROFS_OCI_TRY(wait(0, std::nullopt));
         if (outbox_.broken()) return SessionEnd::hung_up;
         continue;
       }
-      auto const n = fill();
-      if (!n) return fail(n.error());
-      if (*n == Fill::closed) return SessionEnd::hung_up;
+      auto const n = reader_.fill(socket_);
+      if (!n && !outbox_.broken()) return fail(n.error());
+      if (!n || *n == Fill::closed) return SessionEnd::hung_up;
+      if (context_.heard != nullptr && *n != Fill::nothing) {
+        *context_.heard = Clock::now().time_since_epoch().count();
+      }
       if (*n == Fill::nothing) {
-        if (auto const ok = wait(POLLIN, std::nullopt); !ok) return fail(ok.error());
+        EROFS_OCI_TRY(wait(POLLIN, std::nullopt));
       }
     }
     return SessionEnd::stopped;
   }
 
-  enum class Fill { some, nothing, closed };
-
-  /// Adds to the input what has arrived.
-  Result<Fill> fill() {
-    if (begin_ != 0) {
-      std::copy(input_.get() + begin_, input_.get() + end_, input_.get());
-      end_ -= begin_;
-      begin_ = 0;
-    }
-    for (;;) {
-      auto const n = ::recv(socket_, input_.get() + end_, input_size - end_, MSG_DONTWAIT);
-      if (n == 0) return Fill::closed;
-      if (n > 0) {
-        end_ += static_cast<std::size_t>(n);
-        return Fill::some;
-      }
-      if (errno == EAGAIN || errno == EWOULDBLOCK) return Fill::nothing;
-      if (errno == ECONNRESET || errno == EPIPE || outbox_.broken()) return Fill::closed;
-      if (errno != EINTR) return fail_errno(errno, "nbd: receive");
-    }
-  }
-
-  /// Starts every request of the input that there is room for.
+  /// Starts every request that has arrived and that there is room for.
   Result<Parse> parse() {
     for (;;) {
-      if (payload_left_ > 0) {
-        auto const n = std::min<std::size_t>(payload_left_, end_ - begin_);
-        begin_ += n;
-        payload_left_ -= static_cast<std::uint32_t>(n);
-        if (payload_left_ > 0) return Parse::starved;
-        refuse(write_, write_error_);
-      }
-      if (end_ - begin_ < Request::wire_size) return Parse::starved;
-      auto const raw = std::span<std::byte const>(input_.get() + begin_, end_ - begin_);
-      auto const request = nbd::decode_request(raw.first<Request::wire_size>());
-      if (!request) return fail(request.error());
+      EROFS_OCI_TRY_ASSIGN(auto const request, reader_.next());
+      if (!request) return Parse::starved;
       if (request->is(Command::disconnect)) return Parse::ended;
-      if (request->is(Command::write) && request->length > nbd::max_payload + write_slack) {
-        return fail(Errc::protocol,
-                    "nbd: a WRITE of " + std::to_string(request->length) + " bytes");
-      }
       if (!window_.enter(nbd::charge(*request))) return Parse::crowded;
-      begin_ += Request::wire_size;
+      reader_.take();
       start(*request);
     }
   }
 
   void start(Request const& request) {
     auto const error = judge(request, export_, negotiated_);
-    if (request.is(Command::write)) {
-      write_ = request;
-      write_error_ = error;
-      payload_left_ = request.length;
-      if (payload_left_ == 0) refuse(write_, write_error_);
-      return;
-    }
     if (error != Errno::none) return refuse(request, error);
     switch (Command{request.type}) {
       case Command::read: return read(request);
-      case Command::cache: return cache(request);
       case Command::block_status: return outbox_.send(block_status_reply(request, export_));
-      default: return acknowledge(request);
+      default: return acknowledge(request);  // CACHE is a hint; there is nothing to do
     }
   }
 
@@ -212,15 +180,6 @@ class NbdSession {
   void refuse(Request const& request, Errno error) noexcept {
     outbox_.send(
         error_reply(request, negotiated_, error, explain(error), std::nullopt, context_.buffers));
-  }
-
-  void cache(Request const& request) {
-    try {
-      prefetch(source_, request.offset, request.length);
-    } catch (std::bad_alloc const&) {
-      return refuse(request, Errno::nomem);
-    }
-    acknowledge(request);
   }
 
   void read(Request const& request) {
@@ -237,7 +196,7 @@ class NbdSession {
     }
   }
 
-  /// On a worker: data first, status second.
+  /// On a thread of the pool: reads the data before it sends a status.
   void serve(Request const& request) noexcept {
     if (outbox_.broken()) return outbox_.abandon(charge(request));
     if (stopping_) return refuse(request, Errno::shutdown);
@@ -253,20 +212,14 @@ class NbdSession {
         return outbox_.send(std::move(reply));
       }
       if (n) at = request.offset + *n;
-      error = n ? short_read(request, *n) : n.error();
+      error = n ? nbd::short_read(request.offset, request.length, *n) : n.error();
     } catch (std::bad_alloc const&) {
       error.code = make_error_code(std::errc::not_enough_memory);
-    } catch (std::exception const&) {  // the worker is shared: it must live on
+    } catch (std::exception const&) {  // the pool's thread is shared and must go on
       error.code = make_error_code(std::errc::io_error);
     }
     context_.buffers.give(std::move(reply.body));
     report(request, error, at);
-  }
-
-  [[nodiscard]] static Error short_read(Request const& request, std::size_t n) {
-    return Error{make_error_code(Errc::truncated),
-                 "the source has " + std::to_string(n) + " of " + std::to_string(request.length) +
-                     " bytes at offset " + std::to_string(request.offset)};
   }
 
   void report(Request const& request, Error const& error,
@@ -312,7 +265,7 @@ class NbdSession {
     if (n < 0) return {};
     if (fds[1].revents != 0) wakeup_.clear();
     if ((fds[0].revents & POLLOUT) != 0) outbox_.flush();
-    // With POLLIN a hang-up shows as an end of the input; without, nobody would see it.
+    // With POLLIN a hang-up shows as the end of the input; without it, only as POLLHUP.
     if ((events & POLLIN) == 0 && (fds[0].revents & (POLLHUP | POLLERR | POLLNVAL)) != 0) {
       outbox_.break_off();
     }
@@ -338,18 +291,14 @@ class NbdSession {
     while (!window_.empty() && !outbox_.broken()) {
       outbox_.wait_for_room();
       if (window_.empty()) break;
-      // Only a stalled peer is given up: a slow source ends by its own deadline.
+      // Only a stalled peer ends the session; a slow source has its own deadline.
       auto const ok = wait(0, outbox_.stalled_since() ? deadline : std::nullopt);
       if (ok) continue;
       outbox_.break_off();
-      if (bounded) return {};
-      return ok;
+      return bounded ? Result<void>() : ok;
     }
     return {};
   }
-
-  static constexpr std::size_t input_size = 64 * 1024;
-  static constexpr std::uint32_t write_slack = 1024 * 1024;
 
   int socket_;
   Source const& source_;
@@ -362,12 +311,7 @@ class NbdSession {
   nbd::Outbox outbox_;
   std::atomic<bool> stopping_ = false;
 
-  std::unique_ptr<std::byte[]> input_ = std::make_unique_for_overwrite<std::byte[]>(input_size);
-  std::size_t begin_ = 0;  // input_[begin_, end_) is unparsed
-  std::size_t end_ = 0;
-  std::uint32_t payload_left_ = 0;  // of write_, still to be read and dropped
-  Request write_{};
-  Errno write_error_ = Errno::none;
+  nbd::RequestReader reader_{64 * 1024};
 
   std::mutex mutex_;
   std::condition_variable idle_;

@@ -5,7 +5,6 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -16,7 +15,6 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -24,81 +22,31 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <erofs_oci/core/fd.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/nbd/connect.hpp>
 #include <erofs_oci/nbd/negotiate.hpp>
 #include <erofs_oci/nbd/wakeup.hpp>
+#include <erofs_oci/posix/host_port.hpp>
+#include <erofs_oci/posix/unix_socket.hpp>
 
 namespace erofs_oci {
 
 /// How SocketListen treats its clients.
 struct ListenOptions {
   std::chrono::milliseconds handshake_timeout{30'000};  ///< for a client to pick the export
-  /// How long a client that takes no byte of a reply is borne; 0: for ever.
+  /// How long a session waits for a client that takes no byte of a reply; 0: for ever.
   std::chrono::milliseconds send_timeout{60'000};
   /// Kernel's buffer for replies on a unix socket, in bytes; cut to what the system allows.
   int send_buffer = 1024 * 1024;
 };
 
-namespace detail {
-
-/// A socket's name in a directory: removed at the end, if it is still the same socket.
-class SocketPath {
- public:
-  SocketPath() noexcept = default;
-  SocketPath(std::string path, struct stat const& status) noexcept
-      : path_(std::move(path)), device_(status.st_dev), inode_(status.st_ino) {}
-  SocketPath(SocketPath&& other) noexcept
-      : path_(std::exchange(other.path_, {})), device_(other.device_), inode_(other.inode_) {}
-  SocketPath& operator=(SocketPath&& other) noexcept {
-    std::swap(path_, other.path_);
-    std::swap(device_, other.device_);
-    std::swap(inode_, other.inode_);
-    return *this;
-  }
-
-  ~SocketPath() {
-    struct stat status{};
-    if (path_.empty() || ::lstat(path_.c_str(), &status) != 0) return;
-    if (status.st_dev == device_ && status.st_ino == inode_) ::unlink(path_.c_str());
-  }
-
-  [[nodiscard]] std::string const& path() const noexcept { return path_; }
-
- private:
-  std::string path_;
-  dev_t device_ = 0;
-  ino_t inode_ = 0;
-};
-
-/// A text as part of a URI.
-[[nodiscard]] inline std::string percent_encoded(std::string_view text, std::string_view safe) {
-  constexpr std::string_view digits = "0123456789ABCDEF";
-  std::string out;
-  for (auto const c : text) {
-    auto const alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-    if (alnum || safe.find(c) != safe.npos) {
-      out += c;
-      continue;
-    }
-    auto const byte = static_cast<unsigned char>(c);
-    out += '%';
-    out += digits[byte >> 4];
-    out += digits[byte & 15U];
-  }
-  return out;
-}
-
-}  // namespace detail
-
-/// Accepts clients for NbdServer and shakes hands with them. Without TLS: a unix socket is for its
-/// owner only, TCP for whoever reaches the address.
+/// Accepts clients for NbdServer and does the handshake with them. Without TLS: only its owner can
+/// connect to a unix socket, but every host that reaches the address to TCP.
 ///
 /// @par Thread safety
 /// negotiate(), uri() and port() from any thread.
@@ -106,62 +54,33 @@ class SocketListen {
  public:
   static constexpr bool listens = true;
 
-  /// Listens at `path`, with mode 0600 from the start. A socket file that nobody listens on is
-  /// replaced. The file is removed at the end.
-  /// @error{std::errc::address_in_use, somebody listens there, or it is no socket}
+  /// Listens at `path`, with mode 0600 from the start. Replaces a socket file on which no process
+  /// listens. The destructor removes the file.
+  /// @error{std::errc::address_in_use, a process listens there, or it is no socket}
   /// @error{std::errc::filename_too_long, the path has more than 107 bytes}
   /// @error{an errno, as bind(2)}
   [[nodiscard]] static Result<SocketListen> open_unix(std::string path,
                                                       ListenOptions options = {}) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (path.empty() || path.size() >= sizeof address.sun_path) {
-      return fail_errno(path.empty() ? EINVAL : ENAMETOOLONG, "nbd socket '" + path + "'");
-    }
-    std::memcpy(address.sun_path, path.data(), path.size());
-
-    // Two servers that find the same stale file must not both replace it.
-    auto const slash = path.rfind('/');
-    auto const folder = slash == path.npos ? std::string(".") : path.substr(0, slash + 1);
-    auto const lock = open_read(folder, O_DIRECTORY);
-    if (!lock) return fail(lock.error(), "nbd socket " + path);
-    if (::flock(lock->get(), LOCK_EX) != 0) return fail_errno(errno, "lock " + folder);
-
-    UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!fd) return fail_errno(errno, "nbd socket " + path);
-    // The mode of the file to be: Linux takes it from the socket, so there is no moment without it.
-    if (::fchmod(fd.get(), 0600) != 0) return fail_errno(errno, "mode of nbd socket " + path);
-    auto bound = bind_unix(fd.get(), address);
-    if (!bound) return fail(std::move(bound).error(), "nbd socket " + path);
-    if (::listen(fd.get(), backlog) != 0) return fail_errno(errno, "listen on " + path);
-    return make(std::move(fd), *std::move(bound), {}, 0, options);
+    EROFS_OCI_TRY_ASSIGN(auto fd, listen_unix(path, SOCK_STREAM, backlog), "nbd socket");
+    auto bound = std::make_unique<SocketPath>(std::move(path));
+    return make(std::move(fd), std::move(bound), {}, 0, options);
   }
 
   /// Listens at `host_port`: "host:port", "[v6 address]:port"; port 0 takes a free one, see port().
-  /// The host must be given, so that nobody serves the world by mistake: "0.0.0.0:10809".
-  /// @error{Errc::invalid_argument, a host or port that cannot be understood}
+  /// The host must be given, so that serving all networks, "0.0.0.0:10809", is no accident.
+  /// @error{Errc::invalid_argument, `host_port` is neither form}
   /// @error{an errno, as bind(2)}
   [[nodiscard]] static Result<SocketListen> open_tcp(std::string_view host_port,
                                                      ListenOptions options = {}) {
-    auto const colon = host_port.rfind(':');
-    auto host = std::string(host_port.substr(0, colon == host_port.npos ? 0 : colon));
-    if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-      host = host.substr(1, host.size() - 2);
-    } else if (host.empty() || host.find(':') != host.npos) {
-      return fail(Errc::invalid_argument,
-                  "nbd address '" + std::string(host_port) + "' is not HOST:PORT or [HOST]:PORT");
-    }
-    auto const port = std::string(host_port.substr(colon + 1));
-    if (!is_port(port)) {
-      return fail(Errc::invalid_argument,
-                  "nbd address " + std::string(host_port) + ": the port is not in [0, 65535]");
-    }
+    EROFS_OCI_TRY_ASSIGN(auto const parsed, HostPort::parse(host_port), "nbd address");
+    auto const port = std::to_string(parsed.port);
     addrinfo hints{};
     hints.ai_family = AF_UNSPEC;
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
     addrinfo* found = nullptr;
-    if (auto const code = ::getaddrinfo(host.c_str(), port.c_str(), &hints, &found); code != 0) {
+    if (auto const code = ::getaddrinfo(parsed.host.c_str(), port.c_str(), &hints, &found);
+        code != 0) {
       return fail(Errc::invalid_argument,
                   "nbd address " + std::string(host_port) + ": " + ::gai_strerror(code));
     }
@@ -169,7 +88,7 @@ class SocketListen {
     Error last;
     for (auto const* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
       auto bound = bind_tcp(*entry);
-      if (bound) return make(std::move(bound->first), {}, std::move(host), bound->second, options);
+      if (bound) return make(std::move(bound->first), {}, parsed.host, bound->second, options);
       last = std::move(bound).error();
     }
     return fail(std::move(last), "nbd address " + std::string(host_port));
@@ -197,7 +116,7 @@ class SocketListen {
         ::poll(&entry, 1, 100);
       } else if (errno == EBADF || errno == EINVAL || errno == ENOTSOCK || errno == EOPNOTSUPP) {
         return fail_errno(errno, "accept an nbd client");
-      }  // anything else befell that one client
+      }  // any other error is of that one client
     }
     return clients;
   }
@@ -210,15 +129,15 @@ class SocketListen {
     return result;
   }
 
-  /// NbdConnect: nothing, clients see their connections end.
+  /// NbdConnect: does nothing; the server closes the clients' connections.
   void detach() noexcept {}
 
   /// What a client calls the export: nbd+unix:///NAME?socket=PATH or nbd://HOST:PORT/NAME.
   /// @spec{NBD uri.md}
   [[nodiscard]] std::string uri(std::string_view name = {}) const {
-    auto const encoded = detail::percent_encoded(name, "-._~/");
-    if (!path_.path().empty()) {
-      return "nbd+unix:///" + encoded + "?socket=" + detail::percent_encoded(path_.path(), "-._~/");
+    auto const encoded = percent_encode(name, "-._~/");
+    if (path_) {
+      return "nbd+unix:///" + encoded + "?socket=" + percent_encode(path_->path(), "-._~/");
     }
     auto const host = host_.find(':') == host_.npos ? host_ : '[' + host_ + ']';
     return "nbd://" + host + ':' + std::to_string(port_) +
@@ -231,8 +150,10 @@ class SocketListen {
  private:
   static constexpr int backlog = 128;
 
-  SocketListen(UniqueFd fd, detail::SocketPath path, std::string host, std::uint16_t port,
-               ListenOptions options, nbd::Wakeup wakeup) noexcept
+  using Path = std::unique_ptr<SocketPath const>;
+
+  SocketListen(UniqueFd fd, Path path, std::string host, std::uint16_t port, ListenOptions options,
+               nbd::Wakeup wakeup) noexcept
       : fd_(std::move(fd)),
         path_(std::move(path)),
         host_(std::move(host)),
@@ -240,52 +161,18 @@ class SocketListen {
         options_(options),
         wakeup_(std::move(wakeup)) {}
 
-  static Result<SocketListen> make(UniqueFd fd, detail::SocketPath path, std::string host,
-                                   std::uint16_t port, ListenOptions options) {
-    auto wakeup = nbd::Wakeup::open();
-    if (!wakeup) return fail(std::move(wakeup).error());
+  static Result<SocketListen> make(UniqueFd fd, Path path, std::string host, std::uint16_t port,
+                                   ListenOptions options) {
+    EROFS_OCI_TRY_ASSIGN(auto wakeup, nbd::Wakeup::open());
     return SocketListen(std::move(fd), std::move(path), std::move(host), port, options,
-                        *std::move(wakeup));
-  }
-
-  static bool is_port(std::string_view text) noexcept {
-    std::uint16_t value = 0;
-    auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    return error == std::errc{} && end == text.data() + text.size();
-  }
-
-  static sockaddr const* generic(sockaddr_un const& address) noexcept {
-    return reinterpret_cast<sockaddr const*>(&address);
-  }
-
-  static Result<detail::SocketPath> bind_unix(int fd, sockaddr_un const& address) {
-    if (::bind(fd, generic(address), sizeof address) != 0) {
-      if (errno != EADDRINUSE || !is_stale(address)) return fail_errno(errno, "bind");
-      if (::unlink(address.sun_path) != 0) return fail_errno(errno, "remove the stale socket");
-      if (::bind(fd, generic(address), sizeof address) != 0) return fail_errno(errno, "bind");
-    }
-    struct stat status{};
-    if (::lstat(address.sun_path, &status) != 0) return fail_errno(errno, "stat");
-    return detail::SocketPath(address.sun_path, status);
-  }
-
-  /// Whether it is a socket that nobody listens on. Leaves errno at EADDRINUSE if not.
-  static bool is_stale(sockaddr_un const& address) noexcept {
-    struct stat status{};
-    auto const is_socket = ::lstat(address.sun_path, &status) == 0 && S_ISSOCK(status.st_mode);
-    UniqueFd const probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    auto const refused = is_socket && probe &&
-                         ::connect(probe.get(), generic(address), sizeof address) != 0 &&
-                         errno == ECONNREFUSED;
-    errno = EADDRINUSE;
-    return refused;
+                        std::move(wakeup));
   }
 
   static Result<std::pair<UniqueFd, std::uint16_t>> bind_tcp(addrinfo const& entry) {
     UniqueFd fd(::socket(entry.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!fd) return fail_errno(errno, "socket");
     int const on = 1;
-    // Without it a restart would have to wait for old connections to be forgotten.
+    // Without it bind(2) would fail after a restart while the kernel still keeps old connections.
     ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (::bind(fd.get(), entry.ai_addr, entry.ai_addrlen) != 0) return fail_errno(errno, "bind");
     if (::listen(fd.get(), backlog) != 0) return fail_errno(errno, "listen");
@@ -304,7 +191,7 @@ class SocketListen {
   /// Best effort: each of these only makes it faster, or a dead peer seen sooner.
   void tune(int client) const noexcept {
     int const on = 1;
-    if (path_.path().empty()) {
+    if (!path_) {
       ::setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
       ::setsockopt(client, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
       return;
@@ -316,7 +203,7 @@ class SocketListen {
   }
 
   UniqueFd fd_;
-  detail::SocketPath path_;  // after fd_: removed while still listening
+  Path path_;  // null for TCP; after fd_: removed while still listening
   std::string host_;
   std::uint16_t port_;
   ListenOptions options_;

@@ -31,7 +31,7 @@ struct Authorization {
 };
 
 /// Logs in to one repository of one registry: anonymously until it is refused, then as the
-/// challenge says. At most one login runs at a time; who needs its outcome waits for it.
+/// challenge says. At most one login runs at a time; other threads wait for its outcome.
 ///
 /// Credentials go to the registry itself and to the realm that it names, nowhere else.
 ///
@@ -40,16 +40,20 @@ struct Authorization {
 template <HttpTransport Transport, Clock Time>
 class BasicAuthenticator {
  public:
+  /// How long credentials that were refused are not tried again. Others are, at once.
+  static constexpr std::chrono::seconds refused_for{5};
+
   /// @param registry    only its scheme, host and port count
   /// @param repository  the name that is pulled from
   BasicAuthenticator(Transport transport, Time time, Url registry, std::string repository,
-                     CredentialLookup lookup, HttpLimits limits)
+                     CredentialLookup lookup, HttpLimits limits, LoginScope scope = {})
       : transport_(std::move(transport)),
         time_(std::move(time)),
         registry_(std::move(registry)),
         repository_(std::move(repository)),
         lookup_(std::move(lookup)),
-        limits_(limits) {}
+        limits_(limits),
+        scope_(std::move(scope)) {}
 
   /// What to send now. Renews a token shortly before it expires; should that fail, the old one is
   /// used as long as it lives, and the registry's refusal thereafter says what is wrong.
@@ -58,54 +62,88 @@ class BasicAuthenticator {
     auto const now = time_.now();
     if (!bearer_ || early_failed_ || now < renew_at_) return current_;
     if (login_runs_) {
-      if (now >= expires_) finished_.wait(lock, [this] { return !login_runs_; });
+      if (now >= expires_) (void)await_login(lock, deadline);
       return current_;
     }
-    auto const challenge = *bearer_;
-    (void)login(lock, {challenge}, deadline);  // its error is the registry's to tell, see above
+    (void)login(lock, {*bearer_}, deadline);  // its error is the registry's to tell, see above
     return current_;
   }
 
-  /// What to send after a 401.
+  /// What to send after a 401, or a 403 to what authorization() gave: some registries answer a
+  /// token that has expired so, without a challenge. The challenge of the last login counts then,
+  /// and credentials that have been refused are looked up again, since a helper's may have expired.
+  /// The same ones are not sent again within `refused_for`: many wrong logins lock accounts.
   /// @param failed  the generation of what was sent
   /// @error{Errc::unauthorized, there are no credentials\, or they are refused}
   /// @error{Errc::protocol, the challenge or the token server makes no sense}
   /// @error{as HttpTransport, the token server cannot be asked}
+  /// @error{Errc::timed_out, the login of another thread takes longer than `deadline`}
   [[nodiscard]] Result<Authorization> renew(std::uint64_t failed, HttpHead const& refusal,
                                             std::chrono::steady_clock::time_point deadline) {
     std::unique_lock lock(mutex_);
     if (current_.generation != failed) return current_;
     if (login_runs_) {
-      finished_.wait(lock, [this] { return !login_runs_; });
+      if (!await_login(lock, deadline)) {
+        return fail(Errc::timed_out, registry_.authority() + ": waiting for a login");
+      }
       if (last_error_) return fail(*last_error_);
       return current_;
     }
-    auto ok = login(lock, challenges_of(refusal), deadline);
-    if (!ok) return fail(std::move(ok).error());
+    auto challenges = challenges_of(refusal);
+    if (challenges.empty()) challenges = challenges_;
+    if (failed != 0) credentials_.reset();
+    EROFS_OCI_TRY(login(lock, challenges, deadline));
+    challenges_ = std::move(challenges);
     return current_;
   }
 
+  [[nodiscard]] Transport const& transport() const noexcept { return transport_; }
+  [[nodiscard]] Url const& registry() const noexcept { return registry_; }
+  [[nodiscard]] std::string const& repository() const noexcept { return repository_; }
+
  private:
+  /// A login that was refused.
+  struct Refused {
+    std::optional<Credentials> credentials;
+    std::chrono::steady_clock::time_point until;
+    Error error;
+  };
+
   struct Login {
     std::string value;
     std::optional<Challenge> bearer;  // to be used again before the token expires
     std::chrono::seconds lifetime{0};
   };
 
-  /// Runs one login without the lock and publishes its outcome.
+  /// Waits for the end of the login that runs; false if it does not end by `deadline`.
+  bool await_login(std::unique_lock<std::mutex>& lock,
+                   std::chrono::steady_clock::time_point deadline) {
+    auto const longest =
+        std::min<std::chrono::nanoseconds>(deadline - time_.now(), std::chrono::hours(24));
+    return finished_.wait_for(lock, longest, [this] { return !login_runs_; });
+  }
+
+  /// Runs one login without the lock and publishes its outcome, an exception as an error.
   Result<void> login(std::unique_lock<std::mutex>& lock, std::vector<Challenge> const& challenges,
                      std::chrono::steady_clock::time_point deadline) {
     login_runs_ = true;
     last_error_.reset();
     lock.unlock();
     auto const asked = time_.now();
-    auto outcome = ask(challenges, deadline);
+    auto outcome = without_throwing([&] { return ask(challenges, deadline); });
     lock.lock();
     login_runs_ = false;
     finished_.notify_all();
     early_failed_ = !outcome;
     if (!outcome) {
       last_error_ = outcome.error();
+      if (outcome.error().code == Errc::unauthorized && credentials_) {
+        auto const known = refused_ && refused_->credentials == *credentials_;
+        if (!known || asked >= refused_->until) {
+          refused_ = Refused{*credentials_, asked + refused_for, outcome.error()};
+        }
+        credentials_.reset();
+      }
       return fail(std::move(outcome).error(), registry_.authority() + ": login");
     }
     current_ = {std::move(outcome->value), current_.generation + 1};
@@ -128,13 +166,15 @@ class BasicAuthenticator {
                                           : "the registry offers no login but " +
                                                 detail::quote(challenges.front().scheme));
     }
-    auto credentials = find_credentials();
-    if (!credentials) return fail(std::move(credentials).error(), "credentials");
-    if (bearer != challenges.end()) return ask_bearer(*bearer, *credentials, deadline);
-    if (!*credentials || (*credentials)->username.empty()) {
+    EROFS_OCI_TRY_ASSIGN(auto const credentials, find_credentials(), "credentials");
+    if (refused_ && refused_->credentials == credentials && time_.now() < refused_->until) {
+      return fail(refused_->error);
+    }
+    if (bearer != challenges.end()) return ask_bearer(*bearer, credentials, deadline);
+    if (!credentials || credentials->username.empty()) {
       return fail(Errc::unauthorized, "the registry wants a user name and password");
     }
-    return Login{basic_authorization(**credentials), {}, {}};
+    return Login{basic_authorization(*credentials), {}, {}};
   }
 
   Result<Login> ask_bearer(Challenge const& challenge,
@@ -146,16 +186,13 @@ class BasicAuthenticator {
       }
       return Login{"Bearer " + credentials->registry_token, {}, {}};
     }
-    auto request =
-        token_request(challenge, registry_, "repository:" + repository_ + ":pull", credentials);
-    if (!request) return fail(std::move(request).error());
-    request->limits = limits_;
-    request->deadline = deadline;
-    auto body = fetch(*request);
-    if (!body) return fail(std::move(body).error(), "token server");
-    auto token = parse_token(*body);
-    if (!token) return fail(std::move(token).error());
-    return Login{"Bearer " + token->text, challenge, token->lifetime};
+    EROFS_OCI_TRY_ASSIGN(auto request,
+                         token_request(challenge, registry_, repository_, credentials, scope_));
+    request.limits = limits_;
+    request.deadline = deadline;
+    EROFS_OCI_TRY_ASSIGN(auto body, fetch(request), "token server");
+    EROFS_OCI_TRY_ASSIGN(auto token, parse_token(body), request.url.without_query());
+    return Login{"Bearer " + token.text, challenge, token.lifetime};
   }
 
   Result<Bytes> fetch(HttpRequest& request) {
@@ -176,9 +213,8 @@ class BasicAuthenticator {
     };
     // A form holds the secret itself, which no redirect may carry elsewhere.
     auto const where = request.url.without_query();
-    auto done = request.method == HttpMethod::post ? transport_.exchange(request, head, take)
-                                                   : follow(transport_, request, head, take);
-    if (!done) return fail(std::move(done).error());
+    EROFS_OCI_TRY(request.method == HttpMethod::post ? transport_.exchange(request, head, take)
+                                                     : follow(transport_, request, head, take));
     if (error) return fail(*std::move(error), where);
     return body;
   }
@@ -187,9 +223,7 @@ class BasicAuthenticator {
   Result<std::optional<Credentials>> find_credentials() {
     if (!lookup_) return std::optional<Credentials>();
     if (!credentials_) {
-      auto found = lookup_(registry_.authority(), repository_);
-      if (!found) return found;
-      credentials_ = *std::move(found);
+      EROFS_OCI_TRY_ASSIGN(credentials_, lookup_(registry_.authority(), repository_));
     }
     return *credentials_;
   }
@@ -200,6 +234,7 @@ class BasicAuthenticator {
   std::string repository_;
   CredentialLookup lookup_;
   HttpLimits limits_;
+  LoginScope scope_;
 
   std::mutex mutex_;
   std::condition_variable finished_;
@@ -207,10 +242,13 @@ class BasicAuthenticator {
   bool early_failed_ = false;  // a token gets one early try
   std::optional<Error> last_error_;
   Authorization current_;
-  std::optional<Challenge> bearer_;  // there is a token that expires
+  std::vector<Challenge> challenges_;  // that the last renew() answered
+  std::optional<Challenge> bearer_;    // there is a token that expires
   std::chrono::steady_clock::time_point expires_{};
   std::chrono::steady_clock::time_point renew_at_{};
-  std::optional<std::optional<Credentials>> credentials_;  // used by the running login alone
+  // Used by the running login alone:
+  std::optional<std::optional<Credentials>> credentials_;
+  std::optional<Refused> refused_;
 };
 
 }  // namespace erofs_oci

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <span>
@@ -27,7 +28,7 @@
 namespace erofs_oci {
 
 /// A blob by digest and size, read by range requests. Its bytes are as the registry sends them: a
-/// range has no digest of its own, so whoever needs proof puts a Verified above.
+/// range has no digest of its own: put a Verified above to check it.
 ///
 /// Where the registry redirects to is remembered, so that a read is one request; when that place
 /// refuses (signed URLs live minutes), the registry is asked again before anything counts as a
@@ -43,13 +44,15 @@ class BasicOciBlob {
   /// @param sessions      where to ask, in order; the last one is the registry itself
   /// @param digest        the blob's name
   /// @param size          its bytes, as the manifest says; a registry that disagrees is in error
-  /// @param limits        for each read_at()
-  /// @param stream_total  for a whole stream()
+  /// @param limits        for each read_at() and stream()
   BasicOciBlob(std::vector<BasicSession<Transport, Time>> sessions, Digest const& digest,
-               std::uint64_t size, HttpLimits limits, std::chrono::milliseconds stream_total,
-               Time time)
-      : state_(std::make_unique<State>(std::move(sessions), digest, size, limits, stream_total,
-                                       std::move(time))) {}
+               std::uint64_t size, HttpLimits limits, Time time)
+      : places_(std::make_unique<std::vector<Place>>(std::make_move_iterator(sessions.begin()),
+                                                     std::make_move_iterator(sessions.end()))),
+        digest_(digest),
+        size_(size),
+        limits_(limits),
+        time_(std::move(time)) {}
 
   /// @name RandomAccessSource
   /// @{
@@ -61,19 +64,20 @@ class BasicOciBlob {
   /// @error{Errc::not_found, the registry has no such blob}
   /// @error{Errc::mismatch, the blob has another size than the manifest says}
   /// @error{Errc::protocol, any other answer that does not hold the bytes}
-  [[nodiscard]] std::uint64_t size() const noexcept { return state_->size; }
+  [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
 
   [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
     return read_by(size(), offset, out, [&](std::uint64_t at, std::uint64_t length, ByteSink sink) {
-      return fetch(at, length, sink, state_->limits.total);
+      return fetch(at, length, sink, limits_.total);
     });
   }
 
   /// One request, however long.
   [[nodiscard]] Result<void> stream(std::uint64_t offset, std::uint64_t length,
                                     ByteSink sink) const {
-    if (offset >= size()) return {};
-    return fetch(offset, std::min(length, size() - offset), sink, state_->stream_total);
+    length = streamable(size(), offset, length);
+    if (length == 0) return {};
+    return fetch(offset, length, sink, limits_.stream_total(length));
   }
 
   [[nodiscard]] bool is_remote() const noexcept { return true; }
@@ -81,10 +85,8 @@ class BasicOciBlob {
 
   /// `host/repository@sha256:…`
   [[nodiscard]] std::string describe() const {
-    return state_->places.back().session.describe() + "@" + state_->digest.to_string();
+    return places_->back().session.describe() + "@" + digest_.to_string();
   }
-
-  [[nodiscard]] Digest const& digest() const noexcept { return state_->digest; }
 
  private:
   using TimePoint = std::chrono::steady_clock::time_point;
@@ -98,28 +100,9 @@ class BasicOciBlob {
     std::atomic<TimePoint::rep> skip_until{TimePoint::min().time_since_epoch().count()};
   };
 
-  struct State {
-    State(std::vector<BasicSession<Transport, Time>> sessions, Digest const& d, std::uint64_t n,
-          HttpLimits l, std::chrono::milliseconds total, Time t)
-        : places(std::make_move_iterator(sessions.begin()),
-                 std::make_move_iterator(sessions.end())),
-          digest(d),
-          size(n),
-          limits(l),
-          stream_total(total),
-          time(std::move(t)) {}
-
-    std::vector<Place> places;  // never grows: its members do not move
-    Digest digest;
-    std::uint64_t size;
-    HttpLimits limits;
-    std::chrono::milliseconds stream_total;
-    Time time;
-  };
-
   Result<void> fetch(std::uint64_t offset, std::uint64_t length, ByteSink sink,
                      std::chrono::milliseconds total) const {
-    auto const deadline = state_->time.now() + total;
+    auto const deadline = time_.now() + total;
     auto const attempt = [&](RangeReceiver& receiver) { return ask_places(receiver, deadline); };
     auto ok = read_range(offset, length, size(), sink, {}, attempt);
     if (!ok) return fail(std::move(ok).error(), describe());
@@ -128,8 +111,8 @@ class BasicOciBlob {
 
   /// Mirrors that have not just failed, then the registry.
   Result<void> ask_places(RangeReceiver& receiver, TimePoint deadline) const {
-    for (auto& place : std::span(state_->places).first(state_->places.size() - 1)) {
-      auto const now = state_->time.now();
+    for (auto& place : std::span(*places_).first(places_->size() - 1)) {
+      auto const now = time_.now();
       if (now.time_since_epoch().count() < place.skip_until.load()) continue;
       auto done = ask(place, receiver, deadline);
       if (done && !receiver.error()) return done;
@@ -137,7 +120,7 @@ class BasicOciBlob {
       if (receiver.delivered() > 0) return done;
       receiver.restart();
     }
-    return ask(state_->places.back(), receiver, deadline);
+    return ask(places_->back(), receiver, deadline);
   }
 
   /// One exchange, or two if the place that the registry once sent us to has expired.
@@ -150,26 +133,27 @@ class BasicOciBlob {
         expired = TargetCache::expired(response.status);
         return !expired && receiver.head(response);
       };
-      HttpRequest request;
-      request.url = *target;
-      request.headers = headers;
-      request.limits = state_->limits;
-      request.deadline = deadline;
+      HttpRequest request{
+          HttpMethod::get, *target, headers, {}, limits_, deadline, place.session.host().api.host};
       auto done = follow(place.session.transport(), request, head, body);
       if (!expired && done && !receiver.error()) return done;
       place.target.drop(*target);
       if (!expired) return done;
     }
-    auto const url = place.session.url("blobs/" + state_->digest.to_string());
+    auto const url = place.session.url("blobs/" + digest_.to_string());
     auto const head = [&](HttpHead const& response) { return receiver.head(response); };
-    auto const from = place.session.get(url, headers, state_->limits, deadline, head, body);
-    if (!from) return fail(from.error());
+    EROFS_OCI_TRY_ASSIGN(auto const from,
+                         place.session.get(url, headers, limits_, deadline, head, body));
     // Elsewhere on the same host a login may be needed, which only the registry's own path brings.
-    if (!receiver.error() && !from->same_origin(url)) place.target.set(*from);
+    if (!receiver.error() && !from.same_origin(url)) place.target.set(from);
     return {};
   }
 
-  std::unique_ptr<State> state_;
+  std::unique_ptr<std::vector<Place>> places_;  // never grows: its members do not move
+  Digest digest_;
+  std::uint64_t size_;
+  HttpLimits limits_;
+  Time time_;
 };
 
 }  // namespace erofs_oci

@@ -3,17 +3,15 @@
 /// MediaType, Platform, Descriptor: what manifests are made of.
 #pragma once
 
-#include <array>
-#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/oci/reference.hpp>
 
@@ -92,14 +90,59 @@ struct Platform {
 
   /// Reads `OS/ARCH[/VARIANT]` and normalises it.
   /// @error{Errc::invalid_argument, another number of parts\, or characters that no part has}
-  [[nodiscard]] static Result<Platform> parse(std::string_view text);
+  [[nodiscard]] static Result<Platform> parse(std::string_view text) {
+    std::vector<std::string> parts;
+    auto const take = [&parts](std::string_view part) {
+      parts.emplace_back(part);
+      return !part.empty() && is_made_of(part, "_-.") && parts.size() <= 3;
+    };
+    if (!detail::are_parts_good(text, '/', take) || parts.size() < 2) {
+      return fail(Errc::invalid_argument,
+                  "platform " + detail::quote(text) + ": not OS/ARCHITECTURE[/VARIANT]");
+    }
+    parts.resize(3);
+    return Platform{parts[0], parts[1], parts[2]}.normalised();
+  }
 
   /// The machine that this was compiled for, on Linux.
-  [[nodiscard]] static Platform host();
+  [[nodiscard]] static Platform host() {
+#if defined(__x86_64__)
+    return {"linux", "amd64", ""};
+#elif defined(__aarch64__)
+    return {"linux", "arm64", ""};
+#elif defined(__arm__)
+    return {"linux", "arm", "v7"};
+#elif defined(__i386__)
+    return {"linux", "386", ""};
+#elif defined(__riscv) && __riscv_xlen == 64
+    return {"linux", "riscv64", ""};
+#elif defined(__powerpc64__) && defined(__LITTLE_ENDIAN__)
+    return {"linux", "ppc64le", ""};
+#elif defined(__s390x__)
+    return {"linux", "s390x", ""};
+#elif defined(__loongarch64)
+    return {"linux", "loong64", ""};
+#else
+    return {"linux", "unknown", ""};
+#endif
+  }
 
   /// One spelling for each platform: x86_64 is amd64, aarch64 is arm64, arm64/v8 is arm64,
   /// amd64/v1 is amd64, arm is arm/v7; lower case.
-  [[nodiscard]] Platform normalised() const;
+  [[nodiscard]] Platform normalised() const {
+    Platform out{ascii_lower(os), ascii_lower(architecture), ascii_lower(variant)};
+    if (!out.variant.empty() && is_digit(out.variant.front())) out.variant.insert(0, "v");
+    if (out.os == "macos") out.os = "darwin";
+    if (out.architecture == "x86_64" || out.architecture == "x86-64") out.architecture = "amd64";
+    if (out.architecture == "i386" || out.architecture == "i686") out.architecture = "386";
+    if (out.architecture == "aarch64") out.architecture = "arm64";
+    if (out.architecture == "armhf") out = {out.os, "arm", "v7"};
+    if (out.architecture == "armel") out = {out.os, "arm", "v6"};
+    if (out.architecture == "amd64" && out.variant == "v1") out.variant.clear();
+    if (out.architecture == "arm64" && out.variant == "v8") out.variant.clear();
+    if (out.architecture == "arm" && out.variant.empty()) out.variant = "v7";
+    return out;
+  }
 
   /// `os/architecture[/variant]`
   [[nodiscard]] std::string to_string() const {
@@ -109,10 +152,38 @@ struct Platform {
   friend bool operator==(Platform const&, Platform const&) = default;
 };
 
+namespace detail {
+
+/// The number in "v7", or what an empty variant stands for.
+inline std::optional<unsigned> variant_number(Platform const& platform) {
+  if (platform.variant.empty()) return platform.architecture == "arm64" ? 8U : 1U;
+  if (platform.variant.size() != 2 || platform.variant.front() != 'v' ||
+      !is_digit(platform.variant.back())) {
+    return std::nullopt;
+  }
+  return static_cast<unsigned>(platform.variant.back() - '0');
+}
+
+}  // namespace detail
+
 /// How well something made for `offered` runs on `wanted`: 0 is exact, higher is worse, empty is
 /// not at all. arm/v7 runs v6 and v5; amd64/v3 runs v2 and v1; arm64/v9 runs v8.
-[[nodiscard]] std::optional<unsigned> platform_distance(Platform const& wanted,
-                                                        Platform const& offered);
+[[nodiscard]] inline std::optional<unsigned> platform_distance(Platform const& wanted,
+                                                               Platform const& offered) {
+  auto const a = wanted.normalised();
+  auto const b = offered.normalised();
+  if (a == b) return 0;
+  if (a.os != b.os || a.architecture != b.architecture) return std::nullopt;
+  if (a.architecture != "arm" && a.architecture != "arm64" && a.architecture != "amd64") {
+    return std::nullopt;
+  }
+  auto const most = detail::variant_number(a);
+  auto const has = detail::variant_number(b);
+  if (!most || !has || *has > *most) return std::nullopt;
+  auto const least = a.architecture == "arm" ? 5U : a.architecture == "arm64" ? 8U : 1U;
+  if (*has < least) return std::nullopt;
+  return *most - *has;
+}
 
 /// Points at a blob or a manifest. @spec{OCI image-spec 1.1, descriptor.md}
 struct Descriptor {
@@ -133,99 +204,5 @@ struct Descriptor {
 
   friend bool operator==(Descriptor const&, Descriptor const&) = default;
 };
-
-inline Result<Platform> Platform::parse(std::string_view text) {
-  std::array<std::string, 3> parts;
-  std::size_t count = 0;
-  for (auto rest = text;;) {
-    auto const part = rest.substr(0, rest.find('/'));
-    auto const good = !part.empty() && std::ranges::all_of(part, [](char c) {
-      return detail::is_letter_or_digit(c) || c == '_' || c == '-' || c == '.';
-    });
-    if (!good || count == parts.size()) {
-      count = 0;
-      break;
-    }
-    parts[count++] = part;
-    if (part.size() == rest.size()) break;
-    rest.remove_prefix(part.size() + 1);
-  }
-  if (count < 2) {
-    return fail(Errc::invalid_argument,
-                "platform " + detail::quote(text) + ": not OS/ARCHITECTURE[/VARIANT]");
-  }
-  return Platform{std::move(parts[0]), std::move(parts[1]), std::move(parts[2])}.normalised();
-}
-
-inline Platform Platform::host() {
-#if defined(__x86_64__)
-  return {"linux", "amd64", ""};
-#elif defined(__aarch64__)
-  return {"linux", "arm64", ""};
-#elif defined(__arm__)
-  return {"linux", "arm", "v7"};
-#elif defined(__i386__)
-  return {"linux", "386", ""};
-#elif defined(__riscv) && __riscv_xlen == 64
-  return {"linux", "riscv64", ""};
-#elif defined(__powerpc64__) && defined(__LITTLE_ENDIAN__)
-  return {"linux", "ppc64le", ""};
-#elif defined(__s390x__)
-  return {"linux", "s390x", ""};
-#elif defined(__loongarch64)
-  return {"linux", "loong64", ""};
-#else
-  return {"linux", "unknown", ""};
-#endif
-}
-
-inline Platform Platform::normalised() const {
-  Platform out{detail::ascii_lower(os), detail::ascii_lower(architecture),
-               detail::ascii_lower(variant)};
-  if (!out.variant.empty() && detail::is_digit(out.variant.front())) out.variant.insert(0, "v");
-  if (out.os == "macos") out.os = "darwin";
-  if (out.architecture == "x86_64" || out.architecture == "x86-64") out.architecture = "amd64";
-  if (out.architecture == "i386" || out.architecture == "i686") out.architecture = "386";
-  if (out.architecture == "aarch64") out.architecture = "arm64";
-  if (out.architecture == "armhf") out = {out.os, "arm", "v7"};
-  if (out.architecture == "armel") out = {out.os, "arm", "v6"};
-  if (out.architecture == "amd64" && out.variant == "v1") out.variant.clear();
-  if (out.architecture == "arm64" && out.variant == "v8") out.variant.clear();
-  if (out.architecture == "arm" && out.variant.empty()) out.variant = "v7";
-  return out;
-}
-
-namespace detail {
-
-/// The number in "v7", or what an empty variant stands for.
-inline std::optional<unsigned> variant_number(Platform const& platform) {
-  if (platform.variant.empty()) {
-    if (platform.architecture == "arm64") return 8;
-    return 1;
-  }
-  if (platform.variant.size() != 2 || platform.variant.front() != 'v' ||
-      !is_digit(platform.variant.back())) {
-    return std::nullopt;
-  }
-  return static_cast<unsigned>(platform.variant.back() - '0');
-}
-
-}  // namespace detail
-
-inline std::optional<unsigned> platform_distance(Platform const& wanted, Platform const& offered) {
-  auto const a = wanted.normalised();
-  auto const b = offered.normalised();
-  if (a == b) return 0;
-  if (a.os != b.os || a.architecture != b.architecture) return std::nullopt;
-  if (a.architecture != "arm" && a.architecture != "arm64" && a.architecture != "amd64") {
-    return std::nullopt;
-  }
-  auto const most = detail::variant_number(a);
-  auto const has = detail::variant_number(b);
-  if (!most || !has || *has > *most) return std::nullopt;
-  auto const least = a.architecture == "arm" ? 5U : a.architecture == "arm64" ? 8U : 1U;
-  if (*has < least) return std::nullopt;
-  return *most - *has;
-}
 
 }  // namespace erofs_oci

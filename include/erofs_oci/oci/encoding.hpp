@@ -10,31 +10,19 @@
 #include <string>
 #include <string_view>
 
-#include <erofs_oci/oci/reference.hpp>
+#include <erofs_oci/core/result.hpp>
 
 namespace erofs_oci {
 
-/// Encodes all but unreserved characters, for a query's names and values. @spec{RFC 3986 2.3}
-[[nodiscard]] inline std::string percent_encode(std::string_view text) {
-  constexpr std::string_view digits = "0123456789ABCDEF";
-  std::string out;
-  for (auto const c : text) {
-    if (detail::is_letter_or_digit(c) || c == '-' || c == '.' || c == '_' || c == '~') {
-      out += c;
-      continue;
-    }
-    auto const byte = static_cast<unsigned char>(c);
-    out += '%';
-    out += digits[byte >> 4];
-    out += digits[byte & 15];
-  }
-  return out;
-}
+namespace detail {
+
+inline constexpr std::string_view base64_digits =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+}  // namespace detail
 
 /// With padding. @spec{RFC 4648 4}
 [[nodiscard]] inline std::string base64_encode(std::string_view text) {
-  constexpr std::string_view digits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string out;
   for (std::size_t i = 0; i < text.size(); i += 3) {
     auto const part = text.substr(i, 3);
@@ -43,7 +31,7 @@ namespace erofs_oci {
       bits = bits << 8 | (k < part.size() ? static_cast<unsigned char>(part[k]) : 0U);
     }
     for (std::size_t k = 0; k < 4; ++k) {
-      out += k <= part.size() ? digits[bits >> (18 - 6 * k) & 63] : '=';
+      out += k <= part.size() ? detail::base64_digits[bits >> (18 - 6 * k) & 63] : '=';
     }
   }
   return out;
@@ -58,19 +46,9 @@ namespace erofs_oci {
   std::uint32_t bits = 0;
   unsigned have = 0;
   for (auto const c : text) {
-    std::uint32_t value = 0;
-    if (c >= 'A' && c <= 'Z') {
-      value = static_cast<std::uint32_t>(c - 'A');
-    } else if (c >= 'a' && c <= 'z') {
-      value = static_cast<std::uint32_t>(c - 'a' + 26);
-    } else if (c >= '0' && c <= '9') {
-      value = static_cast<std::uint32_t>(c - '0' + 52);
-    } else if (c == '+' || c == '/') {
-      value = c == '+' ? 62 : 63;
-    } else {
-      return std::nullopt;
-    }
-    bits = bits << 6 | value;
+    auto const value = detail::base64_digits.find(c);
+    if (value == std::string_view::npos) return std::nullopt;
+    bits = bits << 6 | static_cast<std::uint32_t>(value);
     have += 6;
     if (have >= 8) {
       have -= 8;

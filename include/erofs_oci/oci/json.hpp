@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <map>
 #include <optional>
 #include <span>
@@ -41,9 +40,7 @@ inline bool too_deep(std::string_view text) noexcept {
       continue;
     }
     if (c == '"') in_string = true;
-    if (c == '{' || c == '[') {
-      if (++depth > max_depth) return true;
-    }
+    if ((c == '{' || c == '[') && ++depth > max_depth) return true;
     if ((c == '}' || c == ']') && depth > 0) --depth;
   }
   return false;
@@ -90,7 +87,7 @@ inline bool too_deep(std::string_view text) noexcept {
     return fail(Errc::corrupt, std::string(name) + " is not a whole number");
   }
   auto const value = member->get<std::uint64_t>();
-  if (value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
+  if (!std::in_range<std::int64_t>(value)) {
     return fail(Errc::corrupt, std::string(name) + " is too large");
   }
   return value;

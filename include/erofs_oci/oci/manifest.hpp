@@ -3,7 +3,6 @@
 /// Manifest and Index: read, written, and chosen from. OCI's and Docker's types alike.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -11,17 +10,12 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <variant>
 #include <vector>
 
-#include <range/v3/range/conversion.hpp>
-#include <range/v3/view/filter.hpp>
-
-#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/oci/descriptor.hpp>
-#include <erofs_oci/oci/json.hpp>
 
 namespace erofs_oci {
 
@@ -51,11 +45,22 @@ struct Index {
 /// What a reference leads to.
 using Document = std::variant<Manifest, Index>;
 
+/// A document that was found under a tag or digest.
+struct FoundDocument {
+  Digest digest;           ///< of its text; checked
+  std::uint64_t size = 0;  ///< bytes of its text
+  Document document;
+};
+
 /// Longest manifest or index that is read, in bytes.
 inline constexpr std::size_t max_document_size = 4 * 1024 * 1024;
 
-/// Most layers or manifests in one document. Docker stops at 127 layers.
-inline constexpr std::size_t max_descriptors = 10000;
+/// Most layers in a manifest: each takes up to four descriptors, of the 1024 that a process usually
+/// may have. Docker stops at 127.
+inline constexpr std::size_t max_manifest_layers = 200;
+
+/// Most manifests in an index.
+inline constexpr std::size_t max_index_manifests = 10000;
 
 /// Reads a manifest or an index.
 ///
@@ -71,262 +76,15 @@ inline constexpr std::size_t max_descriptors = 10000;
 [[nodiscard]] std::string encode(Index const& index);
 
 /// Whether an index entry is an image at all, rather than an attestation or a SOCI index about one.
-[[nodiscard]] inline bool is_image_entry(Descriptor const& entry) {
-  if (entry.annotations.contains("vnd.docker.reference.type")) return false;
-  if (entry.artifact_type == media_type::soci_v1 || entry.artifact_type == media_type::soci_v2) {
-    return false;
-  }
-  return !entry.platform || entry.platform->os != "unknown" ||
-         entry.platform->architecture != "unknown";
-}
+[[nodiscard]] bool is_image_entry(Descriptor const& entry);
 
 /// The entry that runs best on `wanted`; the first of equals. A single image without a platform is
 /// taken as it is.
 /// @error{Errc::not_found, none does; the message lists what is there}
 [[nodiscard]] Result<Descriptor> choose_platform(Index const& index, Platform const& wanted);
 
-namespace detail {
-
-/// What descriptors, manifests and indexes all may have.
-template <class D>
-Result<void> read_labels(json::Value const& value, D& out) {
-  auto artifact_type = json::text(value, "artifactType");
-  if (!artifact_type) return fail(std::move(artifact_type).error());
-  out.artifact_type = *std::move(artifact_type);
-
-  auto annotations = json::text_map(value, "annotations");
-  if (!annotations) return fail(std::move(annotations).error());
-  out.annotations = *std::move(annotations);
-  return {};
-}
-
-/// Members that a descriptor may have; see parse_descriptor.
-inline Result<void> read_descriptor_extras(json::Value const& value, Descriptor& out) {
-  if (auto const ok = read_labels(value, out); !ok) return ok;
-
-  auto urls = json::text_list(value, "urls");
-  if (!urls) return fail(std::move(urls).error());
-  out.urls = *std::move(urls);
-
-  if (auto const* const platform = json::find(value, "platform")) {
-    if (!platform->is_object()) return fail(Errc::corrupt, "platform is not an object");
-    auto os = json::text(*platform, "os");
-    auto architecture = json::text(*platform, "architecture");
-    auto variant = json::text(*platform, "variant");
-    if (!os || !architecture || !variant) return fail(Errc::corrupt, "platform: not a string");
-    out.platform = Platform{*std::move(os), *std::move(architecture), *std::move(variant)};
-  }
-  return {};
-}
-
-inline Result<Descriptor> parse_descriptor(json::Value const& value) {
-  if (!value.is_object()) return fail(Errc::corrupt, "descriptor is not an object");
-  Descriptor out;
-  auto type = json::text(value, "mediaType");
-  if (!type) return fail(std::move(type).error());
-  out.media_type = *std::move(type);
-
-  auto digest_text = json::text(value, "digest");
-  if (!digest_text) return fail(std::move(digest_text).error());
-  auto digest = Digest::parse(*digest_text);
-  if (!digest) return fail(std::move(digest).error());
-  out.digest = *digest;
-
-  auto const size = json::count(value, "size");
-  if (!size) return fail(size.error());
-  out.size = *size;
-
-  if (auto ok = read_descriptor_extras(value, out); !ok) return fail(std::move(ok).error());
-  return out;
-}
-
-inline Result<std::vector<Descriptor>> parse_descriptors(json::Value const& value,
-                                                         char const* name) {
-  auto const* const list = json::find(value, name);
-  if (list == nullptr || !list->is_array()) {
-    return fail(Errc::corrupt, std::string(name) + " is not a list");
-  }
-  if (list->size() > max_descriptors) {
-    return fail(Errc::corrupt,
-                std::string(name) + ": more than " + std::to_string(max_descriptors) + " entries");
-  }
-  std::vector<Descriptor> out;
-  out.reserve(list->size());
-  for (auto const& item : *list) {
-    auto descriptor = parse_descriptor(item);
-    if (!descriptor) {
-      return fail(std::move(descriptor).error(),
-                  std::string(name) + "[" + std::to_string(out.size()) + "]");
-    }
-    out.push_back(*std::move(descriptor));
-  }
-  return out;
-}
-
-/// The members that Manifest and Index share.
-template <class D>
-Result<void> read_common(json::Value const& value, D& out) {
-  if (auto const ok = read_labels(value, out); !ok) return ok;
-
-  if (auto const* const subject = json::find(value, "subject")) {
-    auto descriptor = parse_descriptor(*subject);
-    if (!descriptor) return fail(std::move(descriptor).error(), "subject");
-    out.subject = *std::move(descriptor);
-  }
-  return {};
-}
-
-inline Result<Document> parse_manifest(json::Value const& value, std::string type) {
-  Manifest out;
-  out.media_type = type.empty() ? std::string(media_type::oci_manifest) : std::move(type);
-  auto const* const config = json::find(value, "config");
-  if (config == nullptr) return fail(Errc::corrupt, "config is missing");
-  auto descriptor = parse_descriptor(*config);
-  if (!descriptor) return fail(std::move(descriptor).error(), "config");
-  out.config = *std::move(descriptor);
-  auto layers = parse_descriptors(value, "layers");
-  if (!layers) return fail(std::move(layers).error());
-  out.layers = *std::move(layers);
-  if (auto ok = read_common(value, out); !ok) return fail(std::move(ok).error());
-  return Document(std::move(out));
-}
-
-inline Result<Document> parse_index(json::Value const& value, std::string type) {
-  Index out;
-  out.media_type = type.empty() ? std::string(media_type::oci_index) : std::move(type);
-  auto manifests = parse_descriptors(value, "manifests");
-  if (!manifests) return fail(std::move(manifests).error());
-  out.manifests = *std::move(manifests);
-  if (auto ok = read_common(value, out); !ok) return fail(std::move(ok).error());
-  return Document(std::move(out));
-}
-
-/// The one media type that the server and the document agree on; empty if neither names one.
-inline Result<std::string> agreed_type(json::Value const& value, std::string_view content_type) {
-  auto const* const schema = json::find(value, "schemaVersion");
-  if (media_type::is_schema1(content_type) ||
-      (schema != nullptr && schema->is_number_integer() && *schema == 1)) {
-    return fail(Errc::unsupported,
-                "a Docker schema 1 manifest: push the image again with a newer tool");
-  }
-  auto own = json::text(value, "mediaType");
-  if (!own) return own;
-  if (media_type::is_schema1(*own)) return fail(Errc::unsupported, "Docker schema 1");
-  auto const known = [](std::string_view type) {
-    return media_type::is_index(type) || media_type::is_manifest(type);
-  };
-  if (!own->empty() && !known(*own)) {
-    return fail(Errc::unsupported, "media type " + quote(*own));
-  }
-  // Servers of files call everything JSON or octets: that says nothing, so it contradicts nothing.
-  if (!known(content_type)) return own;
-  if (!own->empty() && *own != content_type) {
-    return fail(Errc::mismatch,
-                "it is " + quote(*own) + ", the server says " + quote(content_type));
-  }
-  return std::string(content_type);
-}
-
-inline json::Value to_json(Descriptor const& descriptor) {
-  auto value = json::Value{{"mediaType", descriptor.media_type},
-                           {"digest", descriptor.digest.to_string()},
-                           {"size", descriptor.size}};
-  if (!descriptor.artifact_type.empty()) value["artifactType"] = descriptor.artifact_type;
-  if (!descriptor.annotations.empty()) value["annotations"] = descriptor.annotations;
-  if (!descriptor.urls.empty()) value["urls"] = descriptor.urls;
-  if (descriptor.platform) {
-    auto platform = json::Value{{"os", descriptor.platform->os},
-                                {"architecture", descriptor.platform->architecture}};
-    if (!descriptor.platform->variant.empty()) platform["variant"] = descriptor.platform->variant;
-    value["platform"] = std::move(platform);
-  }
-  return value;
-}
-
-inline json::Value to_json(std::vector<Descriptor> const& descriptors) {
-  auto list = json::Value::array();
-  for (auto const& descriptor : descriptors) list.push_back(to_json(descriptor));
-  return list;
-}
-
-template <class D>
-json::Value common_to_json(D const& document) {
-  auto value = json::Value{{"schemaVersion", 2}, {"mediaType", document.media_type}};
-  if (!document.artifact_type.empty()) value["artifactType"] = document.artifact_type;
-  if (!document.annotations.empty()) value["annotations"] = document.annotations;
-  if (document.subject) value["subject"] = to_json(*document.subject);
-  return value;
-}
-
-/// For the message of a failed choice: at most 20 platforms.
-inline std::string list_platforms(std::vector<Descriptor> const& entries) {
-  if (entries.empty()) return "it holds no image";
-  std::string out = "it has ";
-  for (std::size_t i = 0; i < std::min<std::size_t>(entries.size(), 20); ++i) {
-    if (i > 0) out += ", ";
-    out += entries[i].platform ? entries[i].platform->to_string() : "an image of no platform";
-  }
-  std::ranges::replace_if(out, [](char c) { return c < ' ' || c > '~'; }, '?');
-  return out + (entries.size() > 20 ? ", …" : "");
-}
-
-}  // namespace detail
-
-inline Result<Document> parse_document(std::span<std::byte const> bytes,
-                                       std::string_view content_type) {
-  if (bytes.size() > max_document_size) {
-    return fail(Errc::unsupported, "manifest of more than 4 MiB");
-  }
-  auto value = json::parse(bytes, "manifest");
-  if (!value) return fail(std::move(value).error());
-  auto type = detail::agreed_type(*value, media_type::without_parameters(content_type));
-  if (!type) return fail(std::move(type).error(), "manifest");
-
-  auto const has_manifests = json::find(*value, "manifests") != nullptr;
-  auto const has_layers = json::find(*value, "layers") != nullptr;
-  if (has_manifests == has_layers) {
-    return fail(Errc::corrupt, has_layers ? "manifest: both layers and manifests"
-                                          : "manifest: neither layers nor manifests");
-  }
-  if (!type->empty() && media_type::is_index(*type) != has_manifests) {
-    return fail(Errc::corrupt, "manifest: its members are not those of its media type");
-  }
-  auto document = has_manifests ? detail::parse_index(*value, *std::move(type))
-                                : detail::parse_manifest(*value, *std::move(type));
-  if (!document) return fail(std::move(document).error(), "manifest");
-  return document;
-}
-
-inline std::string encode(Manifest const& manifest) {
-  auto value = detail::common_to_json(manifest);
-  value["config"] = detail::to_json(manifest.config);
-  value["layers"] = detail::to_json(manifest.layers);
-  return json::dump(value);
-}
-
-inline std::string encode(Index const& index) {
-  auto value = detail::common_to_json(index);
-  value["manifests"] = detail::to_json(index.manifests);
-  return json::dump(value);
-}
-
-inline Result<Descriptor> choose_platform(Index const& index, Platform const& wanted) {
-  auto const images =
-      index.manifests | ranges::views::filter(is_image_entry) | ranges::to<std::vector>();
-  Descriptor const* best = nullptr;
-  std::optional<unsigned> best_distance;
-  for (auto const& entry : images) {
-    if (!entry.platform) continue;
-    auto const distance = platform_distance(wanted, *entry.platform);
-    if (distance && (!best_distance || *distance < *best_distance)) {
-      best = &entry;
-      best_distance = distance;
-    }
-  }
-  if (best != nullptr) return *best;
-  if (images.size() == 1 && !images.front().platform) return images.front();
-  return fail(Errc::not_found, "no image for " + wanted.normalised().to_string() + "; " +
-                                   detail::list_platforms(images));
-}
-
 }  // namespace erofs_oci
+
+#ifndef EROFS_OCI_COMPILED
+#include <erofs_oci/oci/detail/manifest_body.hpp>
+#endif

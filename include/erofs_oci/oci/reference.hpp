@@ -8,12 +8,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/digest/digest.hpp>
 
 namespace erofs_oci {
@@ -37,13 +37,6 @@ struct Reference {
 
   [[nodiscard]] bool is_docker_hub() const noexcept { return registry == docker_hub; }
 
-  /// Whether the registry is this machine by its name or number.
-  [[nodiscard]] bool is_loopback() const noexcept {
-    auto const host = std::string_view(registry).substr(0, host_length(registry));
-    return host == "localhost" || host.ends_with(".localhost") || host == "[::1]" ||
-           (host.starts_with("127.") && is_ipv4(host));
-  }
-
   /// What stands behind "/manifests/": the digest, else the tag.
   [[nodiscard]] std::string target() const { return digest ? digest->to_string() : tag; }
 
@@ -54,43 +47,28 @@ struct Reference {
   }
 
   friend bool operator==(Reference const&, Reference const&) = default;
-
- private:
-  static std::size_t host_length(std::string_view registry) noexcept {
-    if (registry.starts_with('[')) return std::min(registry.find(']'), registry.size() - 1) + 1;
-    return std::min(registry.find(':'), registry.size());
-  }
-
-  static bool is_ipv4(std::string_view host) noexcept {
-    in_addr address{};
-    return ::inet_pton(AF_INET, std::string(host).c_str(), &address) == 1;
-  }
 };
-
-/// @name The parts of a reference
-/// Whether a text is one, by the distribution specification's grammar.
-/// @{
-
-/// `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`
-[[nodiscard]] bool is_tag(std::string_view text) noexcept;
-
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, one or more, joined by "/".
-[[nodiscard]] bool is_repository(std::string_view text) noexcept;
-
-/// A DNS name, an IPv4 address or a bracketed IPv6 address, then perhaps ":" and a port.
-[[nodiscard]] bool is_registry(std::string_view text) noexcept;
-/// @}
 
 namespace detail {
 
-constexpr bool is_digit(char c) noexcept {
-  return c >= '0' && c <= '9';
+/// Whether `is_good` says so of all parts of a text, in order, up to the first that it does not
+/// like. A text without a separator is one part, be it empty.
+template <class IsGood>
+[[nodiscard]] bool are_parts_good(std::string_view text, char separator, IsGood const& is_good) {
+  for (;;) {
+    auto const part = text.substr(0, text.find(separator));
+    if (!is_good(part)) return false;
+    if (part.size() == text.size()) return true;
+    text.remove_prefix(part.size() + 1);
+  }
 }
-constexpr bool is_lower_or_digit(char c) noexcept {
-  return (c >= 'a' && c <= 'z') || is_digit(c);
-}
-constexpr bool is_letter_or_digit(char c) noexcept {
-  return is_lower_or_digit(c) || (c >= 'A' && c <= 'Z');
+
+/// For messages: what a user typed or a peer sent, cut and without control characters.
+inline std::string quote(std::string_view text) {
+  std::string out = "\"";
+  out += text.substr(0, 300);
+  std::ranges::replace_if(out, [](char c) { return c < ' ' || c > '~'; }, '?');
+  return out + (text.size() > 300 ? "…\"" : "\"");
 }
 
 /// One part between slashes. Walks runs of letters and digits and the separators between them.
@@ -102,7 +80,7 @@ inline bool is_path_component(std::string_view text) noexcept {
     if (text.empty()) return true;
     auto const rest = std::ranges::find_if(text, is_lower_or_digit);
     auto const separator = text.substr(0, static_cast<std::size_t>(rest - text.begin()));
-    auto const dashes = std::ranges::all_of(separator, [](char c) { return c == '-'; });
+    auto const dashes = separator.find_first_not_of('-') == separator.npos;
     if (!dashes && separator != "." && separator != "_" && separator != "__") return false;
     text.remove_prefix(separator.size());
   }
@@ -110,16 +88,10 @@ inline bool is_path_component(std::string_view text) noexcept {
 
 /// A name as in DNS, or an IPv4 address, which looks like one.
 inline bool is_host_name(std::string_view text) noexcept {
-  if (text.empty() || text.size() > 253) return false;
-  for (;;) {
-    auto const label = text.substr(0, text.find('.'));
-    if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-' ||
-        !std::ranges::all_of(label, [](char c) { return is_letter_or_digit(c) || c == '-'; })) {
-      return false;
-    }
-    if (label.size() == text.size()) return true;
-    text.remove_prefix(label.size() + 1);
-  }
+  return text.size() <= 253 && are_parts_good(text, '.', [](std::string_view label) {
+           return !label.empty() && label.size() <= 63 && !label.starts_with('-') &&
+                  !label.ends_with('-') && is_made_of(label, "-");
+         });
 }
 
 /// 1 to 65535 in decimal.
@@ -130,42 +102,25 @@ inline bool is_port(std::string_view text) noexcept {
   return value >= 1 && value <= 65535;
 }
 
-inline std::string ascii_lower(std::string_view text) {
-  std::string out(text);
-  for (auto& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
-
-/// For messages: what a user typed or a peer sent, cut and without control characters.
-inline std::string quote(std::string_view text) {
-  std::string out = "\"";
-  out += text.substr(0, 300);
-  std::ranges::replace_if(out, [](char c) { return c < ' ' || c > '~'; }, '?');
-  return out + (text.size() > 300 ? "…\"" : "\"");
-}
-
 }  // namespace detail
 
-inline bool is_tag(std::string_view text) noexcept {
-  if (text.empty() || text.size() > 128) return false;
-  if (!detail::is_letter_or_digit(text.front()) && text.front() != '_') return false;
-  return std::ranges::all_of(text, [](char c) {
-    return detail::is_letter_or_digit(c) || c == '_' || c == '.' || c == '-';
-  });
+/// @name The parts of a reference
+/// Whether a text is one, by the distribution specification's grammar.
+/// @{
+
+/// `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`
+[[nodiscard]] inline bool is_tag(std::string_view text) noexcept {
+  return !text.empty() && text.size() <= 128 && is_made_of(text.substr(0, 1), "_") &&
+         is_made_of(text, "_.-");
 }
 
-inline bool is_repository(std::string_view text) noexcept {
-  for (;;) {
-    auto const component = text.substr(0, text.find('/'));
-    if (!detail::is_path_component(component)) return false;
-    if (component.size() == text.size()) return true;
-    text.remove_prefix(component.size() + 1);
-  }
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, one or more, joined by "/".
+[[nodiscard]] inline bool is_repository(std::string_view text) noexcept {
+  return detail::are_parts_good(text, '/', detail::is_path_component);
 }
 
-inline bool is_registry(std::string_view text) noexcept {
+/// A DNS name, an IPv4 address or a bracketed IPv6 address, then perhaps ":" and a port.
+[[nodiscard]] inline bool is_registry(std::string_view text) noexcept {
   auto host = text;
   if (text.starts_with('[')) {
     auto const end = text.find(']');
@@ -183,6 +138,7 @@ inline bool is_registry(std::string_view text) noexcept {
   }
   return text.empty() || (text.front() == ':' && detail::is_port(text.substr(1)));
 }
+/// @}
 
 inline Result<Reference> Reference::parse(std::string_view text) {
   auto const refuse = [text](std::string_view why) {
@@ -193,11 +149,8 @@ inline Result<Reference> Reference::parse(std::string_view text) {
   auto rest = text;
 
   if (auto const at = rest.find('@'); at != std::string_view::npos) {
-    auto digest = Digest::parse(rest.substr(at + 1));
-    if (!digest) {
-      return fail(std::move(digest).error(), "image reference " + detail::quote(text));
-    }
-    out.digest = *digest;
+    EROFS_OCI_TRY_ASSIGN(out.digest, Digest::parse(rest.substr(at + 1)),
+                         "image reference " + detail::quote(text));
     rest = rest.substr(0, at);
   }
 
@@ -210,7 +163,7 @@ inline Result<Reference> Reference::parse(std::string_view text) {
     }
   }
   if (!is_registry(registry)) return refuse("bad registry host");
-  out.registry = detail::ascii_lower(registry);
+  out.registry = ascii_lower(registry);
   if (out.registry == "docker.io" || out.registry == "index.docker.io") out.registry = docker_hub;
 
   if (auto const colon = rest.find(':'); colon != std::string_view::npos) {

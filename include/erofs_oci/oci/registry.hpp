@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -18,12 +20,14 @@
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/oci/auth.hpp>
 #include <erofs_oci/oci/blob.hpp>
 #include <erofs_oci/oci/image.hpp>
 #include <erofs_oci/oci/manifest.hpp>
 #include <erofs_oci/oci/reference.hpp>
+#include <erofs_oci/oci/registry_host.hpp>
 #include <erofs_oci/oci/session.hpp>
 #include <erofs_oci/source/http_response.hpp>
 #include <erofs_oci/source/http_transport.hpp>
@@ -37,24 +41,58 @@ enum class RegistryProtocol : std::uint8_t {
   http,   ///< only where the user asks for it; refused for Docker Hub
 };
 
-/// Another registry that has the same repositories.
-struct Mirror {
-  std::string registry;  ///< `host[:port]`
-  RegistryProtocol protocol = RegistryProtocol::https;
+/// A manifest or index that is kept on this machine.
+struct LocalDocument {
+  Digest digest;
+  std::string media_type;  ///< as the registry said; may be empty
+  Bytes body;
+};
+
+/// What is kept of a registry's documents, by tag or digest. Each function may be empty.
+struct LocalDocuments {
+  /// Asked first; the registry is asked if the answer is empty, but not if it is an error.
+  std::function<Result<std::optional<LocalDocument>>(std::string const& tag_or_digest)> find{};
+  /// Asked for what to take when the registry has failed; an empty answer is that failure.
+  std::function<std::optional<LocalDocument>(std::string const& tag_or_digest, Error const& why)>
+      instead{};
+  /// Told what the registry has sent.
+  std::function<void(std::string const& tag_or_digest, LocalDocument const& sent)> keep{};
 };
 
 /// How a repository is read.
 struct RegistryOptions {
   RegistryProtocol protocol = RegistryProtocol::https;
   /// Asked before the registry, in order; the registry answers what they do not.
-  std::vector<Mirror> mirrors{};
+  std::vector<RegistryHost> mirrors{};
+  /// Asked in place of the registry's own host. Default: that host, by `protocol`
+  std::optional<RegistryHost> server{};
   /// Asked once a registry or mirror wants a login. Default: anonymous.
   CredentialLookup credentials{};
-  /// For each manifest, login and read_at() of a blob.
+  /// For each manifest, login and read of a blob.
   HttpLimits limits{};
-  /// For a whole stream() of a blob. Default: 10 minutes.
-  std::chrono::milliseconds stream_total{600'000};
+  /// Asked for manifests and indexes before and after the registry. Default: nothing is kept
+  LocalDocuments local{};
 };
+
+/// The host of the registry that a reference names, by RegistryOptions::protocol or as
+/// RegistryOptions::server says.
+/// @error{Errc::invalid_argument, http to Docker Hub}
+[[nodiscard]] inline Result<RegistryHost> own_host(Reference const& reference,
+                                                   RegistryOptions const& options) {
+  auto const* const scheme = options.protocol == RegistryProtocol::http ? "http://" : "https://";
+  EROFS_OCI_TRY_ASSIGN(auto host, RegistryHost::parse(scheme + reference.registry), "registry");
+  if (options.server) host = *options.server;
+  if (host.api.host == Reference::docker_hub && !host.api.is_secure()) {
+    return fail(Errc::invalid_argument, "Docker Hub is never used over http");
+  }
+  return host;
+}
+
+/// The tag under which a registry without the referrers API has the list of what refers to a
+/// manifest. @spec{OCI distribution-spec 1.1, referrers tag schema}
+[[nodiscard]] inline std::string referrers_tag(Digest const& subject) {
+  return (std::string(to_string(subject.algorithm())) + "-" + subject.hex()).substr(0, 128);
+}
 
 /// A repository of a registry. Copies share logins and connections.
 ///
@@ -67,9 +105,45 @@ class BasicRegistry {
   using Blob = BasicOciBlob<Transport, Time>;
 
   /// The repository that `reference` names. Makes no request.
-  /// @error{Errc::invalid_argument, http to Docker Hub\, or a mirror that is no host}
+  /// @param transport_of  yields the Transport for a RegistryHost
+  /// @error{Errc::invalid_argument, http to Docker Hub\, or no host may be pulled from}
+  /// @error{as transport_of\, it fails}
+  template <std::invocable<RegistryHost const&> TransportOf>
   [[nodiscard]] static Result<BasicRegistry> make(Reference reference, RegistryOptions options,
-                                                  Transport transport, Time time = {});
+                                                  TransportOf const& transport_of, Time time = {}) {
+    auto hosts = options.mirrors;
+    auto const* const scheme = options.protocol == RegistryProtocol::http ? "http://" : "https://";
+    EROFS_OCI_TRY_ASSIGN(auto const own, RegistryHost::parse(scheme + reference.registry),
+                         "registry");
+    hosts.push_back(options.server.value_or(own));
+    BasicRegistry out(std::move(reference), std::move(options), std::move(time));
+    for (auto const& host : hosts) {
+      if (host.api.host == Reference::docker_hub && !host.api.is_secure()) {
+        return fail(Errc::invalid_argument, "Docker Hub is never used over http");
+      }
+      auto const other = host.api.authority() != own.api.authority();
+      Result<Transport> transport = transport_of(host);
+      if (!transport) return fail(std::move(transport).error(), host.api.authority());
+      out.sessions_.emplace_back(*std::move(transport), out.time_, host,
+                                 !other                           ? ""
+                                 : out.reference_.is_docker_hub() ? "docker.io"
+                                                                  : out.reference_.registry,
+                                 out.reference_.repository, out.options_.credentials,
+                                 out.options_.limits);
+    }
+    if (std::ranges::none_of(hosts, &RegistryHost::pulls)) {
+      return fail(Errc::invalid_argument,
+                  out.reference_.registry + ": no host may be pulled from, by its hosts.toml");
+    }
+    return out;
+  }
+
+  /// The same with one transport for all hosts.
+  [[nodiscard]] static Result<BasicRegistry> make(Reference reference, RegistryOptions options,
+                                                  Transport transport, Time time = {}) {
+    auto const same = [&](RegistryHost const&) -> Result<Transport> { return transport; };
+    return make(std::move(reference), std::move(options), same, std::move(time));
+  }
 
   /// The same with a transport of its own, made by default.
   [[nodiscard]] static Result<BasicRegistry> make(Reference reference, RegistryOptions options = {})
@@ -83,28 +157,89 @@ class BasicRegistry {
   /// @error{Errc::not_found, no such image\, or none for that platform}
   /// @error{Errc::digest_mismatch, the registry sent something else than was asked for}
   /// @error{as parse_document() and BasicOciBlob::read_at(), as they say}
-  [[nodiscard]] Result<Image> resolve(Platform const& platform) const;
+  [[nodiscard]] Result<Image> resolve(Platform const& platform) const {
+    auto const fetch_one = [this](std::string const& target, std::optional<std::uint64_t> size) {
+      return document(target, size);
+    };
+    return resolve_image(fetch_one, reference_.target(), platform);
+  }
 
   /// One manifest or index, by tag or digest.
   /// @param size  its bytes, if they are known; another size is an error
   /// @error{as resolve(), as resolve()}
-  [[nodiscard]] Result<std::pair<Digest, Document>> document(
-      std::string const& tag_or_digest, std::optional<std::uint64_t> size = std::nullopt) const;
+  [[nodiscard]] Result<FoundDocument> document(
+      std::string const& tag_or_digest, std::optional<std::uint64_t> size = std::nullopt) const {
+    auto const& local = options_.local;
+    if (local.find) {
+      EROFS_OCI_TRY_ASSIGN(auto const kept, local.find(tag_or_digest));
+      if (kept) return local_document(*kept, tag_or_digest, size);
+    }
+    auto const may = Digest::parse(tag_or_digest) ? &RegistryHost::pulls : &RegistryHost::resolves;
+    Result<FoundDocument> found = fail(no_host());
+    for (auto const& session : sessions_) {
+      if (!(session.host().*may)) continue;
+      found = document_from(session, tag_or_digest, size);
+      if (found) break;  // else the last one's word counts
+    }
+    if (!found && local.instead) {
+      auto const kept = local.instead(tag_or_digest, found.error());
+      if (kept) return local_document(*kept, tag_or_digest, size);
+    }
+    return found;
+  }
 
   /// A blob of this repository, as a source. Makes no request: a blob that is not there is an
   /// error of the first read.
   [[nodiscard]] Blob blob(Descriptor const& descriptor) const {
-    return Blob(sessions_, descriptor.digest, descriptor.size, options_.limits,
-                options_.stream_total, time_);
+    auto sessions = sessions_;
+    std::erase_if(sessions, [](Session const& session) { return !session.host().pulls; });
+    return Blob(std::move(sessions), descriptor.digest, descriptor.size, options_.limits, time_);
   }
 
   /// What refers to a manifest: the referrers API, or the tag that stands in for it.
   /// @param artifact_type  only those; empty: all
   /// @error{as document(), as document(); nothing found is an empty list}
   [[nodiscard]] Result<std::vector<Descriptor>> referrers(Digest const& digest,
-                                                          std::string_view artifact_type) const;
+                                                          std::string_view artifact_type) const {
+    constexpr unsigned most_pages = 100;
+    auto const resolving =
+        std::ranges::find_if(sessions_.rbegin(), sessions_.rend(),
+                             [](Session const& session) { return session.host().resolves; });
+    if (resolving == sessions_.rend()) return fail(no_host());
+    auto const& session = *resolving;
+    auto url = session.url(
+        "referrers/" + digest.to_string() +
+        (artifact_type.empty() ? std::string() : "?artifactType=" + percent_encode(artifact_type)));
+    std::vector<Descriptor> out;
+    for (unsigned pages = 0;; ++pages) {
+      auto page = fetch(session, url, {{"Accept", std::string(media_type::oci_index)}});
+      if (!page && page.error().code == Errc::not_found && pages == 0) {
+        EROFS_OCI_TRY_ASSIGN(out, referrers_by_tag(session, digest));
+        break;
+      }
+      if (!page) return fail(std::move(page).error());
+      EROFS_OCI_TRY_ASSIGN(auto document, page->document(), url.without_query());
+      auto const* const index = std::get_if<Index>(&document);
+      if (index == nullptr) return fail(Errc::corrupt, url.without_query() + ": not an index");
+      out.insert(out.end(), index->manifests.begin(), index->manifests.end());
+      auto const next = next_page(page->head);
+      if (!next) break;
+      auto const next_url = url.resolve(*next);
+      if (!next_url || !next_url->same_origin(url) || pages + 1 == most_pages) {
+        return fail(Errc::protocol, url.without_query() + ": bad link to the next page");
+      }
+      url = *next_url;
+    }
+    if (!artifact_type.empty()) {
+      std::erase_if(out, [&](Descriptor const& d) { return d.artifact_type != artifact_type; });
+    }
+    return out;
+  }
 
   [[nodiscard]] Reference const& reference() const noexcept { return reference_; }
+
+  /// For what waits between its requests.
+  [[nodiscard]] Time const& time() const noexcept { return time_; }
 
  private:
   using Session = BasicSession<Transport, Time>;
@@ -113,195 +248,115 @@ class BasicRegistry {
   struct Page {
     HttpHead head;
     Bytes body;
-    Url url;
+
+    Result<Document> document() const {
+      return parse_document(body, head.find("Content-Type").value_or(""));
+    }
   };
 
   BasicRegistry(Reference reference, RegistryOptions options, Time time)
       : reference_(std::move(reference)), options_(std::move(options)), time_(std::move(time)) {}
 
-  Result<void> add_session(std::string const& registry, RegistryProtocol protocol,
-                           Transport const& transport);
-  Result<Page> fetch(Session const& session, Url const& url, HttpHeaders const& headers) const;
-  Result<std::pair<Digest, Document>> document_from(Session const& session,
-                                                    std::string const& tag_or_digest,
-                                                    std::optional<std::uint64_t> size) const;
-  Result<std::vector<Descriptor>> referrers_by_tag(Digest const& digest) const;
-  static std::optional<std::string> next_page(HttpHead const& head);
+  [[nodiscard]] Error no_host() const {
+    return {Errc::invalid_argument,
+            reference_.registry + ": no host may resolve a tag, by its hosts.toml"};
+  }
+
+  static Result<FoundDocument> local_document(LocalDocument const& kept,
+                                              std::string const& tag_or_digest,
+                                              std::optional<std::uint64_t> size) {
+    auto const asked = Digest::parse(tag_or_digest);
+    if (asked && *asked != kept.digest) return fail(Errc::digest_mismatch, tag_or_digest);
+    if (size && kept.body.size() != *size) {
+      return detail::wrong_size(tag_or_digest, kept.body.size(), *size);
+    }
+    EROFS_OCI_TRY_ASSIGN(auto document, parse_document(kept.body, kept.media_type), tag_or_digest);
+    return FoundDocument{kept.digest, kept.body.size(), std::move(document)};
+  }
+
+  Result<Page> fetch(Session const& session, Url const& url, HttpHeaders const& headers) const {
+    Page page;
+    std::optional<Error> error;
+    auto const head = [&](HttpHead const& response) {
+      page.head = response;
+      error = status_error(response);
+      auto const encoding = response.find("Content-Encoding");
+      if (!error && encoding && !encoding->empty() && !equal_ignoring_case(*encoding, "identity")) {
+        error = Error{Errc::protocol, "the server packed the content, which was not asked for"};
+      }
+      return !error;
+    };
+    auto const body = [&](std::span<std::byte const> bytes) {
+      if (bytes.size() > max_document_size - page.body.size()) {
+        error = Error{Errc::unsupported, "manifest of more than 4 MiB"};
+        return false;
+      }
+      page.body.insert(page.body.end(), bytes.begin(), bytes.end());
+      return true;
+    };
+    auto const deadline = time_.now() + options_.limits.total;
+    EROFS_OCI_TRY(session.get(url, headers, options_.limits, deadline, head, body));
+    if (error) return fail(*std::move(error), url.without_query());
+    return page;
+  }
+
+  Result<FoundDocument> document_from(Session const& session, std::string const& tag_or_digest,
+                                      std::optional<std::uint64_t> size) const {
+    auto const url = session.url("manifests/" + tag_or_digest);
+    HttpHeaders headers{{"Accept-Encoding", "identity"}};
+    for (auto const type : {media_type::oci_index, media_type::docker_list,
+                            media_type::oci_manifest, media_type::docker_manifest}) {
+      headers.push_back({"Accept", std::string(type)});
+    }
+    EROFS_OCI_TRY_ASSIGN(auto page, fetch(session, url, headers));
+
+    // What a tag leads to is believed, but not if the registry contradicts itself.
+    auto const said = page.head.find("Docker-Content-Digest");
+    auto asked = Digest::parse(tag_or_digest);
+    if (!asked && said) asked = Digest::parse(*said);
+    auto const algorithm = asked ? asked->algorithm() : DigestAlgorithm::sha256;
+    auto const computed = digest_of(page.body, algorithm);
+    if (asked && computed != *asked) {
+      return fail(Errc::digest_mismatch, url.without_query() + ": expected " + asked->to_string() +
+                                             ", the body is " + computed.to_string());
+    }
+    if (size && page.body.size() != *size) {
+      return detail::wrong_size(url.without_query(), page.body.size(), *size);
+    }
+    EROFS_OCI_TRY_ASSIGN(auto document, page.document(), url.without_query());
+    auto const bytes = page.body.size();
+    if (options_.local.keep) {
+      options_.local.keep(tag_or_digest,
+                          {computed, std::string(page.head.find("Content-Type").value_or("")),
+                           std::move(page.body)});
+    }
+    return FoundDocument{computed, bytes, std::move(document)};
+  }
+
+  Result<std::vector<Descriptor>> referrers_by_tag(Session const& session,
+                                                   Digest const& digest) const {
+    auto const tag = referrers_tag(digest);
+    auto found = document_from(session, tag, std::nullopt);
+    if (!found && found.error().code == Errc::not_found) return std::vector<Descriptor>();
+    if (!found) return fail(std::move(found).error());
+    auto* const index = std::get_if<Index>(&found->document);
+    if (index == nullptr) return fail(Errc::corrupt, "referrers tag " + tag + " is not an index");
+    return std::move(index->manifests);
+  }
+
+  static std::optional<std::string> next_page(HttpHead const& head) {
+    auto const link = head.find("Link");
+    if (!link || link->find("rel=\"next\"") == std::string_view::npos) return std::nullopt;
+    auto const begin = link->find('<');
+    auto const end = link->find('>');
+    if (begin == std::string_view::npos || end == std::string_view::npos || end < begin) return {};
+    return std::string(link->substr(begin + 1, end - begin - 1));
+  }
 
   Reference reference_;
   RegistryOptions options_;
   Time time_;
-  std::vector<Session> sessions_;  // mirrors, then the registry
+  std::vector<Session> sessions_;  // of options_.mirrors, then of the server or registry
 };
-
-template <HttpTransport Transport, Clock Time>
-Result<BasicRegistry<Transport, Time>> BasicRegistry<Transport, Time>::make(Reference reference,
-                                                                            RegistryOptions options,
-                                                                            Transport transport,
-                                                                            Time time) {
-  if (reference.is_docker_hub() && options.protocol == RegistryProtocol::http) {
-    return fail(Errc::invalid_argument, "Docker Hub is never used over http");
-  }
-  BasicRegistry out(std::move(reference), std::move(options), std::move(time));
-  for (auto const& mirror : out.options_.mirrors) {
-    auto const ok = out.add_session(mirror.registry, mirror.protocol, transport);
-    if (!ok) return fail(ok.error(), "mirror " + detail::quote(mirror.registry));
-  }
-  auto const ok = out.add_session(out.reference_.registry, out.options_.protocol, transport);
-  if (!ok) return fail(ok.error(), "registry " + detail::quote(out.reference_.registry));
-  return out;
-}
-
-template <HttpTransport Transport, Clock Time>
-Result<void> BasicRegistry<Transport, Time>::add_session(std::string const& registry,
-                                                         RegistryProtocol protocol,
-                                                         Transport const& transport) {
-  if (!is_registry(registry)) return fail(Errc::invalid_argument, "not a registry host");
-  auto const* const scheme = protocol == RegistryProtocol::http ? "http://" : "https://";
-  auto url = Url::parse(scheme + registry);
-  if (!url) return fail(std::move(url).error());
-  sessions_.emplace_back(transport, time_, *std::move(url), reference_.repository,
-                         options_.credentials, options_.limits);
-  return {};
-}
-
-template <HttpTransport Transport, Clock Time>
-auto BasicRegistry<Transport, Time>::fetch(Session const& session, Url const& url,
-                                           HttpHeaders const& headers) const -> Result<Page> {
-  Page page;
-  std::optional<Error> error;
-  auto const head = [&](HttpHead const& response) {
-    page.head = response;
-    error = status_error(response);
-    auto const encoding = response.find("Content-Encoding");
-    if (!error && encoding && !encoding->empty() && !equal_ignoring_case(*encoding, "identity")) {
-      error = Error{Errc::protocol, "the server packed the content, which was not asked for"};
-    }
-    return !error;
-  };
-  auto const body = [&](std::span<std::byte const> bytes) {
-    if (bytes.size() > max_document_size - page.body.size()) {
-      error = Error{Errc::unsupported, "manifest of more than 4 MiB"};
-      return false;
-    }
-    page.body.insert(page.body.end(), bytes.begin(), bytes.end());
-    return true;
-  };
-  auto const deadline = time_.now() + options_.limits.total;
-  auto from = session.get(url, headers, options_.limits, deadline, head, body);
-  if (!from) return fail(std::move(from).error());
-  if (error) return fail(*std::move(error), url.without_query());
-  page.url = *std::move(from);
-  return page;
-}
-
-template <HttpTransport Transport, Clock Time>
-Result<std::pair<Digest, Document>> BasicRegistry<Transport, Time>::document_from(
-    Session const& session, std::string const& tag_or_digest,
-    std::optional<std::uint64_t> size) const {
-  auto const url = session.url("manifests/" + tag_or_digest);
-  HttpHeaders headers{{"Accept-Encoding", "identity"}};
-  for (auto const type : {media_type::oci_index, media_type::docker_list, media_type::oci_manifest,
-                          media_type::docker_manifest}) {
-    headers.push_back({"Accept", std::string(type)});
-  }
-  auto page = fetch(session, url, headers);
-  if (!page) return fail(std::move(page).error());
-
-  // What a tag leads to is believed, but not if the registry contradicts itself.
-  auto const said = page->head.find("Docker-Content-Digest");
-  auto asked = Digest::parse(tag_or_digest);
-  if (!asked && said) asked = Digest::parse(*said);
-  auto const algorithm = asked ? asked->algorithm() : DigestAlgorithm::sha256;
-  auto const computed = digest_of(page->body, algorithm);
-  if (asked && computed != *asked) {
-    return fail(Errc::digest_mismatch, url.without_query() + ": expected " + asked->to_string() +
-                                           ", the body is " + computed.to_string());
-  }
-  if (size && page->body.size() != *size) {
-    return fail(Errc::mismatch, url.without_query() + ": " + std::to_string(page->body.size()) +
-                                    " bytes, expected are " + std::to_string(*size));
-  }
-  auto document = parse_document(page->body, page->head.find("Content-Type").value_or(""));
-  if (!document) return fail(std::move(document).error(), url.without_query());
-  return std::pair(computed, *std::move(document));
-}
-
-template <HttpTransport Transport, Clock Time>
-Result<std::pair<Digest, Document>> BasicRegistry<Transport, Time>::document(
-    std::string const& tag_or_digest, std::optional<std::uint64_t> size) const {
-  for (auto const& mirror : std::span(sessions_).first(sessions_.size() - 1)) {
-    auto found = document_from(mirror, tag_or_digest, size);
-    if (found) return found;  // else the registry's own word counts
-  }
-  return document_from(sessions_.back(), tag_or_digest, size);
-}
-
-template <HttpTransport Transport, Clock Time>
-Result<Image> BasicRegistry<Transport, Time>::resolve(Platform const& platform) const {
-  auto const fetch_one = [this](std::string const& target, std::optional<std::uint64_t> size) {
-    return document(target, size);
-  };
-  return resolve_image(fetch_one, reference_.target(), platform);
-}
-
-template <HttpTransport Transport, Clock Time>
-std::optional<std::string> BasicRegistry<Transport, Time>::next_page(HttpHead const& head) {
-  auto const link = head.find("Link");
-  if (!link || link->find("rel=\"next\"") == std::string_view::npos) return std::nullopt;
-  auto const begin = link->find('<');
-  auto const end = link->find('>');
-  if (begin == std::string_view::npos || end == std::string_view::npos || end < begin) return {};
-  return std::string(link->substr(begin + 1, end - begin - 1));
-}
-
-template <HttpTransport Transport, Clock Time>
-Result<std::vector<Descriptor>> BasicRegistry<Transport, Time>::referrers_by_tag(
-    Digest const& digest) const {
-  auto const tag = std::string(to_string(digest.algorithm())) + "-" + digest.hex();
-  auto found = document_from(sessions_.back(), tag.substr(0, 128), std::nullopt);
-  if (!found && found.error().code == Errc::not_found) return std::vector<Descriptor>();
-  if (!found) return fail(std::move(found).error());
-  auto* const index = std::get_if<Index>(&found->second);
-  if (index == nullptr) return fail(Errc::corrupt, "referrers tag " + tag + " is not an index");
-  return std::move(index->manifests);
-}
-
-template <HttpTransport Transport, Clock Time>
-Result<std::vector<Descriptor>> BasicRegistry<Transport, Time>::referrers(
-    Digest const& digest, std::string_view artifact_type) const {
-  constexpr unsigned most_pages = 100;
-  auto const& session = sessions_.back();
-  auto url = session.url(
-      "referrers/" + digest.to_string() +
-      (artifact_type.empty() ? std::string() : "?artifactType=" + percent_encode(artifact_type)));
-  std::vector<Descriptor> out;
-  for (unsigned pages = 0;; ++pages) {
-    auto page = fetch(session, url, {{"Accept", std::string(media_type::oci_index)}});
-    if (!page && page.error().code == Errc::not_found && pages == 0) {
-      auto by_tag = referrers_by_tag(digest);
-      if (!by_tag) return by_tag;
-      out = *std::move(by_tag);
-      break;
-    }
-    if (!page) return fail(std::move(page).error());
-    auto document = parse_document(page->body, page->head.find("Content-Type").value_or(""));
-    if (!document) return fail(std::move(document).error(), url.without_query());
-    auto const* const index = std::get_if<Index>(&*document);
-    if (index == nullptr) return fail(Errc::corrupt, url.without_query() + ": not an index");
-    out.insert(out.end(), index->manifests.begin(), index->manifests.end());
-    auto const next = next_page(page->head);
-    if (!next) break;
-    auto const next_url = url.resolve(*next);
-    if (!next_url || !next_url->same_origin(url) || pages + 1 == most_pages) {
-      return fail(Errc::protocol, url.without_query() + ": bad link to the next page");
-    }
-    url = *next_url;
-  }
-  if (!artifact_type.empty()) {
-    std::erase_if(out, [&](Descriptor const& d) { return d.artifact_type != artifact_type; });
-  }
-  return out;
-}
 
 }  // namespace erofs_oci

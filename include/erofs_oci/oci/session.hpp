@@ -10,10 +10,13 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/oci/authenticator.hpp>
+#include <erofs_oci/oci/registry_host.hpp>
 #include <erofs_oci/source/http_response.hpp>
 #include <erofs_oci/source/http_transport.hpp>
 #include <erofs_oci/source/url.hpp>
@@ -27,92 +30,108 @@ namespace erofs_oci {
 template <HttpTransport Transport, Clock Time>
 class BasicSession {
  public:
-  /// @param registry  scheme, host and port of the API
-  BasicSession(Transport transport, Time time, Url registry, std::string repository,
-               CredentialLookup lookup, HttpLimits limits)
-      : state_(std::make_shared<State>(std::move(transport), std::move(time), std::move(registry),
-                                       std::move(repository), std::move(lookup), limits)) {}
+  /// @param host     where it is asked
+  /// @param registry  `host[:port]` of the registry whose images `host` has, if that is another
+  /// one:
+  ///                  mirrors of several registries are told, as by containerd; else empty
+  /// @param scope     what it logs in for. Default: to pull
+  BasicSession(Transport transport, Time time, RegistryHost host, std::string registry,
+               std::string repository, CredentialLookup lookup, HttpLimits limits,
+               LoginScope scope = {})
+      : login_(std::make_shared<Authenticator>(std::move(transport), std::move(time), host.api,
+                                               std::move(repository), std::move(lookup), limits,
+                                               std::move(scope))),
+        host_(std::make_shared<RegistryHost const>(std::move(host))),
+        query_(registry.empty() ? "" : "ns=" + percent_encode(registry)) {}
 
-  /// GET of `/v2/REPOSITORY/path`, with one login if the registry refuses; follows redirects.
+  /// GET of a URL of the registry, with one login if the registry refuses; follows redirects. A 403
+  /// is such a refusal if it says how to log in, or answers a login that may have expired.
   ///
   /// @param deadline  the end of all of it
   /// @return where the last response came from
   /// @error{as HttpTransport and BasicAuthenticator::renew(), as they say}
-  [[nodiscard]] Result<Url> get(std::string_view path, HttpHeaders const& headers,
-                                HttpLimits const& limits,
-                                std::chrono::steady_clock::time_point deadline, HttpHeadSink head,
-                                ByteSink body) const {
-    return get(url(path), headers, limits, deadline, head, body);
-  }
-
-  /// The same for any URL of the registry.
   [[nodiscard]] Result<Url> get(Url const& url, HttpHeaders const& headers,
                                 HttpLimits const& limits,
                                 std::chrono::steady_clock::time_point deadline, HttpHeadSink head,
                                 ByteSink body) const {
-    auto authorization = state_->authenticator.authorization(deadline);
+    return exchange({HttpMethod::get, url, headers, {}, limits, deadline}, head, body);
+  }
+
+  /// Any request, with one login if the registry refuses. Only those that change nothing follow
+  /// redirects. One to another host than the registry's, where an upload may lead, goes without the
+  /// login and without the host's headers.
+  /// @return where the last response came from
+  /// @error{as get(), as get()}
+  [[nodiscard]] Result<Url> exchange(HttpRequest const& wanted, HttpHeadSink head,
+                                     ByteSink body) const {
+    auto const follows = is_safe(wanted.method);
+    auto const make = [&](HttpRequest& request, HttpHeadSink on_head, ByteSink on_body) {
+      return follows ? follow(login_->transport(), request, on_head, on_body)
+                     : login_->transport().exchange(request, on_head, on_body);
+    };
+    if (!wanted.url.same_origin(host_->api)) {
+      auto request = wanted;
+      request.named_by = host_->api.host;
+      EROFS_OCI_TRY(make(request, head, body));
+      return request.url;
+    }
+    auto authorization = login_->authorization(wanted.deadline);
     for (bool again = true;; again = false) {
-      HttpRequest request;
-      request.url = url;
-      request.headers = headers;
+      auto request = wanted;
+      request.headers.insert(request.headers.begin(), host_->headers.begin(), host_->headers.end());
       if (!authorization.value.empty()) {
+        std::erase_if(request.headers, [](HttpHeader const& header) {
+          return equal_ignoring_case(header.name, "Authorization");
+        });
         request.headers.push_back({"Authorization", authorization.value});
       }
-      request.limits = limits;
-      request.deadline = deadline;
       std::optional<HttpHead> refusal;
       auto const on_head = [&](HttpHead const& response) {
-        // A 401 from where a redirect led is not about this login.
-        if (!again || response.status != 401 || !request.url.same_origin(url))
-          return head(response);
+        // A refusal from where a redirect led is not about this login.
+        auto const about_login = response.status == 401 ||
+                                 (response.status == 403 && (!authorization.value.empty() ||
+                                                             response.find("WWW-Authenticate")));
+        if (!again || !about_login || !request.url.same_origin(wanted.url)) return head(response);
         refusal = response;
         return true;
       };
       auto const on_body = [&](std::span<std::byte const> bytes) {
         return refusal ? true : body(bytes);
       };
-      auto done = follow(state_->transport, request, on_head, on_body);
+      auto done = make(request, on_head, on_body);
       if (!refusal) {
         if (!done) return fail(std::move(done).error());
         return request.url;
       }
-      auto renewed = state_->authenticator.renew(authorization.generation, *refusal, deadline);
-      if (!renewed) return fail(std::move(renewed).error());
-      authorization = *std::move(renewed);
+      EROFS_OCI_TRY_ASSIGN(authorization,
+                           login_->renew(authorization.generation, *refusal, wanted.deadline));
     }
   }
 
-  /// The URL of `/v2/REPOSITORY/path`. `path` must be fit for a URL.
+  /// The URL of `API/REPOSITORY/path`. `path` must be fit for a URL.
   [[nodiscard]] Url url(std::string_view path) const {
-    auto out = state_->registry;
-    out.target = "/v2/" + state_->repository + "/" + std::string(path);
+    auto out = host_->api;
+    out.target += "/" + login_->repository() + "/" + std::string(path);
+    if (!query_.empty()) out.target += (path.find('?') == path.npos ? '?' : '&') + query_;
     return out;
   }
 
+  /// Where it is asked, and for what.
+  [[nodiscard]] RegistryHost const& host() const noexcept { return *host_; }
+
   /// `host[:port]/repository`, for messages.
   [[nodiscard]] std::string describe() const {
-    return state_->registry.authority() + "/" + state_->repository;
+    return login_->registry().authority() + "/" + login_->repository();
   }
 
-  [[nodiscard]] Transport const& transport() const noexcept { return state_->transport; }
+  [[nodiscard]] Transport const& transport() const noexcept { return login_->transport(); }
 
  private:
-  struct State {
-    State(Transport t, Time time, Url r, std::string name, CredentialLookup lookup,
-          HttpLimits limits)
-        : transport(std::move(t)),
-          registry(std::move(r)),
-          repository(std::move(name)),
-          authenticator(transport, std::move(time), registry, repository, std::move(lookup),
-                        limits) {}
+  using Authenticator = BasicAuthenticator<Transport, Time>;
 
-    Transport transport;
-    Url registry;
-    std::string repository;
-    BasicAuthenticator<Transport, Time> authenticator;
-  };
-
-  std::shared_ptr<State> state_;
+  std::shared_ptr<Authenticator> login_;
+  std::shared_ptr<RegistryHost const> host_;
+  std::string query_;
 };
 
 }  // namespace erofs_oci

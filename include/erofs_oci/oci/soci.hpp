@@ -11,8 +11,8 @@
 ///
 /// Digests bind the way from the index to the ztocs in both. So a ztoc of version 1 may say
 /// anything about its layer; its span digests prove only that the bytes are those that its maker
-/// saw. Whoever must not trust that reads all of the layer once and compares the decoded stream
-/// with the image's diffID, or makes an index from the layer in the first place.
+/// saw. To check that, read all of the layer once and compare the decoded stream with the image's
+/// diffID, or makes an index from the layer in the first place.
 /// @spec{SOCI snapshotter, SOCI index manifest}
 #pragma once
 
@@ -21,7 +21,6 @@
 #include <cstdint>
 #include <iterator>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -31,10 +30,9 @@
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/result.hpp>
-#include <erofs_oci/core/source.hpp>
 #include <erofs_oci/digest/digest.hpp>
-#include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/oci/descriptor.hpp>
+#include <erofs_oci/oci/fetch_blob.hpp>
 #include <erofs_oci/oci/image.hpp>
 #include <erofs_oci/oci/manifest.hpp>
 #include <erofs_oci/oci/registry.hpp>
@@ -109,25 +107,26 @@ template <HttpTransport Transport, Clock Time>
 [[nodiscard]] Result<Manifest> soci_manifest(BasicRegistry<Transport, Time> const& registry,
                                              Digest const& digest,
                                              std::optional<std::uint64_t> size) {
-  auto found = registry.document(digest.to_string(), size);
-  if (!found) return fail(std::move(found).error());
-  auto* const manifest = std::get_if<Manifest>(&found->second);
+  EROFS_OCI_TRY_ASSIGN(auto found, registry.document(digest.to_string(), size));
+  auto* const manifest = std::get_if<Manifest>(&found.document);
   if (manifest == nullptr) {
     return fail(Errc::mismatch, digest.to_string() + ": an index of images, not a SOCI index");
   }
   return std::move(*manifest);
 }
 
-/// What may be a SOCI index: it says so, or it says nothing, and the manifest has to be asked.
-[[nodiscard]] inline std::vector<Descriptor> soci_candidates(std::vector<Descriptor> referrers) {
+/// Whether a referrer may be a SOCI index: its type says so, or it has none and its manifest must
+/// be fetched.
+[[nodiscard]] inline std::vector<Descriptor> soci_candidates(
+    std::vector<Descriptor> const& referrers) {
   constexpr std::size_t most = 8;  // requests spent on what may be anything
-  std::erase_if(referrers, [](Descriptor const& d) {
-    return !d.artifact_type.empty() && d.artifact_type != media_type::soci_v1;
-  });
-  std::ranges::stable_partition(referrers,
-                                [](Descriptor const& d) { return !d.artifact_type.empty(); });
-  if (referrers.size() > most) referrers.resize(most);
-  return referrers;
+  std::vector<Descriptor> out;
+  for (auto const type : {media_type::soci_v1, std::string_view()}) {
+    for (auto const& referrer : referrers) {
+      if (referrer.artifact_type == type && out.size() < most) out.push_back(referrer);
+    }
+  }
+  return out;
 }
 
 }  // namespace detail
@@ -144,13 +143,11 @@ template <HttpTransport Transport, Clock Time>
   auto const& annotations = image.manifest.annotations;
   if (auto const named = annotations.find(soci_annotation::index_digest);
       named != annotations.end()) {
-    auto const digest = Digest::parse(named->second);
-    if (!digest) return fail(digest.error(), "annotation");
-    auto const manifest = detail::soci_manifest(registry, *digest, std::nullopt);
-    if (!manifest) return fail(manifest.error(), "SOCI index");
-    auto index = soci_index(*manifest, *digest, SociBinding::by_digest);
-    if (!index) return fail(std::move(index).error());
-    return std::optional(*std::move(index));
+    EROFS_OCI_TRY_ASSIGN(auto const digest, Digest::parse(named->second), "annotation");
+    EROFS_OCI_TRY_ASSIGN(auto const manifest, detail::soci_manifest(registry, digest, std::nullopt),
+                         "SOCI index");
+    EROFS_OCI_TRY_ASSIGN(auto index, soci_index(manifest, digest, SociBinding::by_digest));
+    return std::optional(std::move(index));
   }
   auto referrers = registry.referrers(image.digest, {});
   if (!referrers) return fail(std::move(referrers).error(), "referrers");
@@ -165,31 +162,14 @@ template <HttpTransport Transport, Clock Time>
   return std::optional<SociIndex>();
 }
 
-/// The bytes of a ztoc, checked against its descriptor. One request; memory is taken as bytes come.
+/// fetch_blob() for a ztoc.
 /// @param ztoc  from a SociIndex
-/// @param most  larger ones are refused without a request
-/// @error{Errc::unsupported, it is larger than `most`}
-/// @error{Errc::digest_mismatch, the bytes are not those that the digest names}
-/// @error{as BasicOciBlob::read_at(), as it says}
+/// @error{as fetch_blob(), as there; the message names the ztoc}
 template <HttpTransport Transport, Clock Time>
 [[nodiscard]] Result<Bytes> fetch_ztoc(BasicRegistry<Transport, Time> const& registry,
                                        Descriptor const& ztoc, std::uint64_t most = max_ztoc_size) {
-  auto const where = "ztoc " + ztoc.digest.to_string();
-  if (ztoc.size > most) {
-    return fail(Errc::unsupported, where + ": " + std::to_string(ztoc.size) + " bytes, more than " +
-                                       std::to_string(most));
-  }
-  auto const blob = registry.blob(ztoc);
-  Bytes bytes;
-  auto const ok = stream(blob, 0, ztoc.size, [&](std::span<std::byte const> piece) {
-    bytes.insert(bytes.end(), piece.begin(), piece.end());
-    return true;
-  });
-  if (!ok) return fail(ok.error(), where);
-  if (bytes.size() != ztoc.size) return fail(Errc::truncated, where);
-  if (digest_of(bytes, ztoc.digest.algorithm()) != ztoc.digest) {
-    return fail(Errc::digest_mismatch, where + ": the registry sent something else");
-  }
+  EROFS_OCI_TRY_ASSIGN(auto bytes, fetch_blob(registry, ztoc, most),
+                       "ztoc " + ztoc.digest.to_string());
   return bytes;
 }
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// HangCheck: whether a process that gives no sign hangs or has only not had its turn.
+/// HangCheck: tells a process that hangs from one that has only not got a processor.
 #pragma once
 
-#include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -11,16 +10,18 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include <sys/types.h>
 
 #include <erofs_oci/core/result.hpp>
-#include <erofs_oci/core/text_file.hpp>
+#include <erofs_oci/core/text.hpp>
+#include <erofs_oci/posix/text_file.hpp>
 #include <erofs_oci/recovery/process.hpp>
 
 namespace erofs_oci {
 
-/// What a process is doing that ought to give signs of life from its main thread.
+/// The state of a process whose main thread should give signs.
 struct ProcessView {
   char state = '?';                ///< of the main thread, as in /proc/PID/stat
   std::chrono::nanoseconds ran{};  ///< processor time of the main thread
@@ -31,32 +32,28 @@ struct ProcessView {
 /// @spec{Linux Documentation/scheduler/sched-stats.rst}
 /// @error{Errc::corrupt, it is no such line}
 [[nodiscard]] inline Result<std::chrono::nanoseconds> parse_run_time(std::string_view line) {
-  std::chrono::nanoseconds::rep nanoseconds = 0;
-  auto const [end, error] = std::from_chars(line.data(), line.data() + line.size(), nanoseconds);
-  if (error != std::errc() || end == line.data()) return fail(Errc::corrupt, "schedstat");
-  return std::chrono::nanoseconds(nanoseconds);
+  auto const number = take_number<std::uint64_t>(line);
+  if (!number || !std::in_range<std::chrono::nanoseconds::rep>(*number)) {
+    return fail(Errc::corrupt, "schedstat");
+  }
+  return std::chrono::nanoseconds(*number);
 }
 
-/// What the process is doing now.
+/// Reads the state of a process from /proc.
 /// @error{Errc::corrupt, procfs is not understood}
 /// @error{an errno, as open(2) on /proc: it does not live\, or the kernel keeps no such statistics}
 [[nodiscard]] inline Result<ProcessView> view_process(pid_t pid) {
   auto const state_of = [](std::string const& directory) -> Result<char> {
-    auto const line = read_text_value(directory + "/stat");
-    if (!line) return fail(line.error());
-    auto const stat = parse_process_stat(*line);
-    if (!stat) return fail(stat.error(), directory);
-    return stat->state;
+    EROFS_OCI_TRY_ASSIGN(auto const line, read_text_value(directory + "/stat"));
+    EROFS_OCI_TRY_ASSIGN(auto const stat, parse_process_stat(line), directory);
+    return stat.state;
   };
   auto const name = std::to_string(pid);
   auto const tasks = "/proc/" + name + "/task";
-  auto const state = state_of(tasks + "/" + name);
-  if (!state) return fail(state.error());
-  auto const line = read_text_value(tasks + "/" + name + "/schedstat");
-  if (!line) return fail(line.error());
-  auto const ran = parse_run_time(*line);
-  if (!ran) return fail(ran.error(), tasks);
-  ProcessView view{*state, *ran, false};
+  EROFS_OCI_TRY_ASSIGN(auto const state, state_of(tasks + "/" + name));
+  EROFS_OCI_TRY_ASSIGN(auto const line, read_text_value(tasks + "/" + name + "/schedstat"));
+  EROFS_OCI_TRY_ASSIGN(auto const ran, parse_run_time(line), tasks);
+  ProcessView view{state, ran, false};
   std::error_code error;
   for (std::filesystem::directory_iterator task(tasks, error), end; !error && task != end;
        task.increment(error)) {
@@ -67,9 +64,9 @@ struct ProcessView {
   return view;
 }
 
-/// Looks at one silent process again and again. A hang is told by what the process did with its
-/// time and not by the clock alone, so that a machine which is busy elsewhere is no reason to end a
-/// healthy process.
+/// Examines one process that gives no sign, repeatedly. It decides by the processor time and states
+/// of the process and not by the clock alone, so a busy machine does not make a healthy process
+/// look hung.
 ///
 /// @par Thread safety
 /// None.
@@ -77,22 +74,23 @@ class HangCheck {
  public:
   /// Processor time that cannot pass between two signs of a healthy process.
   static constexpr std::chrono::milliseconds longest_run{50};
-  /// So many looks in a row find only a hung process asleep: a virtual machine's processor may be
-  /// taken away for longer than from one look to the next.
+  /// A process is hung if it is asleep in so many examinations in a row. One is not enough: a host
+  /// may stop a virtual machine's processor for longer than the time between two.
   static constexpr int most_asleep = 3;
 
-  /// Takes one more look; with the silence's first one it begins.
-  /// @return why the process hangs; empty if it may not
+  /// Takes the next examination into account; the first one after reset() is the base.
+  /// @return the reason if the process hangs; else empty
   [[nodiscard]] std::optional<std::string> look(ProcessView const& view) {
     if (!began_) began_ = view.ran;
     if (view.state == 'T') return "it was stopped by a signal";
     asleep_ = view.state == 'S' && !view.others_run ? asleep_ + 1 : 0;
-    if (asleep_ == most_asleep) return "its main thread waits for what does not come";
-    if (view.state == 'R' && view.ran - *began_ >= longest_run) return "its main thread goes round";
+    if (asleep_ == most_asleep) return "its main thread is blocked";
+    if (view.state == 'R' && view.ran - *began_ >= longest_run)
+      return "its main thread is spinning";
     return std::nullopt;
   }
 
-  /// It has given a sign.
+  /// To be called when the process has given a sign.
   void reset() noexcept { *this = HangCheck(); }
 
  private:

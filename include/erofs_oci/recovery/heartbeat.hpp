@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Heartbeat: how a daemon tells its supervisor that it is well.
+/// Heartbeat: signs of life from a daemon, which is the worker, to its supervisor.
 #pragma once
 
 #include <array>
@@ -16,21 +16,23 @@
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/posix/descriptor.hpp>
 
 namespace erofs_oci {
 
-/// The daemon's end. Each sign is one byte on a stream socket; no call blocks or fails, for a
-/// daemon must go on without its supervisor. Send signs from the main thread, which HangCheck looks
-/// at, and only while requests are taken and answered, or a hang goes unseen.
+/// The daemon's end. Each sign is one byte on a stream socket; no call blocks or fails, because a
+/// daemon must run on without its supervisor. Send signs from the main thread, which HangCheck
+/// examines, and only while the daemon takes and answers requests; else the supervisor cannot see a
+/// hang.
 ///
 /// @par Thread safety
 /// All const members, from any thread.
 class Heartbeat {
  public:
-  static constexpr char answered_sign = 'a';  ///< a first read was answered
-  static constexpr char beat_sign = 'b';      ///< still well, and nothing to do
-  static constexpr char busy_sign = 'w';      ///< still well, and at work
-  static constexpr char finished_sign = 'f';  ///< the device is gone; the end comes next
+  static constexpr char answered_sign = 'a';  ///< the daemon has answered a first read
+  static constexpr char beat_sign = 'b';      ///< the daemon has nothing to do
+  static constexpr char busy_sign = 'w';      ///< the daemon is at work
+  static constexpr char finished_sign = 'f';  ///< the device is gone; the daemon will exit
 
   /// Owns the descriptor that pair() gave, perhaps before fork(2) and exec(2).
   explicit Heartbeat(UniqueFd fd) noexcept : fd_(std::move(fd)) {}
@@ -39,28 +41,25 @@ class Heartbeat {
   /// non-blocking.
   /// @error{an errno, as socketpair(2)}
   [[nodiscard]] static Result<std::pair<Heartbeat, UniqueFd>> pair() {
-    std::array<int, 2> fds{};
-    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds.data()) != 0) {
-      return fail_errno(errno, "socketpair");
-    }
-    return std::pair(Heartbeat(UniqueFd(fds[0])), UniqueFd(fds[1]));
+    EROFS_OCI_TRY_ASSIGN(auto ends, socket_pair(SOCK_STREAM | SOCK_NONBLOCK));
+    return std::pair(Heartbeat(std::move(ends.first)), std::move(ends.second));
   }
 
-  /// Only after a read of the device was answered, not when it is merely ready.
+  /// To be called after the daemon has answered a read of the device, not when it is only ready.
   void answered() const noexcept { send(answered_sign); }
 
   /// Several times within SupervisionOptions::hung_after; while `busy`, within
   /// SupervisionOptions::suspect_after.
   void beat(bool busy = false) const noexcept { send(busy ? busy_sign : beat_sign); }
 
-  /// Once the kernel has said that the device is disconnected.
+  /// To be called when the kernel has disconnected the device.
   void finished() const noexcept { send(finished_sign); }
 
   /// For exec(2), whose caller clears FD_CLOEXEC.
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
 
  private:
-  // A full socket means a supervisor that does not look; it has signs enough.
+  // If the socket is full, the supervisor has signs enough to read.
   void send(char sign) const noexcept {
     while (::send(fd_.get(), &sign, 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EINTR) {}
   }
@@ -68,8 +67,8 @@ class Heartbeat {
   UniqueFd fd_;
 };
 
-/// The signs that have come, into `buffer`; empty once the daemon's end is closed. No sign yet is
-/// an empty text.
+/// Receives the signs that have arrived into `buffer`; an empty optional once the daemon's end is
+/// closed, an empty text if there is no sign. Does not block.
 [[nodiscard]] inline std::optional<std::string_view> receive_signs(UniqueFd const& fd,
                                                                    std::array<char, 256>& buffer) {
   for (;;) {

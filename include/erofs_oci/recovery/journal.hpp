@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Journal: the records of all daemons on disk, and the lock by which each of them is known to
-/// live.
+/// Journal: the records of all mounts on disk, and a lock for each, which its daemon holds.
+/// The daemon is the process that keeps the mount: the supervisor, or a worker without one.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@
 #include <erofs_oci/core/function_ref.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/recovery/journal_directory.hpp>
-#include <erofs_oci/recovery/record.hpp>
+#include <erofs_oci/recovery/record_codec.hpp>
 
 namespace erofs_oci {
 
@@ -31,11 +31,11 @@ inline constexpr std::string_view default_journal_directory = "/run/erofs_oci";
 class Journal;
 
 /// One name in a journal, and the lock on it: while this object lives, here or in a child that
-/// inherited it, nobody else can take the name. A daemon keeps it for its life and lets it go by
-/// ending, however that happens. The record stays until remove().
+/// inherited it, no other process can take the name. A daemon holds it for its life, and the kernel
+/// releases it when the daemon ends in any way. The record stays until remove().
 ///
-/// fork(2) hands the lock to the child: the parent then lets its object go out of scope. exec(2)
-/// drops it.
+/// After fork(2) the child has the lock too, and the parent destroys its object. exec(2) drops the
+/// lock.
 ///
 /// @par Thread safety
 /// None: one thread at a time.
@@ -47,14 +47,13 @@ class JournalEntry {
   /// @error{Errc::invalid_argument, check() refuses it}
   /// @error{an errno, as JournalDirectory::replace(); ENOSPC on a full disk}
   [[nodiscard]] Result<void> write(Record const& record) {
-    auto const bytes = encode_record(record);
-    if (!bytes) return fail(bytes.error(), directory_.path_of(name_));
-    return directory_.replace(record_file(name_), temporary_file(name_), as_bytes(*bytes));
+    EROFS_OCI_TRY_ASSIGN(auto const bytes, encode_record(record), directory_.path_of(name_));
+    return directory_.replace(record_file(name_), temporary_file(name_), as_bytes(bytes));
   }
 
-  /// Goes on under another name, for a device whose number was not known before. The lock on the
-  /// new name is taken first; a record that is left there from a daemon that is gone is replaced. A
-  /// crash leaves the record under one of both names.
+  /// Renames the record, for a device whose number was not known before. Takes the lock on the new
+  /// name first, and replaces a record there whose daemon has ended. After a crash the record has
+  /// one of the two names.
   /// @error{std::errc::device_or_resource_busy, a daemon lives under the new name}
   /// @error{Errc::invalid_argument, it is no plain name}
   /// @error{an errno, as rename(2)}
@@ -63,34 +62,29 @@ class JournalEntry {
     if (!is_plain_name(name)) {
       return fail(Errc::invalid_argument, "journal: \"" + name + "\" is no plain name");
     }
-    auto lock = directory_.lock(lock_file(name));
-    if (!lock) return fail(std::move(lock).error());
-    if (!*lock) {
+    EROFS_OCI_TRY_ASSIGN(auto lock, directory_.lock(lock_file(name)));
+    if (!lock) {
       return fail(make_error_code(std::errc::device_or_resource_busy), directory_.path_of(name));
     }
-    auto ok = directory_.rename(record_file(name_), record_file(name));
-    if (!ok) return ok;
-    // Leftovers are harmless and gc() collects them, so their errors are not this call's.
+    EROFS_OCI_TRY(directory_.rename(record_file(name_), record_file(name)));
+    // gc() removes what is left of the old name, so errors here are ignored.
     static_cast<void>(directory_.remove(temporary_file(name_)));
     static_cast<void>(directory_.remove(lock_file(name_)));
-    lock_ = **std::move(lock);
+    lock_ = *std::move(lock);
     name_ = name;
     return {};
   }
 
-  /// Removes the record and gives the name up. Only for a device that the kernel has disconnected:
-  /// without its record nobody can take it over.
+  /// Removes the record and releases the name. Only for a device that the kernel has disconnected:
+  /// without its record no takeover is possible.
   /// @error{an errno, as unlink(2) and fsync(2)}
   [[nodiscard]] Result<void> remove() && {
     auto const lock = std::move(lock_);  // until the names are gone
     for (auto const& file : {record_file(name_), temporary_file(name_), lock_file(name_)}) {
-      if (auto ok = directory_.remove(file); !ok) return ok;
+      EROFS_OCI_TRY(directory_.remove(file));
     }
     return directory_.sync();
   }
-
-  /// The descriptor that holds the lock, for a child that is to inherit it over exec(2).
-  [[nodiscard]] int lock_fd() const noexcept { return lock_.get(); }
 
  private:
   friend Journal;
@@ -117,46 +111,44 @@ class Journal {
   /// @error{as JournalDirectory::open(), as there}
   [[nodiscard]] static Result<Journal> open(
       std::string path = std::string(default_journal_directory)) {
-    auto directory = JournalDirectory::open(std::move(path));
-    if (!directory) return fail(std::move(directory).error(), "journal");
-    return Journal(*std::move(directory));
+    EROFS_OCI_TRY_ASSIGN(auto directory, JournalDirectory::open(std::move(path)), "journal");
+    return Journal(std::move(directory));
   }
 
-  /// Takes a name, with or without a record under it. What a crash has left half written goes.
-  /// @param wait  how long to wait for a daemon that has it to end; not less than 20 ms, for others
-  ///              may look at the lock just now
-  /// @error{std::errc::device_or_resource_busy, its daemon lives still}
+  /// Takes a name, with or without a record under it. Removes files that a crash has left half
+  /// written.
+  /// @param wait  how long to wait for the daemon that has the name to end; at least 20 ms, since
+  /// is_locked() of another process may hold the lock for a moment
+  /// @error{std::errc::device_or_resource_busy, its daemon lives}
   /// @error{Errc::invalid_argument, no plain name}
   /// @error{an errno, as open(2) and flock(2)}
   template <Clock Time = SteadyClock>
   [[nodiscard]] Result<JournalEntry> acquire(std::string const& name,
                                              std::chrono::milliseconds wait = {},
                                              Time time = {}) const {
-    if (auto const ok = check_name(name); !ok) return fail(ok.error());
+    EROFS_OCI_TRY(check_name(name));
     auto const deadline = time.now() + std::max(wait, std::chrono::milliseconds(20));
     for (;;) {
-      auto entry = try_acquire(name);
-      if (!entry) return fail(std::move(entry).error(), "journal");
-      if (*entry) return **std::move(entry);
+      EROFS_OCI_TRY_ASSIGN(auto entry, try_acquire(name), "journal");
+      if (entry) return *std::move(entry);
       if (time.now() >= deadline) return fail(busy(name));
       time.sleep(std::chrono::milliseconds(5));
     }
   }
 
-  /// The record under a name, whoever has it.
+  /// The record under a name, locked or not.
   /// @error{Errc::not_found, there is none}
   /// @error{std::errc::permission_denied, its file is not one that this user alone could have made}
   /// @error{as parse_record(), it is not a record}
   [[nodiscard]] Result<Record> read(std::string const& name) const {
-    if (auto const ok = check_name(name); !ok) return fail(ok.error());
+    EROFS_OCI_TRY(check_name(name));
     auto const file = JournalEntry::record_file(name);
     auto const bytes = directory_.read(file, most_record_bytes);
     if (!bytes && bytes.error().code == std::errc::no_such_file_or_directory) {
       return fail(Errc::not_found, "journal: " + directory_.path_of(file));
     }
     if (!bytes) return fail(bytes.error(), "journal");
-    auto record = parse_record(*bytes);
-    if (!record) return fail(std::move(record).error(), "journal: " + directory_.path_of(file));
+    EROFS_OCI_TRY_ASSIGN(auto record, parse_record(*bytes), "journal: " + directory_.path_of(file));
     return record;
   }
 
@@ -168,44 +160,27 @@ class Journal {
   /// @error{Errc::invalid_argument, no plain name}
   /// @error{an errno, as open(2) and flock(2)}
   [[nodiscard]] Result<bool> is_held(std::string const& name) const {
-    if (auto const ok = check_name(name); !ok) return fail(ok.error());
+    EROFS_OCI_TRY(check_name(name));
     return directory_.is_locked(JournalEntry::lock_file(name));
   }
 
-  /// The name whose record has that backend identifier, as the kernel shows it for a device. What
-  /// another tool has left there is no plain name, and nothing is looked up by it.
-  /// @error{Errc::invalid_argument, it is no identifier of ours}
-  /// @error{Errc::not_found, no readable record has it}
-  [[nodiscard]] Result<std::string> find_backend(std::string const& backend) const {
-    if (auto const ok = check_name(backend); !ok) return fail(ok.error());
-    auto found = list();
-    if (!found) return fail(std::move(found).error());
-    for (auto& name : *found) {
-      auto const record = read(name);
-      if (record && record->attach.backend == backend) return std::move(name);
-    }
-    return fail(Errc::not_found, "journal: " + directory_.path() + ": backend " + backend);
-  }
-
-  /// Removes what belongs to no device any more, and what crashes have left. A name that a daemon
-  /// has is left alone.
+  /// Removes records whose device is gone, and leftovers of crashes. Leaves names alone that a
+  /// daemon has.
   /// @param connected  whether the device of a record is still there; the record is null if it
-  ///                   cannot be read. When in doubt: true, for a device without record is lost.
+  /// cannot be read. When in doubt: true, since a device without a record cannot be taken over.
   /// @return the names whose record is gone, sorted
   /// @error{an errno, as readdir(3) and unlink(2)}
   [[nodiscard]] Result<std::vector<std::string>> gc(
       FunctionRef<bool(std::string const&, Record const*)> connected) const {
-    auto all = names({".record", ".lock", ".new"});
-    if (!all) return all;
+    EROFS_OCI_TRY_ASSIGN(auto const all, names({".record", ".lock", ".new"}));
     std::vector<std::string> removed;
-    for (auto const& name : *all) {
-      auto entry = try_acquire(name);
-      if (!entry) return fail(std::move(entry).error(), "journal");
-      if (!*entry) continue;
+    for (auto const& name : all) {
+      EROFS_OCI_TRY_ASSIGN(auto entry, try_acquire(name), "journal");
+      if (!entry) continue;
       auto const record = read(name);
       auto const has_record = record || record.error().code != Errc::not_found;
       if (has_record && connected(name, record ? &*record : nullptr)) continue;
-      if (auto ok = (**std::move(entry)).remove(); !ok) return fail(std::move(ok).error());
+      EROFS_OCI_TRY((*std::move(entry)).remove());
       if (has_record) removed.push_back(name);
     }
     return removed;
@@ -222,7 +197,7 @@ class Journal {
     return fail(Errc::invalid_argument, "journal: \"" + printable(name) + "\" is no plain name");
   }
 
-  // It may come from sysfs, where anybody's text may be.
+  // It may come from sysfs, where other tools write too.
   static std::string printable(std::string_view text) {
     std::string out(text.substr(0, 160));
     std::ranges::replace_if(out, [](char c) { return c < ' ' || c > '~'; }, '?');
@@ -230,15 +205,11 @@ class Journal {
   }
 
   Result<std::optional<JournalEntry>> try_acquire(std::string const& name) const {
-    auto lock = directory_.lock(JournalEntry::lock_file(name));
-    if (!lock) return fail(std::move(lock).error());
-    if (!*lock) return std::optional<JournalEntry>();
-    if (auto ok = directory_.remove(JournalEntry::temporary_file(name)); !ok) {
-      return fail(std::move(ok).error());
-    }
-    auto directory = directory_.clone();
-    if (!directory) return fail(std::move(directory).error());
-    return std::optional(JournalEntry(*std::move(directory), name, **std::move(lock)));
+    EROFS_OCI_TRY_ASSIGN(auto lock, directory_.lock(JournalEntry::lock_file(name)));
+    if (!lock) return std::optional<JournalEntry>();
+    EROFS_OCI_TRY(directory_.remove(JournalEntry::temporary_file(name)));
+    EROFS_OCI_TRY_ASSIGN(auto directory, directory_.clone());
+    return std::optional(JournalEntry(std::move(directory), name, *std::move(lock)));
   }
 
   Error busy(std::string const& name) const {
@@ -250,10 +221,9 @@ class Journal {
   }
 
   Result<std::vector<std::string>> names(std::vector<std::string_view> const& suffixes) const {
-    auto const files = directory_.list();
-    if (!files) return fail(files.error(), "journal");
+    EROFS_OCI_TRY_ASSIGN(auto const files, directory_.list(), "journal");
     std::vector<std::string> found;
-    for (auto const& file : *files) {
+    for (auto const& file : files) {
       for (auto const suffix : suffixes) {
         if (!file.ends_with(suffix)) continue;
         auto name = file.substr(0, file.size() - suffix.size());

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
-#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -22,21 +21,23 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/posix/descriptor.hpp>
+#include <erofs_oci/posix/replace_file.hpp>
+#include <erofs_oci/posix/text_file.hpp>
 
 namespace erofs_oci {
 
-/// An open directory of mode 0700 that this user owns, and the few things that a journal does in
-/// it. Every file has mode 0600, one link and this user as its owner; anything else is refused, and
-/// no symbolic link is followed. Names are the caller's to check: they must have no slash.
+/// An open directory of mode 0700 that this user owns, and the operations of a journal in it.
+/// Refuses every file that has not mode 0600, one link and this user as its owner, and follows no
+/// symbolic link. The caller must check that names have no slash.
 ///
 /// @par Thread safety
 /// All const members, from any thread, for different names.
 class JournalDirectory {
  public:
-  /// Opens the directory, or makes it; the one above must exist and be trusted.
+  /// Opens the directory, or makes it; its parent must exist and be trusted.
   /// @error{std::errc::permission_denied, another user's\, or others may enter it}
   /// @error{an errno, as mkdir(2) and open(2); a symbolic link is ENOTDIR or ELOOP}
   [[nodiscard]] static Result<JournalDirectory> open(std::string path) {
@@ -45,16 +46,15 @@ class JournalDirectory {
     return open_existing(std::move(path));
   }
 
-  /// Opens the directory if it is there, as when another tool keeps it.
+  /// Opens the directory if it exists, such as one of another tool.
   /// @error{as open(), as there; ENOENT}
   [[nodiscard]] static Result<JournalDirectory> open_existing(std::string path) {
     while (path.size() > 1 && path.back() == '/') path.pop_back();
-    auto fd = open_read(path, O_DIRECTORY | O_NOFOLLOW);
-    if (!fd) return fail(std::move(fd).error());
+    EROFS_OCI_TRY_ASSIGN(auto fd, open_read(path, O_DIRECTORY | O_NOFOLLOW));
     struct stat status{};
-    if (::fstat(fd->get(), &status) != 0) return fail_errno(errno, path);
-    if (auto const ok = check_owner(status, 0700, path); !ok) return fail(ok.error());
-    return JournalDirectory(*std::move(fd), std::move(path));
+    if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, path);
+    EROFS_OCI_TRY(check_owner(status, 0700, path));
+    return JournalDirectory(std::move(fd), std::move(path));
   }
 
   /// As given to open(), for messages.
@@ -67,73 +67,52 @@ class JournalDirectory {
 
   /// The whole content of a file.
   /// @error{std::errc::permission_denied, not a file that this user alone could have written}
-  /// @error{Errc::corrupt, longer than `most` bytes\, or changed while it was read}
+  /// @error{std::errc::file_too_large, longer than `most` bytes}
   /// @error{an errno, as open(2) and read(2)}
   [[nodiscard]] Result<std::string> read(std::string const& file, std::size_t most) const {
-    auto const fd = open_checked(file, O_RDONLY | O_NONBLOCK);
-    if (!fd) return fail(fd.error());
-    struct stat status{};
-    if (::fstat(fd->get(), &status) != 0) return fail_errno(errno, path_of(file));
-    auto const size = static_cast<std::uint64_t>(status.st_size);
-    if (size > most) return fail(Errc::corrupt, path_of(file) + ": too long");
-    std::string text(static_cast<std::size_t>(size), '\0');
-    auto const n = read_full(fd->get(), std::as_writable_bytes(std::span(text)));
-    if (!n) return fail(n.error(), path_of(file));
-    if (*n != text.size()) return fail(Errc::corrupt, path_of(file) + ": changed while read");
-    return text;
+    EROFS_OCI_TRY_ASSIGN(auto const fd, open_checked(file, O_RDONLY | O_NONBLOCK));
+    return read_text(fd, path_of(file), most);
   }
 
-  /// Gives `file` a new content through `temporary`. Whenever this ends, by an error, a crash or a
-  /// loss of power, `file` has the old content or the new one. A `temporary` of an earlier crash is
-  /// replaced. Nobody else may write either name meanwhile.
+  /// Gives `file` new content through `temporary`, as replace_file_at() does.
   /// @error{an errno, as write(2)\, fsync(2) and rename(2): ENOSPC on a full disk}
   [[nodiscard]] Result<void> replace(std::string const& file, std::string const& temporary,
                                      std::span<std::byte const> content) const {
-    if (auto ok = remove(temporary); !ok) return ok;
-    auto ok = write_new(temporary, content);
-    if (ok && ::renameat(fd_.get(), temporary.c_str(), fd_.get(), file.c_str()) != 0) {
-      ok = fail_errno(errno, "rename " + path_of(temporary));
-    }
-    if (!ok) {
-      static_cast<void>(remove(temporary));  // the first error is the one to tell
-      return ok;
-    }
-    return sync();
+    auto const fill = [&](int fd) { return write_full(fd, content); };
+    EROFS_OCI_TRY(replace_file_at(fd_.get(), file, temporary, 0600, fill), path_);
+    return {};
   }
 
-  /// Gives a file another name; one that had it is gone.
+  /// Gives a file another name; replaces a file that has it.
   /// @error{an errno, as rename(2) and fsync(2)}
   [[nodiscard]] Result<void> rename(std::string const& from, std::string const& to) const {
-    if (::renameat(fd_.get(), from.c_str(), fd_.get(), to.c_str()) != 0) {
-      return fail_errno(errno, "rename " + path_of(from));
-    }
-    return sync();
+    EROFS_OCI_TRY(rename_at(fd_.get(), from, to), path_);
+    return {};
   }
 
   /// Removes a name; one that is not there is not an error.
   /// @error{an errno, as unlink(2)}
   [[nodiscard]] Result<void> remove(std::string const& file) const {
-    if (::unlinkat(fd_.get(), file.c_str(), 0) != 0 && errno != ENOENT) {
-      return fail_errno(errno, "remove " + path_of(file));
-    }
+    EROFS_OCI_TRY(remove_at(fd_.get(), file), path_);
     return {};
   }
 
-  /// Makes what was renamed and removed last.
+  /// Makes renames and removals durable.
   /// @error{an errno, as fsync(2)}
   [[nodiscard]] Result<void> sync() const {
     if (::fsync(fd_.get()) != 0) return fail_errno(errno, "sync " + path_);
     return {};
   }
 
-  /// Takes the exclusive lock on a file, which is made if need be; empty if another has it. The
-  /// lock lasts as long as any copy of the descriptor, in this process or in its children.
+  /// Takes the exclusive lock on a file, which it makes if it is missing; empty if another process
+  /// has the lock. Does not block. The lock lasts as long as any copy of the descriptor, in this
+  /// process or its children.
   /// @error{std::errc::permission_denied, not a file that this user alone could have made}
   /// @error{an errno, as open(2) and flock(2)}
   [[nodiscard]] Result<std::optional<UniqueFd>> lock(std::string const& file) const {
     for (;;) {
       auto fd = open_checked(file, O_RDWR | O_CREAT | O_NONBLOCK);
-      // Somebody has removed it between open and fstat: then it has no link any more.
+      // Another process has removed the file between open and fstat.
       if (!fd && fd.error().code == std::errc::no_link) continue;
       if (!fd) return fail(std::move(fd).error());
       if (::flock(fd->get(), LOCK_EX | LOCK_NB) != 0) {
@@ -145,7 +124,8 @@ class JournalDirectory {
     }
   }
 
-  /// Whether somebody has the lock on a file. Looking takes it for some microseconds.
+  /// Whether a process has the lock on a file. The test itself holds the lock for some
+  /// microseconds.
   /// @error{an errno, as open(2) and flock(2)}
   [[nodiscard]] Result<bool> is_locked(std::string const& file) const {
     auto const fd = open_checked(file, O_RDONLY | O_NONBLOCK);
@@ -184,8 +164,7 @@ class JournalDirectory {
   /// Another descriptor of the same directory.
   /// @error{an errno, as fcntl(2)}
   [[nodiscard]] Result<JournalDirectory> clone() const {
-    UniqueFd fd(::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 3));
-    if (!fd) return fail_errno(errno, path_);
+    EROFS_OCI_TRY_ASSIGN(auto fd, duplicate(fd_.get()), path_);
     return JournalDirectory(std::move(fd), path_);
   }
 
@@ -214,20 +193,11 @@ class JournalDirectory {
       return fail(make_error_code(std::errc::no_link), path_of(file) + ": just removed");
     }
     if (status.st_nlink != 1) return fail(denied, path_of(file) + ": has another name");
-    if (auto const ok = check_owner(status, 0600, path_of(file)); !ok) return fail(ok.error());
+    EROFS_OCI_TRY(check_owner(status, 0600, path_of(file)));
     return fd;
   }
 
-  Result<void> write_new(std::string const& file, std::span<std::byte const> content) const {
-    UniqueFd const fd(::openat(fd_.get(), file.c_str(),
-                               O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (!fd) return fail_errno(errno, path_of(file));
-    if (auto ok = write_full(fd.get(), content); !ok) return fail(ok.error(), path_of(file));
-    if (::fsync(fd.get()) != 0) return fail_errno(errno, "sync " + path_of(file));
-    return {};
-  }
-
-  // A lock on a file that was removed before it was taken locks nothing.
+  // A lock taken on a file that was removed before locks nothing.
   [[nodiscard]] bool is_still(std::string const& file, UniqueFd const& fd) const noexcept {
     struct stat by_name{};
     struct stat by_fd{};

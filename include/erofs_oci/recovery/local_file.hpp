@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// LocalFile: which file it was, so that another one is never served in its place.
+/// LocalFile: identifies a file, so that no other one is served in its place.
 #pragma once
 
 #include <array>
@@ -21,6 +21,7 @@
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/posix/path.hpp>
 
 namespace erofs_oci {
 
@@ -36,10 +37,10 @@ struct LocalFile {
   friend bool operator==(LocalFile const&, LocalFile const&) = default;
 };
 
-/// By what a file is known again.
+/// How a file is identified.
 enum class FileIdentity {
-  content,  ///< its digest, for which all of it is read: an equal copy may take its place
-  stamp,    ///< size, inode and time of change: for files too large to be read whole
+  content,  ///< by its digest, for which all of it is read; an equal copy is the same file
+  stamp,    ///< by size, inode and time of change: for files too large to be read whole
 };
 
 namespace detail {
@@ -70,9 +71,8 @@ inline Result<Digest> file_digest(int fd, std::uint64_t size, DigestAlgorithm al
   auto const buffer = std::make_unique<std::array<std::byte, step>>();
   for (std::uint64_t at = 0; at < size;) {
     auto const want = static_cast<std::size_t>(size - at < step ? size - at : step);
-    auto const n = pread_full(fd, at, std::span(*buffer).first(want));
-    if (!n) return fail(n.error(), path);
-    if (*n < want) return fail(Errc::truncated, path + ": offset " + std::to_string(at + *n));
+    EROFS_OCI_TRY_ASSIGN(auto const n, pread_full(fd, at, std::span(*buffer).first(want)), path);
+    if (n < want) return fail(Errc::truncated, path + ": offset " + std::to_string(at + n));
     hasher.update(std::span(*buffer).first(want));
     at += want;
   }
@@ -81,62 +81,54 @@ inline Result<Digest> file_digest(int fd, std::uint64_t size, DigestAlgorithm al
 
 }  // namespace detail
 
-/// Notes which file a path leads to now. Relative paths and symbolic links are resolved here, once.
+/// Identifies the file that a path leads to now. Resolves relative paths and symbolic links once,
+/// here.
 /// @error{an errno, as realpath(3)\, open(2) and read(2)}
 /// @error{Errc::unsupported, not a regular file}
-/// @error{Errc::mismatch, it was written to meanwhile}
+/// @error{Errc::mismatch, it was written to at the same time}
 [[nodiscard]] inline Result<LocalFile> measure_file(std::string const& path,
                                                     FileIdentity identity = FileIdentity::content) {
-  std::unique_ptr<char, decltype(&std::free)> const real(::realpath(path.c_str(), nullptr),
-                                                         &std::free);
-  if (!real) return fail_errno(errno, path);
   LocalFile file;
-  file.path = real.get();
-  auto const fd = open_read(file.path, O_NOFOLLOW | O_NONBLOCK);
-  if (!fd) return fail(fd.error());
-  auto const before = detail::regular_status(fd->get(), file.path);
-  if (!before) return fail(before.error());
-  file.size = static_cast<std::uint64_t>(before->st_size);
-  file.device = static_cast<std::uint64_t>(before->st_dev);
-  file.inode = static_cast<std::uint64_t>(before->st_ino);
-  file.modified = detail::modified_ns(*before);
+  EROFS_OCI_TRY_ASSIGN(file.path, real_path(path));
+  EROFS_OCI_TRY_ASSIGN(auto const fd, open_read(file.path, O_NOFOLLOW | O_NONBLOCK));
+  EROFS_OCI_TRY_ASSIGN(auto const before, detail::regular_status(fd.get(), file.path));
+  file.size = static_cast<std::uint64_t>(before.st_size);
+  file.device = static_cast<std::uint64_t>(before.st_dev);
+  file.inode = static_cast<std::uint64_t>(before.st_ino);
+  file.modified = detail::modified_ns(before);
   if (identity == FileIdentity::stamp) return file;
 
-  auto digest = detail::file_digest(fd->get(), file.size, DigestAlgorithm::sha256, file.path);
-  if (!digest) return fail(std::move(digest).error());
-  auto const after = detail::regular_status(fd->get(), file.path);
-  if (!after) return fail(after.error());
-  if (after->st_size != before->st_size || !detail::same_stamp(*after, file)) {
+  EROFS_OCI_TRY_ASSIGN(
+      file.digest, detail::file_digest(fd.get(), file.size, DigestAlgorithm::sha256, file.path));
+  EROFS_OCI_TRY_ASSIGN(auto const after, detail::regular_status(fd.get(), file.path));
+  if (after.st_size != before.st_size || !detail::same_stamp(after, file)) {
     return fail(Errc::mismatch, file.path + ": written to while it was read");
   }
-  file.digest = *digest;
   return file;
 }
 
-/// Opens the file that was measured, or fails: never another one. Read from the descriptor that it
-/// yields (`/proc/self/fd/N` names it), for the path may lead elsewhere by the next call.
+/// Opens the file that measure_file() has identified, and never another one. Read from the
+/// descriptor that this yields (`/proc/self/fd/N` names it): the path may lead elsewhere by the
+/// next call.
 /// @error{an errno, as open(2) and read(2)}
 /// @error{Errc::mismatch, the path leads to a file with another size or stamp}
 /// @error{Errc::digest_mismatch, the path leads to a file with other content}
 [[nodiscard]] inline Result<UniqueFd> open_unchanged(LocalFile const& file) {
-  auto fd = open_read(file.path, O_NOFOLLOW | O_NONBLOCK);
-  if (!fd) return fd;
-  auto const status = detail::regular_status(fd->get(), file.path);
-  if (!status) return fail(status.error());
-  if (static_cast<std::uint64_t>(status->st_size) != file.size) {
-    return fail(Errc::mismatch, file.path + ": has " + std::to_string(status->st_size) +
+  EROFS_OCI_TRY_ASSIGN(auto fd, open_read(file.path, O_NOFOLLOW | O_NONBLOCK));
+  EROFS_OCI_TRY_ASSIGN(auto const status, detail::regular_status(fd.get(), file.path));
+  if (static_cast<std::uint64_t>(status.st_size) != file.size) {
+    return fail(Errc::mismatch, file.path + ": has " + std::to_string(status.st_size) +
                                     " bytes, had " + std::to_string(file.size));
   }
   if (!file.digest) {
-    if (detail::same_stamp(*status, file)) return fd;
+    if (detail::same_stamp(status, file)) return fd;
     return fail(Errc::mismatch, file.path + ": replaced or written to since it was opened");
   }
-  auto const digest =
-      detail::file_digest(fd->get(), file.size, file.digest->algorithm(), file.path);
-  if (!digest) return fail(digest.error());
-  if (*digest != *file.digest) {
+  EROFS_OCI_TRY_ASSIGN(auto const digest, detail::file_digest(fd.get(), file.size,
+                                                              file.digest->algorithm(), file.path));
+  if (digest != *file.digest) {
     return fail(Errc::digest_mismatch,
-                file.path + ": is " + digest->to_string() + ", was " + file.digest->to_string());
+                file.path + ": is " + digest.to_string() + ", was " + file.digest->to_string());
   }
   return fd;
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// ProcessIdentity: a process that no later one can be taken for; pidfds and how a process ended.
+/// ProcessIdentity: a process, told apart from later ones of its number; pidfds, and how a
+/// process ended.
 #pragma once
 
 #include <cerrno>
-#include <charconv>
+#include <csignal>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -18,11 +19,12 @@
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
-#include <erofs_oci/core/text_file.hpp>
+#include <erofs_oci/core/text.hpp>
+#include <erofs_oci/posix/text_file.hpp>
 
 namespace erofs_oci {
 
-/// A process by more than its number, which the next one may get.
+/// Identifies a process by more than its number, which the kernel uses again.
 struct ProcessIdentity {
   std::uint32_t pid = 0;         ///< 0: none
   std::uint64_t start_time = 0;  ///< clock ticks between boot and its start
@@ -51,39 +53,25 @@ struct ProcessStat {
     if (space == rest.npos) return fail(Errc::corrupt, "stat: fewer than 22 fields");
     rest.remove_prefix(space + 1);
   }
-  auto const [end, error] =
-      std::from_chars(rest.data(), rest.data() + rest.size(), stat.start_time);
-  if (error != std::errc() || end == rest.data()) return fail(Errc::corrupt, "stat: start time");
+  auto const start_time = take_number<std::uint64_t>(rest);
+  if (!start_time) return fail(Errc::corrupt, "stat: start time");
+  stat.start_time = *start_time;
   return stat;
 }
 
 /// Identifies a living process.
 /// @error{an errno, as open(2) on /proc: it does not live}
 [[nodiscard]] inline Result<ProcessIdentity> identify_process(std::uint32_t pid) {
-  auto const line = read_text_value("/proc/" + std::to_string(pid) + "/stat");
-  if (!line) return fail(line.error());
-  auto const stat = parse_process_stat(*line);
-  if (!stat) return fail(stat.error(), "process " + std::to_string(pid));
-  auto boot = read_text_value("/proc/sys/kernel/random/boot_id");
-  if (!boot) return fail(std::move(boot).error());
-  return ProcessIdentity{pid, stat->start_time, *std::move(boot)};
+  EROFS_OCI_TRY_ASSIGN(auto const line, read_text_value("/proc/" + std::to_string(pid) + "/stat"));
+  EROFS_OCI_TRY_ASSIGN(auto const stat, parse_process_stat(line), "process " + std::to_string(pid));
+  EROFS_OCI_TRY_ASSIGN(auto boot, read_text_value("/proc/sys/kernel/random/boot_id"));
+  return ProcessIdentity{pid, stat.start_time, std::move(boot)};
 }
 
-/// Identifies the calling process. After fork(2) ask again: a child is another one.
+/// Identifies the calling process. A child needs a new call after fork(2).
 /// @error{an errno, as identify_process()}
 [[nodiscard]] inline Result<ProcessIdentity> this_process() {
   return identify_process(static_cast<std::uint32_t>(::getpid()));
-}
-
-/// Whether that very process lives: not another one of its number, and not a zombie. False too if
-/// /proc cannot be read. For messages; what decides who may serve is the journal's lock.
-[[nodiscard]] inline bool is_alive(ProcessIdentity const& process) {
-  if (process.pid == 0) return false;
-  auto const now = identify_process(process.pid);
-  if (!now || *now != process) return false;
-  auto const line = read_text_value("/proc/" + std::to_string(process.pid) + "/stat");
-  auto const stat = line ? parse_process_stat(*line) : fail(line.error());
-  return stat && stat->state != 'Z' && stat->state != 'X';
 }
 
 /// How a process ended: exactly one of the two is set.
@@ -100,7 +88,14 @@ struct ProcessExit {
   friend bool operator==(ProcessExit const&, ProcessExit const&) = default;
 };
 
-/// A descriptor that becomes readable the moment that the child ends. Close-on-exec.
+/// Ends a child with SIGKILL and reaps it; blocks until it has ended. Nothing may have reaped it
+/// before.
+inline void end_child(pid_t pid) noexcept {
+  ::kill(pid, SIGKILL);
+  while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {}
+}
+
+/// A descriptor that becomes readable when the child ends. Close-on-exec.
 /// @error{an errno, as pidfd_open(2)}
 [[nodiscard]] inline Result<UniqueFd> open_pidfd(pid_t pid) {
   UniqueFd fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
@@ -108,11 +103,21 @@ struct ProcessExit {
   return fd;
 }
 
+/// The same for a child that has just been forked, which is ended if that fails.
+/// @error{an errno, as open_pidfd()}
+[[nodiscard]] inline Result<UniqueFd> open_pidfd_or_end(pid_t pid) {
+  auto pidfd = open_pidfd(pid);
+  if (!pidfd) end_child(pid);
+  return pidfd;
+}
+
+/// P_PIDFD, which glibc < 2.36 lacks.
+inline constexpr auto by_pidfd = static_cast<idtype_t>(3);
+
 /// Reaps a child that has ended; empty if it lives.
 /// @error{an errno, as waitid(2)}
 [[nodiscard]] inline Result<std::optional<ProcessExit>> reap(UniqueFd const& pidfd) {
   siginfo_t info{};
-  constexpr auto by_pidfd = static_cast<idtype_t>(3);  // P_PIDFD, which glibc < 2.36 lacks
   while (::waitid(by_pidfd, static_cast<id_t>(pidfd.get()), &info, WEXITED | WNOHANG) != 0) {
     if (errno != EINTR) return fail_errno(errno, "waitid");
   }
@@ -120,6 +125,13 @@ struct ProcessExit {
   ProcessExit exit;
   (info.si_code == CLD_EXITED ? exit.status : exit.signal) = info.si_status;
   return std::optional(exit);
+}
+
+/// Whether a signal has stopped a child since the last call.
+[[nodiscard]] inline bool is_stopped(UniqueFd const& pidfd) noexcept {
+  siginfo_t info{};
+  return ::waitid(by_pidfd, static_cast<id_t>(pidfd.get()), &info, WSTOPPED | WNOHANG) == 0 &&
+         info.si_pid != 0;
 }
 
 /// Sends a signal; one to a process that has ended is not an error.

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// check(Record): refuses a record that no daemon could have meant.
+/// check(Record): refuses a record that makes no sense.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,7 +15,9 @@
 
 #include <erofs_oci/core/arithmetic.hpp>
 #include <erofs_oci/core/result.hpp>
-#include <erofs_oci/recovery/record_fields.hpp>
+#include <erofs_oci/core/text.hpp>
+#include <erofs_oci/posix/path.hpp>
+#include <erofs_oci/recovery/record.hpp>
 
 namespace erofs_oci {
 
@@ -22,7 +25,6 @@ namespace erofs_oci {
 /// @{
 inline constexpr std::size_t most_record_layers = 1024;
 inline constexpr std::size_t most_record_mirrors = 64;
-inline constexpr std::size_t most_record_path = 4095;        ///< bytes, as PATH_MAX without its NUL
 inline constexpr std::size_t most_record_bytes = 16u << 20;  ///< of the whole record
 /// @}
 
@@ -38,31 +40,15 @@ namespace detail {
 /// An empty optional if all is well, else what is wrong.
 using Objection = std::optional<std::string>;
 
+/// The text of the first row that holds.
+inline Objection first_objection(std::initializer_list<std::pair<bool, char const*>> rows) {
+  auto const found = std::ranges::find(rows, true, &std::pair<bool, char const*>::first);
+  return found == rows.end() ? std::nullopt : Objection(found->second);
+}
+
 inline bool is_printable(std::string_view text, std::size_t most) noexcept {
   return text.size() <= most &&
          std::ranges::all_of(text, [](char c) { return c > ' ' && c <= '~'; });
-}
-
-/// Of letters, digits and `others`.
-inline bool is_made_of(std::string_view text, std::string_view others) noexcept {
-  return std::ranges::all_of(text, [&](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           others.find(c) != others.npos;
-  });
-}
-
-/// Absolute and free of ".", ".." and empty parts, so that it means the same from everywhere.
-inline bool is_absolute_path(std::string_view path) noexcept {
-  if (path.empty() || path.size() > most_record_path || path.front() != '/') return false;
-  if (path.find('\0') != path.npos) return false;
-  if (path == "/") return true;
-  for (auto rest = path.substr(1);;) {
-    auto const end = std::min(rest.find('/'), rest.size());
-    auto const part = rest.substr(0, end);
-    if (part.empty() || part == "." || part == "..") return false;
-    if (end == rest.size()) return true;
-    rest.remove_prefix(end + 1);
-  }
 }
 
 /// Parts of lower-case letters, digits and ._- between single slashes, none of them dots alone.
@@ -99,30 +85,25 @@ inline Objection check_layer(RecordLayer const& layer, RecordSource source,
 
 inline Objection check_place(RecordImage const& image) {
   auto const in_registry = image.source == RecordSource::registry;
-  if (in_registry == image.registry.empty()) return "image.registry: does not go with the source";
-  if (in_registry == image.repository.empty()) {
-    return "image.repository: does not go with the source";
-  }
-  if (image.registry.size() > 255 || !is_made_of(image.registry, ".-:[]_")) {
-    return "image.registry: not a host and port";
-  }
-  if (in_registry && !is_repository_like(image.repository)) {
-    return "image.repository: not a repository";
-  }
-  if (image.tag.size() > 128 || !is_made_of(image.tag, "._-")) return "image.tag: not a tag";
   auto const in_layout = image.source == RecordSource::layout;
-  if (in_layout ? !is_absolute_path(image.directory) : !image.directory.empty()) {
-    return "image.directory: does not go with the source, or is not an absolute path";
-  }
-  if (image.platform.size() > 64 || !is_made_of(image.platform, "._-/")) {
-    return "image.platform: not a platform";
-  }
-  return std::nullopt;
+  return first_objection({
+      {in_registry == image.registry.empty(), "image.registry: does not go with the source"},
+      {in_registry == image.repository.empty(), "image.repository: does not go with the source"},
+      {image.registry.size() > 255 || !is_made_of(image.registry, ".-:[]_"),
+       "image.registry: not a host and port"},
+      {in_registry && !is_repository_like(image.repository), "image.repository: not a repository"},
+      {image.tag.size() > 128 || !is_made_of(image.tag, "._-"), "image.tag: not a tag"},
+      {in_layout ? !is_absolute_path(image.directory) : !image.directory.empty(),
+       "image.directory: does not go with the source, or is not an absolute path"},
+      {image.platform.size() > 64 || !is_made_of(image.platform, "._-/"),
+       "image.platform: not a platform"},
+  });
 }
 
 inline Objection check_image(RecordImage const& image) {
   if (auto objection = check_place(image)) return objection;
-  if (image.layers.empty() || image.layers.size() > most_record_layers) {
+  auto const least = image.source == RecordSource::files ? 1U : 0U;  // an image may have no layer
+  if (image.layers.size() < least || image.layers.size() > most_record_layers) {
     return "image.layers: " + std::to_string(image.layers.size());
   }
   for (std::size_t i = 0; i < image.layers.size(); ++i) {
@@ -137,14 +118,29 @@ inline Objection check_image(RecordImage const& image) {
   if (image.device_size == 0 || image.device_size % block != 0) {
     return "image.device_size: " + std::to_string(image.device_size);
   }
+  auto const is_text = [](char c) { return c >= ' ' && c <= '~'; };
+  if (image.mismatch.size() > 1000 || !std::ranges::all_of(image.mismatch, is_text)) {
+    return "image.mismatch: not a message";
+  }
   return std::nullopt;
+}
+
+/// `none`, nothing, or absolute paths joined by colons.
+inline bool is_path_list(std::string_view text) noexcept {
+  if (text.empty() || text == "none") return true;
+  for (;;) {
+    auto const end = std::min(text.find(':'), text.size());
+    if (!is_absolute_path(text.substr(0, end))) return false;
+    if (end == text.size()) return true;
+    text.remove_prefix(end + 1);
+  }
 }
 
 inline Objection check_reach(RecordReach const& reach) {
   if (!reach.ca.empty() && !is_absolute_path(reach.ca)) return "reach.ca: not an absolute path";
   if (reach.mirrors.size() > most_record_mirrors) return "reach.mirrors: too many";
   for (auto const& mirror : reach.mirrors) {
-    // What would be a user name with a password, or a signature.
+    // These could be a user name with a password, or a signature.
     if (mirror.empty() || !is_printable(mirror, 1024) ||
         mirror.find_first_of("@?#") != mirror.npos) {
       return "reach.mirror: not a host, or one with more than a path behind it";
@@ -156,72 +152,56 @@ inline Objection check_reach(RecordReach const& reach) {
   if (!reach.cache_directory.empty() && !is_absolute_path(reach.cache_directory)) {
     return "reach.cache_directory: not an absolute path";
   }
+  if (!reach.verify.empty() && reach.verify != "off" && reach.verify != "background") {
+    return "reach.verify: unknown word";
+  }
+  if (!is_path_list(reach.hosts)) return "reach.hosts: not absolute paths";
+  if (!reach.config.empty() && !is_absolute_path(reach.config)) {
+    return "reach.config: not an absolute path";
+  }
   return std::nullopt;
 }
 
 inline Objection check_credentials(CredentialSource const& credentials) {
-  using Kind = CredentialSource::Kind;
-  auto const by_path = credentials.kind == Kind::docker_config || credentials.kind == Kind::file;
-  if (by_path && !is_absolute_path(credentials.where)) {
-    return "credentials.where: not an absolute path";
-  }
-  if (credentials.kind == Kind::helper && !is_plain_name(credentials.where)) {
-    return "credentials.where: not a helper's name";
-  }
-  if (!by_path && credentials.kind != Kind::helper && !credentials.where.empty()) {
-    return "credentials.where: does not go with the kind";
-  }
-  if (credentials.kind != Kind::file && !credentials.username.empty()) {
-    return "credentials.username: does not go with the kind";
-  }
-  if (!is_printable(credentials.username, 255) ||
-      credentials.username.find(':') != std::string::npos) {
-    return "credentials.username: not a user name";
-  }
-  return std::nullopt;
+  using enum CredentialSource::Kind;
+  auto const& [kind, where, username] = credentials;
+  auto const by_path = kind == docker_config || kind == file;
+  return first_objection({
+      {by_path && !is_absolute_path(where), "credentials.where: not an absolute path"},
+      {kind == helper && !is_plain_name(where), "credentials.where: not a helper's name"},
+      {!by_path && kind != helper && !where.empty(),
+       "credentials.where: does not go with the kind"},
+      {kind != file && !username.empty(), "credentials.username: does not go with the kind"},
+      {!is_printable(username, 255) || username.find(':') != username.npos,
+       "credentials.username: not a user name"},
+  });
 }
 
 inline Objection check_attach(RecordAttach const& attach) {
   using enum RecordFrontEnd;
+  auto const way = attach.front_end;
   // What another tool has set up keeps the path that it was given.
-  auto const taken_over = attach.front_end == netlink && attach.index.has_value();
-  if (!attach.backend.empty() && !is_plain_name(attach.backend) &&
-      !(taken_over && is_absolute_path(attach.backend))) {
-    return "attach.backend: not a plain name, nor the path of a device of another tool";
-  }
-  switch (attach.front_end) {
-    case netlink:
-      if (!attach.index && attach.backend.empty()) {
-        return "attach.index: neither it nor a backend names the device";
-      }
-      break;
-    case ioctl:
-      if (!attach.index) return "attach.index: missing";
-      break;
-    case unix_socket:
-      if (!is_absolute_path(attach.address)) return "attach.address: not an absolute path";
-      break;
-    case tcp:
-      if (attach.address.empty() || !is_printable(attach.address, 300)) {
-        return "attach.address: not a host and port";
-      }
-      break;
-    case fuse: break;
-  }
-  auto const has_address = attach.front_end == unix_socket || attach.front_end == tcp;
-  if (!has_address && !attach.address.empty()) {
-    return "attach.address: does not go with the front end";
-  }
-  if (attach.index && attach.front_end != netlink && attach.front_end != ioctl) {
-    return "attach.index: does not go with the front end";
-  }
-  if (attach.index && *attach.index > 999'999) return "attach.index: no device has it";
-  if (attach.sockets == 0) return "attach.sockets: 0";
-  if (attach.request_timeout.count() < 0) return "attach.request_timeout: negative";
-  if (attach.dead_connection_timeout.count() < 0) {
-    return "attach.dead_connection_timeout: negative";
-  }
-  return std::nullopt;
+  auto const taken_over = way == netlink && attach.index.has_value();
+  return first_objection({
+      {!attach.backend.empty() && !is_plain_name(attach.backend) &&
+           !(taken_over && is_absolute_path(attach.backend)),
+       "attach.backend: not a plain name, nor the path of a device of another tool"},
+      {way == netlink && !attach.index && attach.backend.empty(),
+       "attach.index: neither it nor a backend names the device"},
+      {way == ioctl && !attach.index, "attach.index: missing"},
+      {way == unix_socket && !is_absolute_path(attach.address),
+       "attach.address: not an absolute path"},
+      {way == tcp && (attach.address.empty() || !is_printable(attach.address, 300)),
+       "attach.address: not a host and port"},
+      {way != unix_socket && way != tcp && !attach.address.empty(),
+       "attach.address: does not go with the front end"},
+      {attach.index && way != netlink && way != ioctl,
+       "attach.index: does not go with the front end"},
+      {attach.index && *attach.index > 999'999, "attach.index: no device has it"},
+      {attach.sockets == 0, "attach.sockets: 0"},
+      {attach.request_timeout.count() < 0, "attach.request_timeout: negative"},
+      {attach.dead_connection_timeout.count() < 0, "attach.dead_connection_timeout: negative"},
+  });
 }
 
 inline Objection check_rest(Record const& record) {
@@ -248,8 +228,8 @@ inline Result<void> check(Record const& record) {
   if (!objection) objection = detail::check_credentials(record.credentials);
   if (!objection) objection = detail::check_attach(record.attach);
   if (!objection) objection = detail::check_rest(record);
-  if (objection) return fail(Errc::invalid_argument, "record: " + *std::move(objection));
-  return {};
+  if (!objection) return {};
+  return fail(Errc::invalid_argument, "record: " + *std::move(objection));
 }
 
 }  // namespace erofs_oci

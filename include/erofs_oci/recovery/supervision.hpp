@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Supervision: when to start a daemon again, when to wait, and when to give up. Decides; does
-/// nothing.
+/// Supervision: decides when to start a daemon, which is the worker, when to wait, and when
+/// to give up. No I/O.
 #pragma once
 
 #include <algorithm>
@@ -17,47 +17,47 @@
 
 namespace erofs_oci {
 
-/// How patient a supervisor is.
+/// How long a supervisor waits, and how often it tries.
 struct SupervisionOptions {
-  /// From a start to the daemon's word that it has answered. Default: 60 s.
+  /// From a start to the sign that the daemon has answered a read. Default: 60 s.
   std::chrono::milliseconds start_within{60'000};
-  /// From there to the known span. Default: 30 s.
+  /// From that sign to the result of comparing the known span. Default: 30 s.
   std::chrono::milliseconds verify_within{30'000};
-  /// A serving daemon that has not given a sign for so long hangs, and is killed, whatever it looks
-  /// like. A false alarm costs a restart, so several heartbeats must fit in. Default: 5 s.
+  /// A serving daemon that has given no sign for so long hangs and is killed, without an
+  /// examination. A false alarm costs a restart, so several heartbeats must fit in. Default: 5 s.
   std::chrono::milliseconds hung_after{5'000};
-  /// A daemon with work to do that has not given a sign for so long is looked at, to see whether it
-  /// hangs. Default: 50 ms.
+  /// A daemon with work to do that has given no sign for so long is examined. Default: 50 ms.
   std::chrono::milliseconds suspect_after{50};
   /// The same for a daemon that has nothing to do. Default: 5 s, which is when it is killed.
   std::chrono::milliseconds suspect_idle_after{5'000};
-  std::chrono::milliseconds look_again{20};  ///< from one such look to the next
-  /// Whoever sees a deadline so late has not run himself: as after a pause of the whole container.
-  /// A daemon's silence counts from then on only. Default: 500 ms.
+  std::chrono::milliseconds look_again{20};  ///< from one examination to the next
+  /// If the supervisor notices a deadline this late, it was suspended itself, as when the whole
+  /// container is paused. It then counts the time without a sign anew. Default: 500 ms.
   std::chrono::milliseconds overslept_by{500};
   /// From being asked to stop to being killed. Default: 10 s.
   std::chrono::milliseconds stop_within{10'000};
-  /// The first restart after good service comes at once; the second in a row after this pause, and
-  /// each next one after twice the pause. Default: 100 ms.
+  /// Pause before the second restart in a row; the first has none, and each further one twice the
+  /// pause of the one before. Default: 100 ms.
   std::chrono::milliseconds first_pause{100};
-  std::chrono::milliseconds most_pause{5'000};  ///< the longest that doubling leads to
-  /// Service that lasts so long makes up for all failures before it. Default: 1 s.
+  std::chrono::milliseconds most_pause{5'000};  ///< upper limit of the doubled pause
+  /// A daemon that has served for so long resets the count of failures. Default: 1 s.
   std::chrono::milliseconds healthy_after{1'000};
   unsigned most_failures = 50;  ///< in a row; one more and the supervisor gives up
-  /// No service for so long: the kernel has failed the device by now. Default: 300 s.
+  /// The supervisor gives up after so long without service: the kernel has failed the device by
+  /// then. Default: 300 s.
   std::chrono::milliseconds give_up_after{300'000};
-  /// An exit status that says that no restart would help, as a replaced file does. Default: 78,
-  /// which sysexits.h calls EX_CONFIG.
+  /// The exit status of a daemon for which no restart helps, for example because a file was
+  /// replaced. Default: 78, EX_CONFIG of sysexits.h.
   int final_status = 78;
 };
 
-/// Where a daemon is in its life.
+/// The state of a daemon.
 enum class SupervisionState : std::uint8_t {
   idle,       ///< nothing has begun
-  starting,   ///< a start was decided, and has neither worked nor failed yet
+  starting,   ///< a start was decided; its result is not known yet
   opening,    ///< a daemon lives, and has not answered a read yet
   verifying,  ///< it has answered; the known span is being compared
-  serving,    ///< all is well
+  serving,    ///< the daemon serves
   pausing,    ///< none lives; the next start comes later
   stopping,   ///< it was asked to end
   killing,    ///< it was killed, and has not gone yet
@@ -72,16 +72,16 @@ enum class Decision : std::uint8_t {
   pause,      ///< wait for the deadline
   verify,     ///< read the known span through the device and compare it
   terminate,  ///< ask the daemon to end
-  examine,    ///< look at the daemon: it gives no sign
+  examine,    ///< examine the daemon, which gives no sign
   kill,       ///< end the daemon
   done,       ///< nothing is left to do
-  give_up,    ///< stop trying; reason() says why
+  give_up,    ///< start no more daemons; reason() has the cause
 };
 
-/// What a comparison of the known span has shown.
+/// The result of comparing the known span.
 enum class Verdict : std::uint8_t {
   same,       ///< the bytes that the device had before
-  different,  ///< other bytes: this daemon must not serve, nor will the next one do better
+  different,  ///< other bytes: neither this daemon nor a next one may serve
   unknown,    ///< they could not be read
 };
 
@@ -101,7 +101,7 @@ class Supervision {
 
   [[nodiscard]] SupervisionState state() const noexcept { return state_; }
 
-  /// When expired() is due; empty if only an event goes on.
+  /// When to call expired(); empty if there is no deadline.
   [[nodiscard]] std::optional<TimePoint> deadline() const noexcept { return deadline_; }
 
   /// Failures since the last good service.
@@ -127,13 +127,13 @@ class Supervision {
     return start();
   }
 
-  /// Begins with a daemon that serves already, as a mount does that has waited for its first.
+  /// Begins with a daemon that serves already, such as the first one of a mount.
   [[nodiscard]] Decision adopt() {
     if (state_ != SupervisionState::idle) return Decision::nothing;
     return serve();
   }
 
-  /// The start that was decided has made a process.
+  /// The start has made a process.
   [[nodiscard]] Decision started() {
     if (state_ != SupervisionState::starting) return Decision::nothing;
     if (stop_asked_) return terminate();
@@ -141,7 +141,7 @@ class Supervision {
     return Decision::nothing;
   }
 
-  /// The start that was decided has made no process.
+  /// The start has failed.
   [[nodiscard]] Decision start_failed(std::string why) {
     if (state_ != SupervisionState::starting) return Decision::nothing;
     reason_ = "start: " + std::move(why);
@@ -149,7 +149,7 @@ class Supervision {
     return fail_once();
   }
 
-  /// The daemon says that it has answered a read.
+  /// The daemon has given the sign that it has answered a read.
   [[nodiscard]] Decision answered() {
     if (state_ != SupervisionState::opening) return heartbeat();
     enter(SupervisionState::verifying, options_.verify_within);
@@ -165,7 +165,7 @@ class Supervision {
     return kill("other bytes are served than before");
   }
 
-  /// The daemon gives a sign of life.
+  /// The daemon has given a sign.
   /// @param busy  it is at work, and will give the next sign soon
   [[nodiscard]] Decision heartbeat(bool busy = false) {
     if (state_ != SupervisionState::serving) return Decision::nothing;
@@ -175,22 +175,22 @@ class Supervision {
     return Decision::nothing;
   }
 
-  /// There is something that the daemon has to do, or no more: as long as there is, it is at work
-  /// whether it has said so or not.
+  /// Whether the daemon has requests to answer. While it has, it counts as busy, also without a
+  /// sign of its own.
   void asked(bool something) {
     if (something == asked_since_.has_value()) return;
     asked_since_ = something ? std::optional(time_.now()) : std::nullopt;
     if (state_ == SupervisionState::serving) expect_sign();
   }
 
-  /// The daemon was looked at.
-  /// @param why  it hangs; empty if it may be well
+  /// The daemon was examined.
+  /// @param why  the reason if the daemon hangs; else empty
   [[nodiscard]] Decision examined(std::optional<std::string> why) {
     if (state_ != SupervisionState::serving || !why) return Decision::nothing;
     return kill("hangs: " + *std::move(why));
   }
 
-  /// The daemon says that its device is gone, so that its end will be no failure.
+  /// The daemon has given the sign that its device is gone, so its exit is no failure.
   [[nodiscard]] Decision finished() {
     if (has_daemon()) finished_ = true;
     return Decision::nothing;
@@ -202,7 +202,8 @@ class Supervision {
     auto const was = state_;
     if (was != SupervisionState::killing) reason_ = exit.to_string();
     if (was == SupervisionState::serving) last_good_ = time_.now();
-    // Status 0 from one that has never served is the end of file of a device that has another.
+    // A daemon that exits with status 0 before it has served found that another one serves its
+    // device.
     auto const on_purpose = finished_ || (was == SupervisionState::serving && exit.status == 0);
     if (hopeless_) return end(SupervisionState::given_up);
     if (on_purpose || stop_asked_) return end(SupervisionState::done);
@@ -212,7 +213,7 @@ class Supervision {
     return fail_once();
   }
 
-  /// Somebody wants the daemon to end, for good.
+  /// A user wants the mount to end.
   [[nodiscard]] Decision stop_asked() {
     using enum SupervisionState;
     if (state_ == done || state_ == given_up) return Decision::nothing;
@@ -222,7 +223,7 @@ class Supervision {
     return Decision::nothing;  // started(), start_failed() or died() goes on
   }
 
-  /// The deadline has passed. Without effect before.
+  /// The deadline has passed; without effect if it has not.
   [[nodiscard]] Decision expired() {
     using enum SupervisionState;
     if (!deadline_ || time_.now() < *deadline_) return Decision::nothing;
@@ -263,7 +264,7 @@ class Supervision {
     return Decision::nothing;
   }
 
-  // When its silence begins to count.
+  // From when the time without a sign counts.
   [[nodiscard]] TimePoint silent_since() const { return std::max(last_good_, woke_); }
 
   void expect_sign() {
@@ -273,7 +274,7 @@ class Supervision {
     deadline_ = std::min(*deadline_, since + options_.suspect_after);
   }
 
-  // It serves, and no sign has come in time.
+  // The daemon serves, and has given no sign in time.
   Decision doubt() {
     auto const now = time_.now();
     if (now - *deadline_ >= options_.overslept_by) woke_ = now;
@@ -291,7 +292,7 @@ class Supervision {
   Decision kill(std::string why) {
     reason_ = std::move(why);
     state_ = SupervisionState::killing;
-    deadline_.reset();  // SIGKILL cannot be outdone: only its end goes on
+    deadline_.reset();  // after SIGKILL only the daemon's end matters
     return Decision::kill;
   }
 
@@ -301,7 +302,7 @@ class Supervision {
     return state == SupervisionState::done ? Decision::done : Decision::give_up;
   }
 
-  // One more daemon is gone that should not be.
+  // One more daemon has ended that should not have.
   Decision fail_once() {
     if (serving_since_ && last_good_ - *serving_since_ >= options_.healthy_after) failures_ = 0;
     serving_since_.reset();
@@ -326,8 +327,8 @@ class Supervision {
   SupervisionState state_ = SupervisionState::idle;
   std::optional<TimePoint> deadline_{};
   std::optional<TimePoint> serving_since_{};  // of the present daemon, once it has served
-  TimePoint last_good_{};                     // when service was last known to be good
-  TimePoint woke_{};                          // when this machine was last found to have slept
+  TimePoint last_good_{};                     // when a daemon last served
+  TimePoint woke_{};  // when the supervisor was last found to have been suspended
   unsigned failures_ = 0;
   bool hopeless_ = false;  // no daemon will do better than the present one
   bool finished_ = false;  // the present daemon has said so: it is the last

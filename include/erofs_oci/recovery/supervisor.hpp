@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Supervisor: carries out what Supervision decides, over pidfds and heartbeats.
+/// Supervisor: carries out what Supervision decides, with pidfds and heartbeats. Its daemon
+/// is the worker.
 #pragma once
 
 #include <algorithm>
@@ -36,31 +37,31 @@ struct SupervisedDaemon {
   UniqueFd heartbeat{};  ///< the supervisor's end of Heartbeat::pair()
 };
 
-/// What a supervisor cannot know: how to start a daemon, and what it serves.
+/// The parts of supervising that depend on the daemon; each may be empty except `start`.
 struct SupervisorHooks {
   /// Starts the next daemon, by fork(2) or by fork and exec(2), and returns at once. Of the
   /// heartbeat's two ends the child keeps only its own.
   std::function<Result<SupervisedDaemon>()> start{};
-  /// Told how a daemon has ended, before the next one is started; or empty.
+  /// Called with the way in which a daemon has ended, before the next start; or empty.
   std::function<void(ProcessExit const&)> ended{};
-  /// Begins to read the known span through the device, and returns at once: the read may hang as
-  /// long as the device does, so it belongs in a process or thread of its own. The descriptor gets
-  /// one byte: '1' for the same bytes, '0' for others; its end without one says that they could not
-  /// be read. Empty: every daemon is taken at its word.
+  /// Starts to read the known span through the device, and returns at once: the read may block as
+  /// long as the device does, so it needs a process or thread of its own. The descriptor gets one
+  /// byte: '1' for the same bytes, '0' for others; its end without one means that they could not be
+  /// read. Empty: the span is not checked.
   std::function<Result<UniqueFd>()> verify{};
-  /// Whether there is something that the daemon has to do now; or empty, if only it can tell.
+  /// Whether the daemon has requests to answer now; empty if only the daemon knows.
   std::function<bool()> asked{};
-  /// Adds what else this process waits for, each time that it waits; or empty.
+  /// Adds further descriptors to wait for, at each wait; or empty.
   std::function<void(std::vector<pollfd>&)> watch{};
-  /// Gets those that watch() added, with what poll(2) says of them, before anything else is looked
-  /// at; set together with watch().
+  /// Called with the entries that watch() added and the results of poll(2), before the supervisor
+  /// handles its own. Set together with watch().
   std::function<void(std::span<pollfd const>)> act{};
-  /// Told of every decision but Decision::nothing, when it has been carried out; for logs.
+  /// Called with each decision except Decision::nothing after it was carried out; for logs.
   std::function<void(Decision, Supervision<> const&)> note{};
 };
 
-/// Keeps one daemon running. A daemon that ends is noticed at once, by its pidfd; one that hangs
-/// while it has something to do, by HangCheck, within 100 ms on a machine that is not busy.
+/// Keeps one daemon running. It notices a daemon's end at once, by its pidfd, and a hang with work
+/// to do by HangCheck, within 100 ms on a machine that is not busy.
 ///
 /// @par Thread safety
 /// None: run() is the process's or a thread's only work.
@@ -70,25 +71,23 @@ class Supervisor {
   explicit Supervisor(SupervisorHooks hooks, SupervisionOptions options = {})
       : hooks_(std::move(hooks)), machine_(options) {}
 
-  /// Supervises until the daemon ends on purpose or there is no hope.
+  /// Blocks and supervises until the daemon ends on purpose or the supervisor gives up.
   /// @param stop   becomes readable when the daemon is to end, such as a signalfd(2); or -1
   /// @param first  a daemon that serves already; without one, the first is started here
-  /// @return SupervisionState::done or given_up; reason() says more
+  /// @return SupervisionState::done or given_up; reason() has the cause
   /// @error{an errno, as poll(2) and waitid(2); a daemon may be left behind}
   [[nodiscard]] Result<SupervisionState> run(int stop, std::optional<SupervisedDaemon> first = {}) {
     auto decision = Decision::nothing;
     if (first) {
-      if (auto ok = take(*std::move(first)); !ok) return fail(std::move(ok).error(), "supervisor");
+      EROFS_OCI_TRY(adopt_daemon(*std::move(first)), "supervisor");
       static_cast<void>(machine_.adopt());  // decides nothing
     } else {
       decision = machine_.begin();
     }
     while (!is_over()) {
-      if (auto const ok = carry_out(decision); !ok) return fail(ok.error(), "supervisor");
+      EROFS_OCI_TRY(carry_out(decision), "supervisor");
       if (is_over()) break;
-      auto next = wait(stop);
-      if (!next) return fail(std::move(next).error(), "supervisor");
-      decision = *next;
+      EROFS_OCI_TRY_ASSIGN(decision, wait(stop), "supervisor");
     }
     note(decision);
     return machine_.state();
@@ -107,10 +106,8 @@ class Supervisor {
     if (decision != Decision::nothing && hooks_.note) hooks_.note(decision, machine_);
   }
 
-  Result<void> take(SupervisedDaemon daemon) {
-    auto pidfd = open_pidfd(daemon.pid);
-    if (!pidfd) return fail(std::move(pidfd).error());
-    pidfd_ = *std::move(pidfd);
+  Result<void> adopt_daemon(SupervisedDaemon daemon) {
+    EROFS_OCI_TRY_ASSIGN(pidfd_, open_pidfd(daemon.pid));
     pid_ = daemon.pid;
     heartbeat_ = std::move(daemon.heartbeat);
     hang_check_.reset();
@@ -120,19 +117,13 @@ class Supervisor {
   // A decision can lead to the next one at once.
   Result<void> carry_out(Decision decision) {
     while (decision != Decision::nothing && !is_over()) {
-      auto const now = decision;
-      decision = Decision::nothing;
-      if (now == Decision::start) {
-        decision = start();
-      } else if (now == Decision::verify) {
-        decision = verify();
-      } else if (now == Decision::examine) {
-        decision = examine();
-      } else if (now == Decision::terminate || now == Decision::kill) {
+      auto const now = std::exchange(decision, Decision::nothing);
+      if (now == Decision::start) decision = start();
+      if (now == Decision::verify) decision = verify();
+      if (now == Decision::examine) decision = examine();
+      if (now == Decision::terminate || now == Decision::kill) {
         verdict_.reset();
-        if (auto ok = send_signal(pidfd_, now == Decision::kill ? SIGKILL : SIGTERM); !ok) {
-          return ok;
-        }
+        EROFS_OCI_TRY(send_signal(pidfd_, now == Decision::kill ? SIGKILL : SIGTERM));
       }
       note(now);
     }
@@ -143,9 +134,9 @@ class Supervisor {
     auto daemon = hooks_.start();
     if (!daemon) return machine_.start_failed(daemon.error().message());
     auto const pid = daemon->pid;
-    auto ok = take(*std::move(daemon));
+    auto ok = adopt_daemon(*std::move(daemon));
     if (ok) return machine_.started();
-    ::kill(pid, SIGKILL);  // a child that nobody has waited for: its number is still its own
+    end_child(pid);
     return machine_.start_failed(ok.error().message());
   }
 
@@ -157,13 +148,13 @@ class Supervisor {
     return Decision::nothing;
   }
 
-  // What cannot be looked at is not taken for hung.
+  // A process that cannot be examined is not taken for hung.
   Decision examine() {
     auto const view = view_process(pid_);
     return machine_.examined(view ? hang_check_.look(*view) : std::nullopt);
   }
 
-  // Waits for one event. A death comes last, so that what was said before it counts.
+  // Waits for one event. Handles a death last, so that earlier signs count.
   Result<Decision> wait(int stop) {
     std::vector<pollfd> fds{{heartbeat_.get(), POLLIN, 0},
                             {verdict_.get(), POLLIN, 0},
@@ -181,10 +172,10 @@ class Supervisor {
       stop_seen_ = true;
       return machine_.stop_asked();
     }
-    auto decision = ready(0) ? hear() : Decision::nothing;
-    if (decision == Decision::nothing && ready(1)) decision = judge();
+    auto decision = ready(0) ? read_signs() : Decision::nothing;
+    if (decision == Decision::nothing && ready(1)) decision = read_verdict();
     if (decision != Decision::nothing) return decision;
-    if (ready(2)) return bury();
+    if (ready(2)) return reap_daemon();
     return machine_.expired();
   }
 
@@ -198,11 +189,11 @@ class Supervisor {
   }
 
   // Of many signs only the one that leads to a decision matters, and there is at most one.
-  Decision hear() {
+  Decision read_signs() {
     std::array<char, 256> buffer;
     auto const signs = receive_signs(heartbeat_, buffer);
     if (!signs) {
-      heartbeat_.reset();  // its pidfd, or the deadline, says what this means
+      heartbeat_.reset();  // the pidfd or the deadline shows what this means
       return Decision::nothing;
     }
     hang_check_.reset();
@@ -218,7 +209,7 @@ class Supervisor {
     return decision;
   }
 
-  Decision judge() {
+  Decision read_verdict() {
     char byte = 0;
     auto const n = ::read(verdict_.get(), &byte, 1);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) return Decision::nothing;
@@ -227,15 +218,14 @@ class Supervisor {
     return machine_.verified(byte == '1' ? Verdict::same : Verdict::different);
   }
 
-  Result<Decision> bury() {
-    auto const exit = reap(pidfd_);
-    if (!exit) return fail(exit.error());
-    if (!*exit) return Decision::nothing;
+  Result<Decision> reap_daemon() {
+    EROFS_OCI_TRY_ASSIGN(auto const exit, reap(pidfd_));
+    if (!exit) return Decision::nothing;
     pidfd_.reset();
     heartbeat_.reset();
     verdict_.reset();
-    if (hooks_.ended) hooks_.ended(**exit);
-    return machine_.died(**exit);
+    if (hooks_.ended) hooks_.ended(*exit);
+    return machine_.died(*exit);
   }
 
   SupervisorHooks hooks_;

@@ -3,7 +3,6 @@
 /// BasicHttp: a source over one URL.
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -26,10 +25,7 @@ namespace erofs_oci {
 
 /// How a source reads over HTTP.
 struct HttpOptions {
-  /// For each read_at() and for open().
   HttpLimits limits{};
-  /// For a whole stream(), which has the other limits of `limits`. Default: 10 minutes.
-  std::chrono::milliseconds stream_total{600'000};
   /// Sent with every request; Authorization and Cookie only to the URL's own host.
   HttpHeaders headers{};
 };
@@ -37,8 +33,8 @@ struct HttpOptions {
 /// The object behind one URL, read by range requests. The server must know ranges to be of use;
 /// with one that does not, each read costs all that lies before it.
 ///
-/// Nothing is retried here but a body that ends early, which goes on at the next byte: put a Retry
-/// above. Messages name the URL without its query, which may hold a signature.
+/// Retries only a body that ends early, from its next byte on: put a Retry above. Messages name the
+/// URL without its query, which may hold a signature.
 ///
 /// @par Thread safety
 /// All const members, from any thread, if the transport allows it.
@@ -51,12 +47,9 @@ class BasicHttp {
   /// @error{as read_at(), as read_at()}
   [[nodiscard]] static Result<BasicHttp> open(std::string_view url, HttpOptions options,
                                               Transport transport, Time time = {}) {
-    auto parsed = Url::parse(url);
-    if (!parsed) return fail(std::move(parsed).error());
-    BasicHttp source(*std::move(parsed), std::move(options), std::move(transport), std::move(time));
-    if (auto ok = source.learn_size(); !ok) {
-      return fail(std::move(ok).error(), source.state_->url.without_query());
-    }
+    EROFS_OCI_TRY_ASSIGN(auto parsed, Url::parse(url));
+    BasicHttp source(std::move(parsed), std::move(options), std::move(transport), std::move(time));
+    EROFS_OCI_TRY(source.learn_size(), source.state_->url.without_query());
     return source;
   }
 
@@ -88,8 +81,8 @@ class BasicHttp {
   /// One request, however long.
   [[nodiscard]] Result<void> stream(std::uint64_t offset, std::uint64_t length,
                                     ByteSink sink) const {
-    if (offset >= size()) return {};
-    return fetch(offset, std::min(length, size() - offset), sink, state_->options.stream_total);
+    length = streamable(size(), offset, length);
+    return fetch(offset, length, sink, state_->options.limits.stream_total(length));
   }
 
   [[nodiscard]] bool is_remote() const noexcept { return true; }
@@ -118,15 +111,17 @@ class BasicHttp {
 
   HttpRequest request(Url const& url, std::string range,
                       std::chrono::steady_clock::time_point deadline) const {
-    HttpRequest out;
-    out.url = url;
-    out.headers = state_->options.headers;
-    if (!url.same_origin(state_->url)) drop_secrets(out.headers);
-    out.headers.push_back({"Range", std::move(range)});
-    out.headers.push_back({"Accept-Encoding", "identity"});
-    out.limits = state_->options.limits;
-    out.deadline = deadline;
-    return out;
+    auto headers = state_->options.headers;
+    if (!url.same_origin(state_->url)) drop_secrets(headers);
+    headers.push_back({"Range", std::move(range)});
+    headers.push_back({"Accept-Encoding", "identity"});
+    return {HttpMethod::get,
+            url,
+            std::move(headers),
+            {},
+            state_->options.limits,
+            deadline,
+            url == state_->url ? std::string() : state_->url.host};
   }
 
   Result<void> learn_size() {
@@ -140,16 +135,14 @@ class BasicHttp {
     auto const body = [&](std::span<std::byte const> bytes) { return (seen += bytes.size()) <= 1; };
     if (auto ok = follow(state_->transport, ask, head, body); !ok) return ok;
 
-    auto const value = answer->find("Content-Range");
-    auto const range = value ? ContentRange::parse(*value) : std::nullopt;
-    auto const length = answer->find("Content-Length");
+    auto const range = ContentRange::parse(answer->find("Content-Range").value_or(""));
+    auto const length = parse_number(answer->find("Content-Length").value_or(""));
     if ((answer->status == 206 || answer->status == 416) && range) {
       state_->size = range->total;
     } else if (auto error = status_error(*answer)) {
       return fail(*std::move(error));
-    } else if (auto const n = length ? parse_number(*length) : std::nullopt;
-               n && answer->status == 200) {
-      state_->size = *n;
+    } else if (length && answer->status == 200) {
+      state_->size = *length;
     } else {
       return fail(Errc::unsupported, "the server does not tell the size");
     }
@@ -162,9 +155,8 @@ class BasicHttp {
                      std::chrono::milliseconds total) const {
     auto const deadline = state_->time.now() + total;
     auto const attempt = [&](RangeReceiver& receiver) { return exchange(receiver, deadline); };
-    auto ok = read_range(offset, length, size(), sink, state_->etag, attempt);
-    if (!ok) return fail(std::move(ok).error(), describe());
-    return ok;
+    EROFS_OCI_TRY(read_range(offset, length, size(), sink, state_->etag, attempt), describe());
+    return {};
   }
 
   /// One exchange with the server, or two if the place that it once sent us to has expired.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Reading a range over HTTP: what each answer means, and going on after a short one.
+/// Reads a range over HTTP: judges each response, and continues after a short one.
 #pragma once
 
 #include <algorithm>
@@ -49,11 +49,9 @@ class RangeReceiver {
 
   /// Takes the next bytes of the body; says whether more are wanted.
   [[nodiscard]] bool body(std::span<std::byte const> bytes) {
-    if (skip_ > 0) {
-      auto const n = static_cast<std::size_t>(std::min<std::uint64_t>(skip_, bytes.size()));
-      skip_ -= n;
-      bytes = bytes.subspan(n);
-    }
+    auto const skipped = static_cast<std::size_t>(std::min<std::uint64_t>(skip_, bytes.size()));
+    skip_ -= skipped;
+    bytes = bytes.subspan(skipped);
     auto const room = length_ - delivered_;
     auto const good = bytes.first(
         static_cast<std::size_t>(std::min<std::uint64_t>({room, declared_, bytes.size()})));
@@ -62,12 +60,10 @@ class RangeReceiver {
       return false;
     }
     declared_ -= good.size();
-    if (!good.empty()) {
-      delivered_ += good.size();
-      if (!sink_(good)) {
-        stopped_ = true;
-        return false;
-      }
+    delivered_ += good.size();
+    if (!good.empty() && !sink_(good)) {
+      stopped_ = true;
+      return false;
     }
     // A body that ends where we do is read to its end, so that its connection can be used again.
     return delivered_ < length_ || declared_ == 0;
@@ -138,8 +134,7 @@ class RangeReceiver {
   }
 
   Result<void> judge_416(HttpHead const& response) {
-    auto const value = response.find("Content-Range");
-    auto const range = value ? ContentRange::parse(*value) : std::nullopt;
+    auto const range = ContentRange::parse(response.find("Content-Range").value_or(""));
     if (range && range->total != size_) return same_object(response, range->total);
     return fail(Errc::protocol, "HTTP status 416 to a range inside the object");
   }
@@ -168,9 +163,9 @@ class RangeReceiver {
   std::optional<Error> error_;
 };
 
-/// Reads [offset, offset + length), which must lie inside the object, by as many requests as it
-/// takes: after a body that ends early it goes on at the next byte. An attempt that brings nothing
-/// is the end, as is the tenth that does not finish.
+/// Reads [offset, offset + length), which must lie inside the object, by several requests if
+/// needed: after a body that ends early it continues at the next byte. Fails after an attempt
+/// without a byte, and after the tenth that is not complete.
 ///
 /// @param attempt  makes one exchange and feeds the RangeReceiver that it is given
 /// @error{Errc::unavailable, attempts end without the bytes}

@@ -14,6 +14,16 @@
 
 namespace erofs_oci {
 
+/// Hands `length` zero bytes to `sink`, in pieces, until it says false.
+inline void stream_zeros(std::uint64_t length, ByteSink sink) {
+  static constexpr std::array<std::byte, 65536> zeros{};
+  while (length > 0) {
+    auto const n = std::min<std::uint64_t>(length, zeros.size());
+    if (!sink(std::span(zeros).first(static_cast<std::size_t>(n)))) return;
+    length -= n;
+  }
+}
+
 /// `size` zero bytes, up to 2^64 - 1; takes no memory for them.
 class Zeros {
  public:
@@ -34,13 +44,7 @@ class Zeros {
 
   [[nodiscard]] Result<void> stream(std::uint64_t offset, std::uint64_t length,
                                     ByteSink sink) const {
-    static constexpr std::array<std::byte, 4096> zeros{};
-    auto left = offset >= size_ ? 0 : std::min(length, size_ - offset);
-    while (left > 0) {
-      auto const n = std::min<std::uint64_t>(left, zeros.size());
-      if (!sink(std::span(zeros).first(static_cast<std::size_t>(n)))) return {};
-      left -= n;
-    }
+    stream_zeros(streamable(size_, offset, length), sink);
     return {};
   }
   /// @}

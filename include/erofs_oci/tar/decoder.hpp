@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Decoder: members of a tar archive from pieces of it, however they are cut. No I/O.
+/// Decoder: decodes a tar archive that comes in pieces of any size. No I/O.
 #pragma once
 
 #include <algorithm>
@@ -10,87 +10,46 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
-#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/function_ref.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/tar/entry.hpp>
 #include <erofs_oci/tar/header.hpp>
 #include <erofs_oci/tar/member.hpp>
-#include <erofs_oci/tar/pax.hpp>
 #include <erofs_oci/tar/sparse.hpp>
 
 namespace erofs_oci::tar {
 
-/// Reads an archive that is pushed through it once, front to back. Keeps at most one member's
-/// headers; member data pass through unseen but for the padding behind them.
+/// Decodes an archive that is pushed once, front to back. Keeps at most one member's headers; of
+/// member data it needs only what SparseCopier copies.
 ///
-/// A member is handed over when all of it has passed, so there is none whose data are cut short.
-/// The archive ends with two zero blocks; what follows is ignored. The end of the stream at a
-/// member's border ends it as well. A lone zero block before another header is an error: half of
-/// the readers would stop there, the others go on.
+/// Yields a member after all of its data have passed, so none is incomplete. The archive ends with
+/// two zero blocks; what follows is ignored. The end of the stream at a member's border ends it as
+/// well. A single zero block before another header is an error, because readers differ in what they
+/// do there.
 ///
-/// Takes v7, ustar, star, GNU and PAX headers in any mixture. Multi-volume parts, volume labels and
-/// types that we do not know are passed over; see reports(). Of a global PAX header counts what
-/// names, size, owner and time it sets; attributes would cost memory at each member.
+/// Takes v7, ustar, star, GNU and PAX headers in any mixture. Skips multi-volume parts, volume
+/// labels and unknown types; see reports(). Of a global PAX header it uses names, size, owner and
+/// time; attributes would cost memory at each member.
 ///
 /// @par Thread safety
 /// None: one thread at a time.
 class Decoder {
  public:
-  /// Takes a member; an error from it ends the decoding and is what push() returns.
+  /// Called with each member; an error from it ends the decoding, and push() returns it.
   using Visit = FunctionRef<Result<void>(Entry&&)>;
 
-  /// Takes the next bytes of the archive. After an error it only repeats that error.
+  /// Decodes the next bytes of the archive. After an error, each further call returns that error.
   /// @error{Errc::corrupt, a header\, an extended header or a sparse map is malformed}
   /// @error{Errc::unsupported, a name\, extended header or sparse map is beyond our limits}
-  [[nodiscard]] Result<void> push(std::span<std::byte const> piece, Visit visit) {
-    if (failed_) return fail(*failed_);
-    for (;;) {
-      if (auto ok = settle(visit); !ok) return remember(std::move(ok).error());
-      if (piece.empty() || state_ == State::ended) break;
-      auto const pass = std::min<std::uint64_t>(skippable(), piece.size());
-      auto const n = pass > 0 ? static_cast<std::size_t>(pass)
-                              : std::min(piece.size(), block_.size() - filled_);
-      if (pass > 0) {
-        whole_left_ -= pass;
-      } else if (auto ok = fill(piece.first(n)); !ok) {
-        return remember(std::move(ok).error());
-      }
-      position_ += n;
-      piece = piece.subspan(n);
-    }
-    position_ += piece.size();
-    return {};
-  }
+  [[nodiscard]] Result<void> push(std::span<std::byte const> piece, Visit visit);
 
-  /// Says that there are no more bytes.
-  /// @error{Errc::truncated, the archive ends inside a member or a header}
-  [[nodiscard]] Result<void> finish(Visit visit) {
-    if (failed_) return fail(*failed_);
-    if (auto ok = settle(visit); !ok) return remember(std::move(ok).error());
-    switch (state_) {
-      case State::ended: return {};
-      case State::extension:
-        return cut("extended header at offset " + std::to_string(extension_offset_));
-      case State::old_map:
-      case State::data_map:
-      case State::data: return cut(member_.describe());
-      case State::header: break;
-    }
-    if (pending_) {
-      return cut("no member after the extended header at offset " +
-                 std::to_string(extension_offset_));
-    }
-    auto const half_marker = zero_blocks_ == 1 && is_zero(std::span(block_).first(filled_));
-    if (filled_ > 0 && !half_marker) {
-      return cut("header at offset " + std::to_string(position_ - filled_));
-    }
-    return {};
-  }
+  /// Ends the archive: no bytes follow. Of the last member the padding may be missing, and of the
+  /// archive its end marker, as some writers leave them out.
+  /// @error{Errc::truncated, the archive ends inside a member's data or a header}
+  [[nodiscard]] Result<void> finish(Visit visit);
 
   /// Whether the end marker has passed: everything from here on is ignored.
   [[nodiscard]] bool ended() const noexcept { return state_ == State::ended; }
@@ -98,9 +57,9 @@ class Decoder {
   /// Bytes taken so far, those after the end marker included.
   [[nodiscard]] std::uint64_t position() const noexcept { return position_; }
 
-  /// How many of the next bytes do not matter at all: skip() may take them instead of push().
+  /// How many of the next bytes need not be decoded: skip() may take them instead of push().
   [[nodiscard]] std::uint64_t skippable() const noexcept {
-    return state_ == State::data ? whole_left_ : 0;
+    return state_ == State::data ? std::min(whole_left_, copier_.next() - position_) : 0;
   }
 
   /// Passes over `n` bytes, at most skippable().
@@ -109,7 +68,7 @@ class Decoder {
     whole_left_ -= n;
   }
 
-  /// What was passed over.
+  /// What was skipped.
   [[nodiscard]] Reports const& reports() const noexcept { return reports_; }
 
  private:
@@ -125,184 +84,33 @@ class Decoder {
                                           std::to_string(position_)});
   }
 
-  /// Hands the member over once all of its data have passed.
-  [[nodiscard]] Result<void> settle(Visit visit) {
-    if (state_ != State::data || whole_left_ > 0 || tail_ > 0) return {};
-    state_ = State::header;
-    if (!member_.emitted) return {};
-    return visit(std::move(member_.entry));
-  }
+  /// Yields the member if all of its data have passed.
+  [[nodiscard]] Result<void> settle(Visit visit);
 
   /// Adds bytes to the block; takes it when it is full.
-  [[nodiscard]] Result<void> fill(std::span<std::byte const> bytes) {
-    std::ranges::copy(bytes, block_.begin() + static_cast<std::ptrdiff_t>(filled_));
-    filled_ += bytes.size();
-    if (filled_ < block_.size()) return {};
-    filled_ = 0;
-    auto const offset = position_ + bytes.size() - block_size;
-    auto ok = take_block(offset);
-    if (!ok) return fail(std::move(ok).error(), "tar");
-    return ok;
-  }
+  [[nodiscard]] Result<void> fill(std::span<std::byte const> bytes);
 
-  [[nodiscard]] Result<void> take_block(std::uint64_t offset) {
-    switch (state_) {
-      case State::header: return take_header(offset);
-      case State::extension: return take_extension();
-      case State::old_map: return take_old_map(offset, old_map_.take_extension(Block(block_)));
-      case State::data_map: return take_data_map(offset);
-      case State::data:
-        member_.entry.clean_padding =
-            is_zero(std::span(block_).subspan(static_cast<std::size_t>(tail_)));
-        tail_ = 0;
-        return {};
-      case State::ended: return {};
-    }
-    return {};
-  }
+  [[nodiscard]] Result<void> take_block(std::uint64_t offset);
 
-  [[nodiscard]] Result<void> take_header(std::uint64_t offset) {
-    if (is_zero(block_)) {
-      if (pending_) {
-        return fail(Errc::corrupt, "no member after the extended header at offset " +
-                                       std::to_string(extension_offset_));
-      }
-      if (++zero_blocks_ == 2) state_ = State::ended;
-      return {};
-    }
-    if (zero_blocks_ > 0) {
-      return fail(Errc::corrupt,
-                  "lone zero block at offset " + std::to_string(offset - block_size));
-    }
-    auto header = decode_header(Block(block_));
-    if (!header) {
-      return fail(std::move(header).error(), "header at offset " + std::to_string(offset));
-    }
-    if (std::string_view("xgLK").find(header->typeflag) != std::string_view::npos) {
-      return begin_extension(*header, offset);
-    }
-    return begin_member(*header, offset);
-  }
+  [[nodiscard]] Result<void> take_header(std::uint64_t offset);
 
-  [[nodiscard]] Result<void> begin_extension(Header const& header, std::uint64_t offset) {
-    if (header.size > max_extension_size) {
-      return fail(Errc::unsupported, "extended header at offset " + std::to_string(offset) + ": " +
-                                         std::to_string(header.size) + " bytes, more than " +
-                                         std::to_string(max_extension_size));
-    }
-    extension_type_ = header.typeflag;
-    extension_offset_ = offset;
-    extension_size_ = static_cast<std::size_t>(header.size);
-    extension_.clear();
-    state_ = State::extension;
-    return extension_size_ == 0 ? end_extension() : Result<void>{};
-  }
+  [[nodiscard]] Result<void> begin_extension(Header const& header, std::uint64_t offset);
 
-  [[nodiscard]] Result<void> take_extension() {
-    auto const n = std::min(extension_size_ - extension_.size(), block_.size());
-    extension_ += as_text(block_).substr(0, n);
-    return extension_.size() == extension_size_ ? end_extension() : Result<void>{};
-  }
+  [[nodiscard]] Result<void> take_extension();
 
-  [[nodiscard]] Result<void> end_extension() {
-    state_ = State::header;
-    if (extension_type_ == 'L' || extension_type_ == 'K') {
-      pending_ = true;
-      auto& name = extension_type_ == 'L' ? before_.long_name : before_.long_link;
-      name = std::string(field_text(as_bytes(extension_)));
-      if (name->empty()) name.reset();
-      return {};
-    }
-    auto pax = parse_pax(extension_);
-    if (!pax) {
-      return fail(std::move(pax).error(),
-                  "extended header at offset " + std::to_string(extension_offset_));
-    }
-    if (extension_type_ == 'x') {
-      pending_ = true;
-      before_.local = *std::move(pax);
-      return {};
-    }
-    if (!pax->xattrs.empty() || pax->sparse) {
-      reports_.add(extension_offset_, "attributes and sparse maps of a global header are ignored");
-    }
-    merge_global(before_.global, *std::move(pax));
-    return {};
-  }
+  [[nodiscard]] Result<void> end_extension();
 
-  [[nodiscard]] Result<void> begin_member(Header const& header, std::uint64_t offset) {
-    auto member = assemble(header, before_, offset);
-    pending_ = false;
-    before_.local = {};
-    before_.long_name.reset();
-    before_.long_link.reset();
-    if (!member) return fail(std::move(member).error());
-    member_ = *std::move(member);
-    if (!member_.emitted) report_unknown(header);
-    if (member_.old_map && member_.emitted) {
-      old_map_ = {};
-      return take_old_map(offset, old_map_.take_header(Block(block_)));
-    }
-    if (!member_.map) {
-      begin_data(member_.packed);
-      if (member_.packed > 0 && member_.emitted) {
-        member_.entry.extents = {{0, offset + block_size, member_.packed}};
-      }
-      return {};
-    }
-    if (!member_.map->map_in_data()) {
-      return place(member_.map->segments, *member_.map->real_size, offset + block_size);
-    }
-    data_map_ = {};
-    state_ = State::data_map;
-    return {};
-  }
+  [[nodiscard]] Result<void> begin_member(Header const& header, std::uint64_t offset);
 
-  void report_unknown(Header const& header) {
-    auto const what = header.typeflag == 'V'   ? std::string("volume label")
-                      : header.typeflag == 'M' ? std::string("part of a file of another volume")
-                                               : "type " + printable({&header.typeflag, 1});
-    reports_.add(member_.entry.header_offset, member_.describe() + ": passed over: " + what);
-  }
+  [[nodiscard]] Result<void> take_old_map(std::uint64_t offset, Result<bool> more);
 
-  [[nodiscard]] Result<void> take_old_map(std::uint64_t offset, Result<bool> more) {
-    if (!more) return fail(std::move(more).error(), member_.describe());
-    state_ = State::old_map;
-    if (*more) return {};
-    return place(old_map_.segments(), old_map_.real_size(), offset + block_size);
-  }
-
-  [[nodiscard]] Result<void> take_data_map(std::uint64_t offset) {
-    if (member_.packed < block_size) {
-      return fail(Errc::corrupt, member_.describe() + ": sparse map is longer than the member");
-    }
-    member_.packed -= block_size;
-    auto const more = data_map_.take(Block(block_));
-    if (!more) return fail(more.error(), member_.describe());
-    if (*more) return {};
-    return place(data_map_.segments(), *member_.map->real_size, offset + block_size);
-  }
+  [[nodiscard]] Result<void> take_data_map(std::uint64_t offset);
 
   /// The segments are known, the data begin at `data_offset`.
   [[nodiscard]] Result<void> place(std::vector<Segment> const& segments, std::uint64_t real_size,
-                                   std::uint64_t data_offset) {
-    auto extents = place_segments(segments, real_size, data_offset, member_.packed);
-    if (!extents) return fail(std::move(extents).error(), member_.describe());
-    if (data_offset > max_offset - member_.packed - block_size) {
-      return fail(Errc::corrupt, member_.describe() + ": data end past 2^63");
-    }
-    member_.entry.sparse = true;
-    member_.entry.size = real_size;
-    member_.entry.extents = *std::move(extents);
-    begin_data(member_.packed);
-    return {};
-  }
+                                   std::uint64_t data_offset);
 
-  void begin_data(std::uint64_t size) noexcept {
-    state_ = State::data;
-    tail_ = size % block_size;
-    whole_left_ = size - tail_;
-  }
+  void begin_data(std::uint64_t size) noexcept;
 
   State state_ = State::header;
   std::uint64_t position_ = 0;
@@ -322,8 +130,13 @@ class Decoder {
   Member member_;
   OldSparseMap old_map_;
   DataSparseMap data_map_;
+  SparseCopier copier_;
   std::uint64_t whole_left_ = 0;  // bytes of whole blocks of data
   std::uint64_t tail_ = 0;        // bytes of data in the block after them
 };
 
 }  // namespace erofs_oci::tar
+
+#ifndef EROFS_OCI_COMPILED
+#include <erofs_oci/tar/detail/decoder_body.hpp>
+#endif

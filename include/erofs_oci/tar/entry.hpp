@@ -22,7 +22,7 @@ inline constexpr std::uint64_t block_size = 512;
 /// that a tree made from an archive is never deeper than a kernel path can name.
 inline constexpr std::size_t max_path_length = 4095;
 
-/// What a member is.
+/// What a member is, in the order of the type flags '0' to '6' in a header.
 enum class Type : std::uint8_t {
   regular,
   hard_link,
@@ -58,6 +58,14 @@ struct Extent {
   friend bool operator==(Extent const&, Extent const&) = default;
 };
 
+/// Bytes of a sparse file that lie in the archive where a block device cannot give them in place.
+struct Copy {
+  std::uint64_t file_offset = 0;  ///< a multiple of `block_size`
+  Bytes bytes;                    ///< whole blocks; zeros in holes and past the file's end
+
+  friend bool operator==(Copy const&, Copy const&) = default;
+};
+
 /// One member. Names are as in the archive: not normalised, without NUL, not checked for encoding.
 struct Entry {
   Type type = Type::regular;
@@ -72,15 +80,15 @@ struct Entry {
   std::uint64_t size = 0;       ///< of a regular file, holes included; else 0
   std::vector<Xattr> xattrs;    ///< unique names, in the order of the archive
   std::vector<Extent>
-      extents;                ///< ascending, apart; a file without holes has one, an empty one none
-  bool sparse = false;        ///< the archive declares holes, even if there are none
-  bool clean_padding = true;  ///< the bytes from the end of the data to the block border are zeros
+      extents;               ///< ascending, apart; a file without holes has one, an empty one none
+  std::vector<Copy> copies;  ///< ascending, apart; in place of the extents there: see SparseCopier
+  bool sparse = false;       ///< the archive declares holes, even if there are none
   std::uint64_t header_offset = 0;  ///< of the member's own header in the archive
 
   friend bool operator==(Entry const&, Entry const&) = default;
 };
 
-/// Something that was left out or looks odd, but is no error.
+/// Something that was skipped or is unusual, but no error.
 struct Report {
   std::uint64_t offset = 0;  ///< of the header concerned, in the archive
   std::string text;          ///< names the member and the cause
@@ -88,7 +96,7 @@ struct Report {
   friend bool operator==(Report const&, Report const&) = default;
 };
 
-/// The first reports, and how many there were: an archive of millions of oddities costs no memory.
+/// The first reports and the count of all, so that millions of them take no memory.
 class Reports {
  public:
   static constexpr std::size_t kept = 1000;  ///< reports stored at most

@@ -16,10 +16,10 @@
 
 namespace erofs_oci::tar {
 
-/// Hands each member of the archive `source` to `visit`, in order. Reads 64 KiB at a time and jumps
-/// over data in between. Yields what was passed over.
+/// Calls `visit` with each member of the archive `source`, in order. Reads 64 KiB at a time and
+/// skips data. Yields the reports.
 ///
-/// To read an archive that can only be had front to back, feed a Decoder.
+/// For an archive that can only be read front to back, use Decoder.
 /// @error{Errc::truncated, the archive ends inside a member or a header}
 /// @error{Errc::corrupt, see Decoder}
 /// @error{Errc::unsupported, see Decoder}
@@ -36,12 +36,10 @@ namespace erofs_oci::tar {
     }
     auto const part =
         std::span(buffer).first(static_cast<std::size_t>(std::min<std::uint64_t>(left, piece)));
-    if (auto ok = read_exact(source, decoder.position(), part); !ok) {
-      return fail(std::move(ok).error());
-    }
-    if (auto ok = decoder.push(part, visit); !ok) return fail(std::move(ok).error());
+    EROFS_OCI_TRY(read_exact(source, decoder.position(), part));
+    EROFS_OCI_TRY(decoder.push(part, visit));
   }
-  if (auto ok = decoder.finish(visit); !ok) return fail(std::move(ok).error());
+  EROFS_OCI_TRY(decoder.finish(visit));
   return decoder.reports();
 }
 

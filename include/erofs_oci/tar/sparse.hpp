@@ -6,9 +6,9 @@
 /// after another; the rest are holes.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,8 +16,6 @@
 #include <utility>
 #include <vector>
 
-#include <erofs_oci/core/arithmetic.hpp>
-#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/tar/entry.hpp>
 #include <erofs_oci/tar/header.hpp>
@@ -36,7 +34,7 @@ struct Segment {
   friend bool operator==(Segment const&, Segment const&) = default;
 };
 
-/// What the `GNU.sparse.*` records of one extended header say.
+/// The `GNU.sparse.*` records of one extended header.
 struct SparseRecords {
   std::optional<std::string> name;         ///< the real path: 0.1 and 1.0
   std::optional<std::uint64_t> real_size;  ///< of the file: `size` (0.x) or `realsize` (1.0)
@@ -56,56 +54,15 @@ struct SparseRecords {
   std::optional<std::uint64_t> offset_;  // 0.0: waits for its numbytes
 };
 
-inline bool SparseRecords::take(std::string_view key, std::string_view value) {
-  auto const number = [&](std::optional<std::uint64_t>& field) {
-    field = decimal(value);
-    return field.has_value();
-  };
-  if (key == "name") {
-    name = std::string(value);
-    return !value.empty() && value.find('\0') == std::string_view::npos;
-  }
-  if (key == "size" || key == "realsize") return number(real_size);
-  if (key == "major") return number(major);
-  if (key == "minor") return number(minor);
-  if (key == "offset") return !offset_ && number(offset_);
-  if (key == "numbytes") {
-    auto const length = decimal(value);
-    if (!length || !offset_ || segments.size() >= max_segments) return false;
-    segments.push_back({*std::exchange(offset_, std::nullopt), *length});
-    return true;
-  }
-  if (key != "map") return true;
-  segments.clear();
-  while (!value.empty()) {
-    std::uint64_t pair[2]{};
-    for (auto& part : pair) {
-      auto const comma = std::min(value.find(','), value.size());
-      auto const parsed = decimal(value.substr(0, comma));
-      if (!parsed) return false;
-      part = *parsed;
-      value.remove_prefix(std::min(comma + 1, value.size()));
-    }
-    if (segments.size() >= max_segments) return false;
-    segments.push_back({pair[0], pair[1]});
-  }
-  return true;
-}
-
 /// The old GNU map, fed with the header and then with each extension block.
 /// @spec{GNU tar manual, Basic Tar Format: struct oldgnu_header, struct sparse_header}
 class OldSparseMap {
  public:
-  /// Takes the four segments and the real size of a header; says whether an extension follows.
+  /// Takes the four segments and the real size of a header; yields whether an extension follows.
   /// @error{Errc::corrupt, a number is none}
-  [[nodiscard]] Result<bool> take_header(Block header) {
-    auto const size = field_number(header.subspan<483, 12>());
-    if (!size || *size < 0) return fail(Errc::corrupt, "sparse map: real size");
-    real_size_ = static_cast<std::uint64_t>(*size);
-    return take(header.subspan<386, 96>(), header[482]);
-  }
+  [[nodiscard]] Result<bool> take_header(Block header);
 
-  /// Takes the 21 segments of an extension block; says whether another one follows.
+  /// Takes the 21 segments of an extension block; yields whether another one follows.
   /// @error{Errc::corrupt, a number is none}
   /// @error{Errc::unsupported, there are more than `max_segments`}
   [[nodiscard]] Result<bool> take_extension(Block block) {
@@ -116,23 +73,7 @@ class OldSparseMap {
   [[nodiscard]] std::vector<Segment> const& segments() const noexcept { return segments_; }
 
  private:
-  [[nodiscard]] Result<bool> take(std::span<std::byte const> slots, std::byte more) {
-    for (; !slots.empty(); slots = slots.subspan(24)) {
-      if (slots[0] == std::byte{0}) break;
-      auto const offset = field_number(slots.subspan(0, 12));
-      auto const length = field_number(slots.subspan(12, 12));
-      if (!offset || !length || *offset < 0 || *length < 0) {
-        return fail(Errc::corrupt, "sparse map: segment " + std::to_string(segments_.size()));
-      }
-      if (segments_.size() >= max_segments) {
-        return fail(Errc::unsupported,
-                    "sparse map of more than " + std::to_string(max_segments) + " segments");
-      }
-      segments_.push_back(
-          {static_cast<std::uint64_t>(*offset), static_cast<std::uint64_t>(*length)});
-    }
-    return more != std::byte{0};
-  }
+  [[nodiscard]] Result<bool> take(std::span<std::byte const> slots, std::byte more);
 
   std::uint64_t real_size_ = 0;
   std::vector<Segment> segments_;
@@ -142,44 +83,16 @@ class OldSparseMap {
 /// line: how many segments, then offset and length of each; padded to a block.
 class DataSparseMap {
  public:
-  /// Takes the next block; says whether the map goes on in another one.
+  /// Takes the next block; yields whether the map continues in another one.
   /// @error{Errc::corrupt, a line is no number}
   /// @error{Errc::unsupported, there are more than `max_segments`}
-  [[nodiscard]] Result<bool> take(Block block) {
-    for (auto const c : as_text(block)) {
-      if (complete()) return false;  // the rest is padding
-      if (c != '\n') {
-        line_ += c;
-        if (line_.size() > 19) return fail(Errc::corrupt, "sparse map: line too long");
-        continue;
-      }
-      auto const number = decimal(line_);
-      if (!number) return fail(Errc::corrupt, "sparse map: line " + printable(line_));
-      line_.clear();
-      if (auto const ok = add(*number); !ok) return fail(ok.error());
-    }
-    return !complete();
-  }
+  [[nodiscard]] Result<bool> take(Block block);
 
   [[nodiscard]] std::vector<Segment> const& segments() const noexcept { return segments_; }
 
  private:
   [[nodiscard]] bool complete() const noexcept {
     return count_ && segments_.size() == *count_ && !offset_;
-  }
-
-  [[nodiscard]] Result<void> add(std::uint64_t number) {
-    if (!count_) {
-      if (number > max_segments) {
-        return fail(Errc::unsupported, "sparse map of " + std::to_string(number) + " segments");
-      }
-      count_ = number;
-    } else if (!offset_) {
-      offset_ = number;
-    } else {
-      segments_.push_back({*std::exchange(offset_, std::nullopt), number});
-    }
-    return {};
   }
 
   std::string line_;
@@ -192,35 +105,62 @@ class DataSparseMap {
 /// at `tar_offset`. Segments that touch become one.
 /// @error{Errc::corrupt, segments overlap\, are out of order\, leave the file\, or their lengths do
 /// not add up to `packed`}
-[[nodiscard]] inline Result<std::vector<Extent>> place_segments(
-    std::vector<Segment> const& segments, std::uint64_t real_size, std::uint64_t tar_offset,
-    std::uint64_t packed) {
-  std::vector<Extent> extents;
-  std::uint64_t end = 0;   // of the last segment, in the file
-  std::uint64_t used = 0;  // of the data
-  for (auto const& [offset, length] : segments) {
-    auto const next = checked_add(offset, length);
-    if (offset < end || !next || *next > real_size) {
-      return fail(Errc::corrupt, "sparse map: segment of " + std::to_string(length) + " bytes at " +
-                                     std::to_string(offset) + " in a file of " +
-                                     std::to_string(real_size) + " bytes");
-    }
-    if (length > packed - used) {
-      return fail(Errc::corrupt, "sparse map: more segments than the member has data");
-    }
-    if (length > 0 && !extents.empty() && offset == end) {
-      extents.back().length += length;
-    } else if (length > 0) {
-      extents.push_back({offset, tar_offset + used, length});
-    }
-    end = *next;
-    used += length;
+[[nodiscard]] Result<std::vector<Extent>> place_segments(std::vector<Segment> const& segments,
+                                                         std::uint64_t real_size,
+                                                         std::uint64_t tar_offset,
+                                                         std::uint64_t packed);
+
+/// Most bytes of one file that are copied. Programs that write archives find holes in whole blocks
+/// and copy only where a file ends in a hole.
+inline constexpr std::uint64_t max_copied = 16 * 1024 * 1024;
+
+/// Copies the parts of a sparse file that an image of fixed chunks cannot refer to, while the
+/// member's data pass: chunks of which only a part is data, or whose data lie elsewhere in blocks
+/// of 512 bytes than in the file.
+///
+/// It takes the size of chunks, from 512 bytes up, for which the copies and a table of eight bytes
+/// a chunk are smallest together: one byte in the middle of a terabyte costs a few MiB.
+class SparseCopier {
+ public:
+  /// Copies nothing.
+  SparseCopier() = default;
+
+  /// @param extents  as place_segments() makes them
+  /// @param size     of the file, below 2^63
+  /// @error{Errc::unsupported, more than `max_copied` bytes would have to be copied}
+  [[nodiscard]] static Result<SparseCopier> make(std::span<Extent const> extents,
+                                                 std::uint64_t size);
+
+  /// Where in the archive the next byte is that take() must see; the largest number if there is
+  /// none.
+  [[nodiscard]] std::uint64_t next() const noexcept {
+    return at_ < pieces_.size() ? pieces_[at_].tar_offset
+                                : std::numeric_limits<std::uint64_t>::max();
   }
-  if (used != packed) {
-    return fail(Errc::corrupt, "sparse map: segments of " + std::to_string(used) +
-                                   " bytes in a member of " + std::to_string(packed));
-  }
-  return extents;
-}
+
+  /// Takes bytes of the archive, in its order.
+  /// @param offset  of the first one; at most next()
+  void take(std::uint64_t offset, std::span<std::byte const> bytes);
+
+  /// The copies, once all bytes were taken.
+  [[nodiscard]] std::vector<Copy> finish() && noexcept { return std::move(copies_); }
+
+ private:
+  /// A run of the archive, and where in which copy it goes.
+  struct Piece {
+    std::uint64_t tar_offset;
+    std::uint64_t length;
+    std::size_t copy;
+    std::uint64_t offset;
+  };
+
+  std::vector<Copy> copies_;
+  std::vector<Piece> pieces_;
+  std::size_t at_ = 0;  // the first piece that is not complete
+};
 
 }  // namespace erofs_oci::tar
+
+#ifndef EROFS_OCI_COMPILED
+#include <erofs_oci/tar/detail/sparse_body.hpp>
+#endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// The names by which an OCI layer says what it removes from the layers below.
+/// The names with which an OCI layer removes files of the layers below.
 /// @spec{OCI image-spec, layer.md, Whiteouts}
 #pragma once
 
@@ -9,19 +9,19 @@
 
 namespace erofs_oci::tar {
 
-/// What the last component of a member's path stands for.
+/// The meaning of the last component of a member's path.
 enum class WhiteoutKind : std::uint8_t {
   none,      ///< the member itself
-  name,      ///< `.wh.NAME`: NAME in the same directory is gone
-  opaque,    ///< `.wh..wh..opq`: whatever lower layers hold in this directory is gone
-  reserved,  ///< `.wh..wh.…`: AUFS's own bookkeeping, stands for nothing
+  name,      ///< `.wh.NAME`: removes NAME in the same directory
+  opaque,    ///< `.wh..wh..opq`: removes all that lower layers hold in this directory
+  reserved,  ///< `.wh..wh.…`: a file of AUFS's own; removes nothing
   invalid,   ///< `.wh.`, `.wh..` and `.wh...`: name nothing that could be removed
 };
 
 /// The meaning of one name.
 struct Whiteout {
   WhiteoutKind kind = WhiteoutKind::none;
-  std::string_view target;  ///< of `name`: the name that is gone, borrowed; else empty
+  std::string_view target;  ///< of `name`: the removed name, borrowed; else empty
 
   friend bool operator==(Whiteout const&, Whiteout const&) = default;
 };

@@ -7,65 +7,24 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <span>
-#include <string>
-#include <utility>
 #include <vector>
 
 #include <erofs_oci/core/bytes.hpp>
-#include <erofs_oci/core/endian.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/tarindex/layer.hpp>
 
 namespace erofs_oci::tarindex {
 
 /// The file's bytes; none at all if there are no links.
-[[nodiscard]] inline Bytes encode_links(std::span<DanglingLink const> links) {
-  Bytes file;
-  if (links.empty()) return file;
-  auto const put = [&file](std::uint64_t value, std::size_t size) {
-    for (std::size_t i = 0; i < size; ++i) file.push_back(static_cast<std::byte>(value >> (8 * i)));
-  };
-  put(links.size(), 8);
-  for (auto const& link : links) {
-    put(link.header_offset, 8);
-    put(link.path.size(), 4);
-    put(link.target.size(), 4);
-    for (auto const* const text : {&link.path, &link.target}) {
-      auto const bytes = as_bytes(*text);
-      file.insert(file.end(), bytes.begin(), bytes.end());
-    }
-  }
-  return file;
-}
+[[nodiscard]] Bytes encode_links(std::span<DanglingLink const> links);
 
 /// The inverse of encode_links().
 /// @error{Errc::corrupt, the lengths do not add up to the file's}
-[[nodiscard]] inline Result<std::vector<DanglingLink>> decode_links(
-    std::span<std::byte const> file) {
-  std::vector<DanglingLink> links;
-  if (file.empty()) return links;
-  auto const whole = file.size();
-  auto const bad = [&] {
-    return fail(Errc::corrupt, "links file, offset " + std::to_string(whole - file.size()));
-  };
-  if (file.size() < 8) return bad();
-  auto const count = load_le<std::uint64_t>(file.first<8>());
-  file = file.subspan(8);
-  for (std::uint64_t i = 0; i < count; ++i) {
-    if (file.size() < 16) return bad();
-    auto const offset = load_le<std::uint64_t>(file.first<8>());
-    std::uint64_t const path = load_le<std::uint32_t>(file.subspan<8, 4>());
-    std::uint64_t const target = load_le<std::uint32_t>(file.subspan<12, 4>());
-    if (path + target > file.size() - 16) return bad();
-    auto const texts = as_text(file.subspan(16, static_cast<std::size_t>(path + target)));
-    links.push_back({std::string(texts.substr(0, static_cast<std::size_t>(path))),
-                     std::string(texts.substr(static_cast<std::size_t>(path))), offset});
-    file = file.subspan(16 + texts.size());
-  }
-  if (!file.empty() || count == 0) return bad();
-  return links;
-}
+[[nodiscard]] Result<std::vector<DanglingLink>> decode_links(std::span<std::byte const> file);
 
 }  // namespace erofs_oci::tarindex
+
+#ifndef EROFS_OCI_COMPILED
+#include <erofs_oci/tarindex/detail/links_file_body.hpp>
+#endif

@@ -16,18 +16,13 @@
 
 namespace erofs_oci::testing {
 
-/// Bytes, behind the least that RandomAccessSource asks for: moves only, has no optional power,
-/// and is of no use once moved from. What works with it leans on the concept alone.
+/// Bytes as a source with only what RandomAccessSource requires: it can only be moved, has no
+/// optional member, and cannot be used after it was moved from. Code that works with it depends on
+/// the concept alone.
 class Archetype {
  public:
-  Archetype() = delete;
-
   /// Owns `bytes`.
   explicit Archetype(Bytes bytes) : bytes_(std::make_unique<Bytes>(std::move(bytes))) {}
-
-  Archetype(Archetype&&) noexcept = default;
-  Archetype& operator=(Archetype&&) noexcept = default;
-  ~Archetype() = default;
 
   void operator&() const = delete;
   template <class T>

@@ -23,7 +23,7 @@
 
 namespace erofs_oci::testing {
 
-/// What the peer does with one request.
+/// The reply to one request.
 struct FakeReply {
   int status = 200;
   HttpHeaders headers{};
@@ -36,7 +36,7 @@ struct FakeReply {
   std::size_t piece = 1000;
 };
 
-/// Answers each request by a function, and remembers what it was asked. Copies share all.
+/// Answers each request by a function, and records the requests. Copies share all.
 ///
 /// @par Thread safety
 /// All members, from any thread; the function is called without a lock.
@@ -61,8 +61,7 @@ class FakeTransport {
     }
     auto const reply = state_->server(request, number);
     if (reply.error) return fail(*reply.error);
-    if (!head(HttpHead{reply.status, reply.headers})) return {};
-    if (request.method == HttpMethod::head) return {};
+    if (!head({reply.status, reply.headers}) || request.method == HttpMethod::head) return {};
     auto const end = std::min(reply.body.size(), reply.reset_after.value_or(reply.body.size()));
     for (std::size_t at = 0; at < end; at += reply.piece) {
       auto const n = std::min(reply.piece, end - at);
@@ -91,10 +90,7 @@ static_assert(HttpTransport<FakeTransport>);
 
 /// A request's header field, or an empty text.
 [[nodiscard]] inline std::string header_of(HttpRequest const& request, std::string_view name) {
-  for (auto const& header : request.headers) {
-    if (equal_ignoring_case(header.name, name)) return header.value;
-  }
-  return {};
+  return std::string(HttpHead{0, request.headers}.find(name).value_or(""));
 }
 
 /// The first and last byte that "Range: bytes=A-B" asks for.
@@ -112,31 +108,21 @@ static_assert(HttpTransport<FakeTransport>);
   return std::pair(*first, *last);
 }
 
-/// What a correct server of `content` answers: 206, 200 without a range, 416 past the end.
+/// The reply of a correct server of `content`: 206, 200 without a range, 416 past the end.
 [[nodiscard]] inline FakeReply serve(HttpRequest const& request,
                                      std::span<std::byte const> content) {
-  FakeReply reply;
   auto const total = std::to_string(content.size());
   auto const range = range_of(request);
-  if (!range) {
-    reply.headers = {{"Content-Length", total}};
-    reply.body = to_bytes(content);
-    return reply;
-  }
-  if (range->first >= content.size()) {
-    reply.status = 416;
-    reply.headers = {{"Content-Range", "bytes */" + total}};
-    return reply;
-  }
+  if (!range) return {200, {{"Content-Length", total}}, to_bytes(content)};
+  if (range->first >= content.size()) return {416, {{"Content-Range", "bytes */" + total}}};
   auto const first = static_cast<std::size_t>(range->first);
   auto const last =
       static_cast<std::size_t>(std::min<std::uint64_t>(range->second, content.size() - 1));
-  reply.status = 206;
-  reply.headers = {{"Content-Range",
-                    "bytes " + std::to_string(first) + "-" + std::to_string(last) + "/" + total},
-                   {"Content-Length", std::to_string(last - first + 1)}};
-  reply.body = to_bytes(content.subspan(first, last - first + 1));
-  return reply;
+  return {206,
+          {{"Content-Range",
+            "bytes " + std::to_string(first) + "-" + std::to_string(last) + "/" + total},
+           {"Content-Length", std::to_string(last - first + 1)}},
+          to_bytes(content.subspan(first, last - first + 1))};
 }
 
 }  // namespace erofs_oci::testing

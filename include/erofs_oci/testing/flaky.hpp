@@ -82,7 +82,7 @@ class Flaky {
   std::unique_ptr<std::atomic<unsigned>> requests_;
 };
 
-/// Lets `pause` pass before each request.
+/// Sleeps for `pause` before each request.
 template <RandomAccessSource Inner, Clock Time = SteadyClock>
 class Slow {
  public:
@@ -107,8 +107,6 @@ class Slow {
     return erofs_oci::stream(inner_, offset, length, sink);
   }
   /// @}
-
-  [[nodiscard]] std::uint64_t granularity() const { return erofs_oci::granularity(inner_); }
 
   /// The layer below.
   [[nodiscard]] Inner const& inner() const noexcept { return inner_; }
@@ -135,8 +133,7 @@ enum class Tear {
   stream_stop_error,  ///< a stream that its sink has stopped is an error
 };
 
-/// Breaks one law on purpose: what a law suite must catch. Never an error of its own accord but for
-/// the tears that say so.
+/// Breaks one law on purpose, for tests of the law suite. Fails only where its Tear says so.
 template <RandomAccessSource Inner>
 class Torn {
  public:
@@ -197,14 +194,14 @@ class Torn {
   std::unique_ptr<std::atomic<unsigned>> reads_;
 };
 
-/// What a Counting source was asked for, in order.
+/// The requests to a Counting source, in order.
 ///
 /// @par Thread safety
 /// All members, from any thread.
 class RequestLog {
  public:
   /// How a source was asked.
-  enum class Kind { read, stream, prefetch };
+  enum class Kind { read, stream };
 
   /// One request.
   struct Request {
@@ -267,13 +264,6 @@ class Counting {
     log_->add({RequestLog::Kind::stream, offset, length});
     return erofs_oci::stream(inner_, offset, length, sink);
   }
-
-  void prefetch(std::uint64_t offset, std::uint64_t length) const {
-    log_->add({RequestLog::Kind::prefetch, offset, length});
-    erofs_oci::prefetch(inner_, offset, length);
-  }
-
-  [[nodiscard]] std::uint64_t granularity() const { return erofs_oci::granularity(inner_); }
   /// @}
 
   /// The layer below.
@@ -282,40 +272,6 @@ class Counting {
  private:
   Inner inner_;
   RequestLog* log_;
-};
-
-/// Says that reads are cheapest in units of `granularity` bytes, and is as its inner source else.
-template <RandomAccessSource Inner>
-class Grained {
- public:
-  /// Owns `inner`.
-  Grained(Inner inner, std::uint64_t granularity)
-      : inner_(std::move(inner)), granularity_(granularity) {}
-
-  /// @name RandomAccessSource
-  /// @{
-
-  /// As `inner`.
-  [[nodiscard]] std::uint64_t size() const noexcept { return inner_.size(); }
-
-  [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
-    return inner_.read_at(offset, out);
-  }
-
-  [[nodiscard]] Result<void> stream(std::uint64_t offset, std::uint64_t length,
-                                    ByteSink sink) const {
-    return erofs_oci::stream(inner_, offset, length, sink);
-  }
-
-  [[nodiscard]] std::uint64_t granularity() const noexcept { return granularity_; }
-  /// @}
-
-  /// The layer below.
-  [[nodiscard]] Inner const& inner() const noexcept { return inner_; }
-
- private:
-  Inner inner_;
-  std::uint64_t granularity_;
 };
 
 }  // namespace erofs_oci::testing

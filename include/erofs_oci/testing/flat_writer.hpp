@@ -12,7 +12,6 @@
 #include <vector>
 
 #include <erofs_oci/core/bytes.hpp>
-#include <erofs_oci/core/endian.hpp>
 
 namespace erofs_oci::testing {
 
@@ -55,12 +54,7 @@ class FlatWriter {
   }
 
  private:
-  template <std::unsigned_integral T>
-  void put(std::size_t at, T value) {
-    store_le(value, std::span(bytes_).subspan(at).template first<sizeof(T)>());
-  }
-
-  void put_number(std::size_t at, std::uint64_t value, std::size_t width) {
+  void put(std::size_t at, std::size_t width, std::uint64_t value) {
     for (std::size_t i = 0; i < width; ++i) bytes_[at + i] = std::byte(value >> (8 * i) & 0xff);
   }
 
@@ -70,21 +64,21 @@ class FlatWriter {
   void refer(std::size_t at, FlatValue const& value) {
     align();
     auto const place = value.kind == FlatValue::Kind::table ? table(value) : vector(value);
-    put(at, static_cast<std::uint32_t>(place - at));
+    put(at, 4, place - at);
   }
 
   std::size_t vector(FlatValue const& value) {
     auto const place = bytes_.size();
     bytes_.resize(place + 4);
     if (value.kind == FlatValue::Kind::list) {
-      put(place, static_cast<std::uint32_t>(value.parts.size()));
+      put(place, 4, value.parts.size());
       bytes_.resize(place + 4 + 4 * value.parts.size());
       for (std::size_t i = 0; i < value.parts.size(); ++i) {
         refer(place + 4 + 4 * i, value.parts[i]);
       }
       return place;
     }
-    put(place, static_cast<std::uint32_t>(value.content.size()));
+    put(place, 4, value.content.size());
     bytes_.insert(bytes_.end(), value.content.begin(), value.content.end());
     if (value.kind == FlatValue::Kind::text) bytes_.push_back(std::byte{0});
     return place;
@@ -104,15 +98,15 @@ class FlatWriter {
       if (part.kind != FlatValue::Kind::absent) size += width;
     }
     bytes_.resize(place + size);
-    put(vtable, static_cast<std::uint16_t>(4 + 2 * value.parts.size()));
-    put(vtable + 2, static_cast<std::uint16_t>(size));
-    put(place, static_cast<std::uint32_t>(place - vtable));
+    put(vtable, 2, 4 + 2 * value.parts.size());
+    put(vtable + 2, 2, size);
+    put(place, 4, place - vtable);
     for (std::size_t i = 0; i < offsets.size(); ++i) {
-      put(vtable + 4 + 2 * i, static_cast<std::uint16_t>(offsets[i]));
+      put(vtable + 4 + 2 * i, 2, offsets[i]);
       if (offsets[i] == 0) continue;
       auto const& part = value.parts[i];
       if (part.kind == FlatValue::Kind::number) {
-        put_number(place + offsets[i], part.number, part.width);
+        put(place + offsets[i], part.width, part.number);
       } else {
         refer(place + offsets[i], part);
       }

@@ -18,8 +18,6 @@
 
 namespace erofs_oci::testing {
 
-using erofs_oci::Bytes;
-
 /// `size` bytes that look like no other `size` bytes: a shift by one shows at once.
 [[nodiscard]] inline Bytes patterned_bytes(std::size_t size, std::uint64_t seed) {
   std::mt19937_64 random(seed);

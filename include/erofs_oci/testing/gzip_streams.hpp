@@ -20,6 +20,19 @@
 
 namespace erofs_oci::testing {
 
+/// Bytes of any size that deflate packs into literals and, behind the first 30,000, into matches
+/// from nearly a whole window before; the same for the same seed.
+[[nodiscard]] inline Bytes compressible_bytes(std::size_t size, std::uint32_t seed) {
+  Bytes content(size);
+  auto x = seed;
+  for (std::size_t i = 0; i < size; ++i) {
+    x = x * 1664525U + 1013904223U;
+    bool const repeat = i > 30000 && (x >> 29) > 2;
+    content[i] = repeat ? content[i - 29989] : std::byte(x >> 26);
+  }
+  return content;
+}
+
 /// How one member is compressed.
 struct MemberRecipe {
   Bytes content;                ///< decoded bytes; may be empty
@@ -88,12 +101,16 @@ struct GzipBlob {
             false};
   }
 
-  /// Keeps the first checkpoint and, of the others, those more than `span` bytes after the last
-  /// one kept.
+  /// Keeps the first checkpoint and, of the others, those more than `span` decoded bytes or twice
+  /// as many compressed ones after the last one kept.
   [[nodiscard]] GzipBlob spaced(std::uint64_t span) const {
     GzipBlob kept{blob, content, {}, {}};
     for (std::size_t i = 0; i < checkpoints.size(); ++i) {
-      if (i > 0 && checkpoints[i].out - kept.checkpoints.back().out <= span) continue;
+      auto const& point = checkpoints[i];
+      if (i > 0 && point.out - kept.checkpoints.back().out <= span &&
+          point.in - kept.checkpoints.back().in <= 2 * span) {
+        continue;
+      }
       kept.checkpoints.push_back(checkpoints[i]);
       kept.windows.push_back(windows[i]);
     }

@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <random>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
@@ -27,8 +29,8 @@ namespace detail {
   return "[" + std::to_string(offset) + ", +" + std::to_string(length) + ")";
 }
 
-/// What is wrong with a read of `length` bytes at `offset`; empty if nothing is. `fill` is what the
-/// buffer held before: two fills tell bytes that were read from bytes that were left alone.
+/// The error in a read of `length` bytes at `offset`; empty if there is none. `fill` is the
+/// buffer's content before: two different ones show which bytes were written.
 [[nodiscard]] inline std::string fault_of_read(AnySource const& source, Bytes const& oracle,
                                                std::uint64_t offset, std::size_t length,
                                                std::byte fill) {
@@ -83,7 +85,7 @@ inline void stream_all(AnySource const& source, Bytes const& oracle, std::uint64
   }
 }
 
-/// A sink that has had enough ends the stream: no error, no further call.
+/// A sink that returns false ends the stream: no error, no further call.
 inline void stream_some(AnySource const& source, Bytes const& oracle, std::uint64_t offset,
                         std::uint64_t length, std::size_t enough) {
   auto const expected = slice_of(oracle, offset, length);
@@ -157,6 +159,22 @@ inline void obeys_laws_concurrently(AnySource const& source, Bytes const& oracle
   for (auto const& fault : faults) {
     if (!fault.empty()) RC_FAIL("S4: " + fault);
   }
+}
+
+/// As obeys_laws_concurrently(), while another thread has the caches of `source` let go of what
+/// they hold, again and again: that changes no byte of any read.
+/// @param shrink_to  has them hold at most so many bytes
+inline void obeys_laws_while_shrinking(AnySource const& source, Bytes const& oracle,
+                                       std::function<void(std::uint64_t)> const& shrink_to,
+                                       std::size_t threads = 4) {
+  std::jthread const shrinker([&](std::stop_token const& stop) {
+    std::mt19937_64 random(oracle.size());
+    while (!stop.stop_requested()) {
+      shrink_to(random() % (oracle.size() + 1));
+      std::this_thread::yield();
+    }
+  });
+  obeys_laws_concurrently(source, oracle, threads);
 }
 
 }  // namespace erofs_oci::testing

@@ -124,25 +124,15 @@ namespace detail {
   return files;
 }
 
-namespace detail {
-
-[[nodiscard]] inline Bytes zinfo_bytes(GzipIndex const& index, std::uint64_t span_size) {
-  Bytes file;
-  auto const ok = write_zinfo(index, span_size, [&](std::span<std::byte const> piece) {
-    file.insert(file.end(), piece.begin(), piece.end());
-    return true;
-  });
-  if (!ok) throw std::runtime_error(ok.error().message());
-  return file;
-}
-
-}  // namespace detail
-
 /// The ztoc of a gzip layer with the given index, but for its files.
 [[nodiscard]] inline Ztoc gzip_ztoc(Bytes const& blob, std::uint64_t tar_size,
                                     GzipIndex const& index, std::uint64_t span_size) {
   Ztoc ztoc{"0.9", "ztoc_maker", blob.size(), tar_size, BlobEncoding::gzip, {}, {}, {}};
-  ztoc.checkpoints = detail::zinfo_bytes(index, span_size);
+  auto const written = write_zinfo(index, span_size, [&](std::span<std::byte const> piece) {
+    ztoc.checkpoints.insert(ztoc.checkpoints.end(), piece.begin(), piece.end());
+    return true;
+  });
+  if (!written) throw std::runtime_error(written.error().message());
   for (std::size_t i = 0; i < index.checkpoints.size(); ++i) {
     auto const begin = static_cast<std::size_t>(index.checkpoints[i].first_byte());
     auto const end = i + 1 < index.checkpoints.size()

@@ -15,7 +15,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/erofs/writer.hpp>
@@ -24,7 +24,7 @@
 #include "../mounting.hpp"
 
 namespace erofs_oci::erofs {
-namespace {
+namespace kernel_test {
 
 using mounting::Folder;
 using mounting::loop_over;
@@ -227,5 +227,5 @@ TEST_CASE("The kernel shows what Writer was given", "[erofs][writer][kernel]") {
   }
 }
 
-}  // namespace
+}  // namespace kernel_test
 }  // namespace erofs_oci::erofs

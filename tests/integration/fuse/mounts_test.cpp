@@ -30,7 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/combinator/concat.hpp>
 #include <erofs_oci/combinator/padded.hpp>
@@ -38,13 +38,14 @@
 #include <erofs_oci/erofs/reader.hpp>
 #include <erofs_oci/fuse/fuse_image.hpp>
 #include <erofs_oci/fuse/fuse_tree.hpp>
-#include <erofs_oci/fuse/host_support.hpp>
+#include <erofs_oci/host/host_support.hpp>
 #include <erofs_oci/source/local.hpp>
 
 #include "../mounting.hpp"
+#include "data_path.hpp"
 
 namespace erofs_oci {
-namespace {
+namespace mounts_test {
 
 using namespace std::chrono_literals;
 
@@ -125,13 +126,13 @@ class Layers {
  public:
   static Layer const& basic() {
     static auto const layer =
-        make(EROFS_OCI_TEST_DATA "/oci/gz-basic.erofs", EROFS_OCI_TEST_DATA "/oci/basic.tar.gz");
+        make(test_data("/oci/gz-basic.erofs"), test_data("/oci/basic.tar.gz"));
     return *layer;
   }
   /// Null without it.
   static Layer const* debian() {
-    static auto const layer = make(EROFS_OCI_FIXTURES "/debian-essential/layer.erofs",
-                                   EROFS_OCI_FIXTURES "/debian-essential/layer.tar.gz");
+    static auto const layer =
+        make(fixtures("/debian-essential/layer.erofs"), fixtures("/debian-essential/layer.tar.gz"));
     return layer ? &*layer : nullptr;
   }
 
@@ -232,7 +233,7 @@ bool can(Way way) {
   return possible;
 }
 
-std::string const manifest = "python3 -B '" EROFS_OCI_TEST_DATA "/../../tools/tree_manifest.py' ";
+std::string const manifest = "python3 -B '" + test_data("/../../tools/tree_manifest.py") + "' ";
 
 /// What an archive holds, in a file: by Python's tarfile.
 std::string const& wanted(Layer const& layer) {
@@ -244,7 +245,7 @@ std::string const& wanted(Layer const& layer) {
   return entry->second;
 }
 
-/// Compares a mounted tree with its archive; a command for whoever is to look.
+/// A command that compares a mounted tree with its archive.
 std::string comparison(Layer const& layer, std::string const& mounted, std::string const& found) {
   return manifest + "dir '" + mounted + "' >'" + found + "' && " + manifest + "compare '" +
          wanted(layer) + "' '" + found + "'";
@@ -415,7 +416,7 @@ TEST_CASE("A user without privileges mounts, reads all of it, and unmounts", "[f
   }
 }
 
-TEST_CASE("A user may not mount where nothing is theirs, and is told so", "[fuse][kernel][error]") {
+TEST_CASE("A user cannot mount at a directory of another user", "[fuse][kernel][error]") {
   if (skip()) return;
   if (run("command -v fusermount3 >/dev/null") != 0) {
     WARN("skipped: no fusermount3");
@@ -466,7 +467,7 @@ TEST_CASE("What a killed server leaves can be unmounted", "[fuse][kernel]") {
   struct stat status{};
   CHECK(::stat((folder.mnt() + "/dir").c_str(), &status) != 0);  // an error, and at once
   auto const cleaned = start_as(user, [&]() -> int {
-    auto const done = unmount_fuse(folder.mnt(), UnmountBusy::refuse);
+    auto const done = unmount(folder.mnt(), UnmountBusy::refuse);
     if (!done) std::cout << done.error().message() << '\n';
     return done ? 0 : 1;
   });
@@ -614,7 +615,7 @@ TEST_CASE("A reader waits over the death of a server for the next one",
   UniqueFd const ours(ends[0]);
   UniqueFd const theirs(ends[1]);
 
-  // The first server: tells us its kernel's first request, and that it has been asked for data.
+  // The first server sends its kernel's first request, and then that it was asked for data.
   auto const server = start_as(0, [&]() -> int {
     auto const control = std::make_shared<Gate::Control>();
     control->set(Gate::State::shut);
@@ -728,5 +729,5 @@ TEST_CASE("attach_file takes a loop device where the file will not do", "[fuse][
   }
 }
 
-}  // namespace
+}  // namespace mounts_test
 }  // namespace erofs_oci

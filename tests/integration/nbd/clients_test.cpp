@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <sys/wait.h>
 
 #include <erofs_oci/source/memory.hpp>
@@ -22,7 +22,7 @@
 #include <erofs_oci/testing/generators.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace clients_test {
 
 constexpr std::size_t size = 20'000'003;  // no multiple of anything
 constexpr std::uint64_t fill = 700;       // the last bytes are declared zeros
@@ -129,7 +129,7 @@ TEST_CASE("nbdinfo sees the export as it is", "[nbd][integration]") {
   CHECK(json.status == 0);
   for (auto const* part :
        {"\"export-name\": \"layers\"", "\"description\": \"a test\"", "\"export-size\": 20000003",
-        "\"is_read_only\": true", "\"can_multi_conn\": true", "\"can_cache\": true",
+        "\"is_read_only\": true", "\"can_multi_conn\": true", "\"can_cache\": false",
         "\"can_df\": true", "\"can_trim\": false", "\"base:allocation\"",
         "\"protocol\": \"newstyle-fixed\"", "\"structured\": true", "\"block_size_minimum\": 1",
         "\"block_size_preferred\": 4096", "\"block_size_maximum\": 33554432"}) {
@@ -240,5 +240,5 @@ TEST_CASE("A failing source is an error to a client, and is served again after",
   CHECK(log == std::vector<std::string>{"span 9: digest mismatch"});
 }
 
-}  // namespace
+}  // namespace clients_test
 }  // namespace erofs_oci

@@ -12,16 +12,19 @@
 #include <thread>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
+#include <httplib.h>
 
 #include <erofs_oci/http/http.hpp>
+#include <erofs_oci/http/registry.hpp>
 #include <erofs_oci/oci/credentials.hpp>
+#include <erofs_oci/oci/encoding.hpp>
 #include <erofs_oci/oci/layout.hpp>
 
 #include "support.hpp"
 
 namespace erofs_oci {
-namespace {
+namespace registry_test {
 
 /// An image layout with one layer of a few MiB that does not compress.
 struct SmallImage {
@@ -149,7 +152,8 @@ TEST_CASE("A docker-registry with passwords accepts those that skopeo login stor
 
   auto options = plain();
   CHECK(Registry::make(reference, options)->resolve(amd64).error().code == Errc::unauthorized);
-  options.credentials = credential_lookup({Credentials{"me", "wrong", {}, {}}, {}, 10s});
+  options.credentials =
+      credential_lookup({RegistryLogin{server.host(), {"me", "wrong", {}, {}}}, {}, 10s});
   CHECK(Registry::make(reference, options)->resolve(amd64).error().code == Errc::unauthorized);
   options.credentials = credential_lookup({{}, {stored}, 10s});
   check_image(*Registry::make(reference, options), image);
@@ -271,7 +275,8 @@ TEST_CASE("Tokens that expire are renewed while eight threads read", "[integrati
   SmallImage const image(directory);
   TokenServer server(image);
   auto options = plain();
-  options.credentials = credential_lookup({Credentials{"me", "secret", {}, {}}, {}, 10s});
+  options.credentials =
+      credential_lookup({RegistryLogin{server.host(), {"me", "secret", {}, {}}}, {}, 10s});
   auto const registry =
       *Registry::make(*Reference::parse(server.host() + "/some/image:v1"), options);
   check_image(registry, image);
@@ -309,9 +314,10 @@ TEST_CASE("A token server that refuses the password is an error", "[integration]
   auto const reference = *Reference::parse(server.host() + "/some/image:v1");
   auto options = plain();
   CHECK(Registry::make(reference, options)->resolve(amd64).error().code == Errc::unauthorized);
-  options.credentials = credential_lookup({Credentials{"me", "wrong", {}, {}}, {}, 10s});
+  options.credentials =
+      credential_lookup({RegistryLogin{server.host(), {"me", "wrong", {}, {}}}, {}, 10s});
   CHECK(Registry::make(reference, options)->resolve(amd64).error().code == Errc::unauthorized);
 }
 
-}  // namespace
+}  // namespace registry_test
 }  // namespace erofs_oci

@@ -4,12 +4,12 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/combinator/verified.hpp>
-#include <erofs_oci/gzip/build_index.hpp>
 #include <erofs_oci/gzip/gzran.hpp>
-#include <erofs_oci/http/http.hpp>
+#include <erofs_oci/gzip/scanner.hpp>
+#include <erofs_oci/http/registry.hpp>
 #include <erofs_oci/oci/soci.hpp>
 #include <erofs_oci/tarindex/ztoc_layer.hpp>
 #include <erofs_oci/testing/gzip_streams.hpp>
@@ -19,7 +19,7 @@
 #include "support.hpp"
 
 namespace erofs_oci {
-namespace {
+namespace soci_test {
 
 /// Text that does not compress to nothing.
 std::string noise(std::size_t size) {
@@ -219,5 +219,5 @@ TEST_CASE("docker-registry: a SOCI index that the image names", "[oci][soci][int
   check_reads(registry, **found, pushed);
 }
 
-}  // namespace
+}  // namespace soci_test
 }  // namespace erofs_oci

@@ -15,7 +15,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -25,11 +25,12 @@
 #include <erofs_oci/tarindex/build.hpp>
 #include <erofs_oci/tarindex/merge.hpp>
 
+#include "../../unit/tarindex/sparse_archive.hpp"
 #include "../../unit/tarindex/support.hpp"
 #include "../mounting.hpp"
 
 namespace erofs_oci::tarindex {
-namespace {
+namespace kernel_test {
 
 /// What the kernel shows below a mount point: every attribute that it lists is among the rows.
 class Mounted {
@@ -185,7 +186,7 @@ void for_each_layer(F const& check) {
   for (auto const& test : cases()) {
     INFO(test["name"]);
     std::vector<Bytes> const devices{archive_of(test["input"])};
-    auto const built = build_layer<Sha256>(Memory(devices[0]));
+    auto const built = build_layer(Memory(devices[0]));
     if (!built) FAIL(built.error().message());
     check(devices, *built);
   }
@@ -230,5 +231,21 @@ TEST_CASE("The kernel shows an image of one stored layer as the archive says",
   });
 }
 
-}  // namespace
+TEST_CASE("The kernel shows what the image itself holds of sparse files", "[tarindex][kernel]") {
+  if (skipped()) return;
+  testing::TarMaker maker;
+  maker.file("before", "b");
+  add_sparse(maker, "odd", sparse_file({{1, 700}, {1500, 1}, {1501, 3000}, {50000, 1}}, 60000),
+             SparseForm::pax10);
+  // In chunks of several blocks, some in place, some not.
+  add_sparse(maker, "large", sparse_file({{65536, 8192}, {3 << 20, 4097}, {5 << 20, 1}}, 9 << 20),
+             SparseForm::pax01);
+  auto archive = maker.file("after", "a").end().bytes();
+  auto const built = build_layer(Memory(archive));
+  if (!built) FAIL(built.error().message());
+  std::vector<Bytes> const devices{archive};
+  check_mount(built->tarindex, devices, Lister(built->layer.tree, devices, Show::overlay).rows());
+}
+
+}  // namespace kernel_test
 }  // namespace erofs_oci::tarindex

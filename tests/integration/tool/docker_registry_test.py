@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real layer in Debian's docker-registry, over TLS with a private CA and with a password, served by
-mount-oci and read by other people's NBD clients."""
+mount-oci and read by NBD clients of other projects."""
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
+import servers
+from servers import run
 from support import Running, TOOL, make_layout, read
 import support
 
@@ -17,72 +17,34 @@ FIXTURE = pathlib.Path(support.HERE).parents[3] / "shared/fixtures/debian-essent
 USER, PASSWORD = "reader", "a pass, word"
 
 
-def run(*command, **options):
-    return subprocess.run(command, check=True, capture_output=True, timeout=120, **options)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class DockerRegistry(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.dir = pathlib.Path(tempfile.mkdtemp(prefix="docker-registry-"))
         cls.addClassCleanup(shutil.rmtree, cls.dir)
-        cls.make_certificates()
+        cls.authority = servers.Authority(cls.dir)
         cls.start()
         make_layout.make_layout([FIXTURE / "layer.tar.gz"], cls.dir / "layout", tag="v1")
         run("skopeo", "--insecure-policy", "copy", "-q", "--preserve-digests",
-            f"--dest-cert-dir={cls.dir}/ca", f"--dest-creds={USER}:{PASSWORD}",
+            f"--dest-cert-dir={cls.authority.dir}", f"--dest-creds={USER}:{PASSWORD}",
             f"oci:{cls.dir}/layout:v1", f"docker://{cls.host}/debian:v1")
         (cls.dir / "password").write_text(PASSWORD + "\n")
         cls.expected = cls.dir / "expected"
         tarindex = read(FIXTURE / "layer.erofs")
         slot = int.from_bytes(tarindex[1112:1114], "little") * 128
         length = 512 * int.from_bytes(tarindex[slot + 64:slot + 68], "little")
-        tar = run("gzip", "-dc", FIXTURE / "layer.tar.gz").stdout
+        tar = run("gzip", "-dc", FIXTURE / "layer.tar.gz")
         cls.expected.write_bytes(tarindex + tar[:length].ljust(length, b"\0"))
 
     @classmethod
-    def make_certificates(cls):
-        ca = cls.dir / "ca"
-        ca.mkdir()
-        run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=ca",
-            "-keyout", cls.dir / "ca.key", "-out", ca / "ca.crt")
-        run("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
-            "-keyout", cls.dir / "key.pem", "-out", cls.dir / "request")
-        (cls.dir / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-        run("openssl", "x509", "-req", "-in", cls.dir / "request", "-CA", ca / "ca.crt", "-CAkey",
-            cls.dir / "ca.key", "-CAcreateserial", "-days", "2", "-extfile", cls.dir / "names",
-            "-out", cls.dir / "cert.pem")
-
-    @classmethod
     def start(cls):
-        port = free_port()
-        cls.host = f"localhost:{port}"
-        hashed = run("htpasswd", "-nbB", USER, PASSWORD).stdout
+        cert, key = cls.authority.issue("server")
+        hashed = run("htpasswd", "-nbB", USER, PASSWORD)
         (cls.dir / "htpasswd").write_bytes(hashed)
-        (cls.dir / "config.yml").write_text(f"""version: 0.1
-log: {{level: error}}
-storage: {{filesystem: {{rootdirectory: {cls.dir}/data}}}}
-http: {{addr: "127.0.0.1:{port}", tls: {{certificate: {cls.dir}/cert.pem, key: {cls.dir}/key.pem}}}}
-auth: {{htpasswd: {{realm: test, path: {cls.dir}/htpasswd}}}}
-""")
-        log = open(cls.dir / "log", "wb")
-        cls.addClassCleanup(log.close)
-        server = subprocess.Popen(["docker-registry", "serve", cls.dir / "config.yml"],
-                                  stdout=log, stderr=log)
-        cls.addClassCleanup(lambda: (server.kill(), server.wait()))
-        for _ in range(100):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError(read(cls.dir / "log"))
+        port = servers.docker_registry(
+            cls, cls.dir, "registry", cls.dir / "data", f", tls: {{certificate: {cert}, key: {key}}}",
+            f"auth: {{htpasswd: {{realm: test, path: {cls.dir}/htpasswd}}}}\n")
+        cls.host = f"localhost:{port}"
 
     def serve(self):
         options = (f"oci.layer=0,oci.tarindex={FIXTURE}/layer.erofs,oci.zinfo={FIXTURE}/layer.zinfo,"
@@ -106,7 +68,7 @@ auth: {{htpasswd: {{realm: test, path: {cls.dir}/htpasswd}}}}
 
     def test_nbdinfo_and_qemu_img(self):
         server, _ = self.serve()
-        size = run("nbdinfo", "--size", server.line, text=True).stdout.strip()
+        size = run("nbdinfo", "--size", server.line, text=True).strip()
         self.assertEqual(int(size), self.expected.stat().st_size)
         copy = self.dir / "qemu"
         run("qemu-img", "convert", "-f", "raw", "-O", "raw", server.line, copy)

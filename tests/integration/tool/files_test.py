@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mount-oci ls, cat, stat, find and image: an image looked into without mounting it."""
+"""mount-oci ls, cat, stat, find and image: read an image without mounting it."""
 import base64
 import json
 import os
@@ -41,7 +41,7 @@ class ImageTest(ToolTest):
         while rest:
             word = rest.pop(0)
             (paths if word.startswith("/") else options).append(word)
-            if word in ("-C", "--output"):
+            if word in ("-C", "--output", "--to", "--sign-key", "--mount-from"):
                 options.append(rest.pop(0))
         return options + [image or self.image] + paths
 
@@ -184,11 +184,13 @@ class FilesTest(ImageTest):
         make_layout.make_layout([blob], layout, tag="v1", media_type="application/x.erofs")
         for image in (blob, f"oci:{layout}:v1"):
             with self.subTest(image):
-                self.assertTrue(self.run_tool("cat", "/small", "/large", image=image) ==
+                words = ",oci.verify=off"  # else it warns
+                self.assertTrue(self.run_tool("cat", "/small", "/large", image=image, words=words) ==
                                 images.noise(10) + images.noise(100_000))
-                self.assertIn("sound", self.run_tool("fsck", "--data", image=image).decode())
+                self.assertIn("sound", self.run_tool("fsck", "--data", image=image,
+                                                     words=words).decode())
                 self.run_tool("index", image=image, status=2)
-                self.assertIn("needs no index", self.said)
+                self.assertIn("needs no index file", self.said)
 
     def test_a_directory_in_itself_ends_the_listing(self):
         blob = images.Layer().dir("outer").dir("outer/inner").file("outer/x", b"x").save(
@@ -203,7 +205,7 @@ class FilesTest(ImageTest):
             file.write(damaged)
         words = f",oci.tarindex={self.dir}/damaged"
         self.run_tool("ls", "-R", image=blob, words=words, status=1)
-        self.assertIn("/outer/inner: a directory in itself", self.said)
+        self.assertIn("/outer/inner: a directory that contains itself", self.said)
         self.run_tool("find", image=blob, words=words, status=1)
         self.run_tool("fsck", image=blob, words=words, status=1)
         out = os.path.join(self.dir, "out")

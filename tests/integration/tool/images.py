@@ -39,6 +39,17 @@ class Layer:
         self.tar.addfile(member, io.BytesIO(data) if data is not None else None)
         return self
 
+    def sparse(self, name, size, pieces):
+        """A file of zeros, but for the bytes at the offsets of `pieces`, in GNU tar's form 0.1."""
+        member = tarfile.TarInfo(name)
+        member.mtime = TIME
+        runs = [f"{at},{len(data)}" for at, data in sorted(pieces.items())]
+        member.pax_headers = {"GNU.sparse.map": ",".join(runs), "GNU.sparse.size": str(size)}
+        data = b"".join(data for _, data in sorted(pieces.items()))
+        member.size = len(data)
+        self.tar.addfile(member, io.BytesIO(data))
+        return self
+
     def dir(self, name, **fields):
         return self.add(name, tarfile.DIRTYPE, **fields)
 
@@ -110,6 +121,23 @@ def three_layers():
     top.file("data/large2", noise(700_000, b"large2"))
     top.dir("data", mtime=TIME + 9)
     return [bottom, middle, top]
+
+
+ODD_PIECES = {1: noise(700, b"1"), 1024: noise(4096, b"2"), 50_000: b"x", 50_001: noise(600)}
+
+
+def odd_layers():
+    """A member each of what is left out with a warning, and sparse files of no whole blocks; and what
+    a mount shows: the content of each file by its name."""
+    bottom = Layer().file("removed" + "n" * 247, b"r").sparse("sparse", 60_000, ODD_PIECES)
+    bottom.file("attr", b"a", xattrs={"user.large": "v" * 65536, "user.small": "v"})
+    top = Layer().file("n" * 256, b"n").file("file", b"f").file("file/below", b"b")
+    top.symlink("empty", "").add("device", tarfile.CHRTYPE, device=(5000, 1))
+    top.whiteout("removed" + "n" * 247).link("linked", "sparse")
+    content = bytearray(60_000)
+    for at, data in ODD_PIECES.items():
+        content[at:at + len(data)] = data
+    return [bottom, top], {"attr": b"a", "file": b"f", "linked": content, "sparse": content}
 
 
 def many_layers(count, seed=7):

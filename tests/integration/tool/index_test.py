@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mount-oci index and fsck: indexes made, read back, checked, and never half there."""
+"""mount-oci index and fsck: make indexes, read them back, check them, and never leave half of one."""
 import json
 import os
 import pty
@@ -25,7 +25,7 @@ class IndexTest(ImageTest):
         self.assertEqual([layer["verified"] for layer in told], [True] * 3)
         self.assertEqual([layer["diff_id"] for layer in told],
                          [digest(layer.bytes()) for layer in self.layers])
-        entries = sorted(os.listdir(os.path.join(self.store, "layers")))
+        entries = sorted(os.listdir(os.path.join(self.store, "read")))
         self.assertEqual(entries, sorted(layer["digest"].replace(":", "-") for layer in told))
         self.assertEqual(os.listdir(os.path.join(self.store, "tmp")), [])
 
@@ -38,22 +38,70 @@ class IndexTest(ImageTest):
                          [f"{name}.erofs", f"{name}.index", f"{name}.zinfo"])
         self.assertFalse([f for f in files_below(out) if f.endswith(".part")])
         # The index is the store's, byte by byte, and the other two make a layer readable.
-        kept = os.path.join(self.store, "layers", "sha256-" + name, "index")
+        kept = os.path.join(self.store, "read", "sha256-" + name, "index")
         self.assertTrue(read(kept) == read(os.path.join(out, name + ".index")))
         words = (f",oci.layer=0,oci.tarindex={out}/{name}.erofs,oci.zinfo={out}/{name}.zinfo")
         self.assertTrue(self.run_tool("cat", "/data/second", words=words) ==
                         images.noise(5_000_000, b"large"))
 
-    def test_the_zinfo_is_what_mkfs_makes(self):
+    def test_files_go_nowhere_else(self):
+        if os.geteuid() != 0:
+            self.skipTest("not root")
+        victim, out = os.path.join(self.dir, "victim"), os.path.join(self.dir, "out")
+        with open(victim, "w") as file:
+            file.write("precious")
+        os.mkdir(out)
+        name = self.json_lines("index", "--json")[0]["digest"][7:]
+        for end in ".erofs", ".erofs.part":
+            os.symlink(victim, os.path.join(out, name + end))
+        self.run_tool("index", "--output", out)
+        self.assertEqual(read(victim), b"precious")
+        self.assertFalse(os.path.islink(os.path.join(out, name + ".erofs")))
+        link = os.path.join(self.dir, "link")
+        os.symlink(out, link)
+        os.chown(link, 65534, 65534, follow_symlinks=False)
+        self.run_tool("index", "--output", link, status=2)
+        self.assertIn("symbolic link of user 65534", self.said)
+        os.symlink(victim, os.path.join(self.dir, "log"))
+        self.run_tool("index", "--log-file", os.path.join(self.dir, "log"), status=2)
+        self.assertEqual(read(victim), b"precious")
+
+    def test_gc_prunes_the_store(self):
+        self.run_tool("ls", "/")
+        entries = lambda: sorted(f"{part}/{name}" for part in ("read", "images")
+                                 for name in os.listdir(os.path.join(self.store, part)))
+        self.assertEqual(len(entries()), 4)
+        gc = lambda *words, status=0: subprocess.run(
+            [TOOL, "gc", "--journal", os.path.join(self.dir, "none"), "-o", f"oci.store={self.store}",
+             *words], capture_output=True, text=True, timeout=60)
+        self.assertEqual(gc().stdout, "")
+        self.assertEqual(gc("--keep=1d").stdout, "")
+        self.assertEqual(gc("--keep=1G").stdout, "")
+        self.assertEqual(gc("--keep=soon").returncode, 1)
+        old = os.path.join(self.store, entries()[0])
+        os.utime(old, (time.time() - 3 * 86400,) * 2)
+        self.assertEqual(gc("--keep=2d").stdout.split()[0], old)
+        self.assertEqual(len(entries()), 3)
+        self.assertEqual(len(gc("--keep=0").stdout.splitlines()), 3)
+        self.assertEqual(entries(), [])
+        self.run_tool("ls", "/")  # makes them again
+
+    def test_the_zinfo_is_like_what_mkfs_makes(self):
         out = os.path.join(self.dir, "out")
         for name in ("basic", "ckpt"):
             with self.subTest(name):
                 self.run_tool("index", "--output", out, "--verify", image=path(name + ".tar.gz"))
                 ours = read(os.path.join(out, name + ".tar.gz.zinfo"))
                 theirs = read(path(f"gz-{name}.zinfo"))
-                self.assertEqual(len(ours), len(theirs))
-                for at in range(12, len(ours), 17 + 32768):
-                    self.assertEqual(ours[at:at + 17], theirs[at:at + 17])  # in, out, bits
+                # As many checkpoints as mkfs has, or one less, the first at the same place, and the
+                # others as far apart: at blocks with smaller windows.
+                entry = 17 + 32768
+                self.assertIn((len(theirs) - len(ours)) // entry, (0, 1))
+                self.assertEqual(ours[4:12], theirs[4:12])
+                self.assertEqual(ours[12:12 + 17], theirs[12:12 + 17])  # in, out, bits
+                outs = [int.from_bytes(ours[at + 8:at + 16], "little")
+                        for at in range(12, len(ours), entry)]
+                self.assertTrue(all(b - a > 4 << 20 for a, b in zip(outs, outs[1:])), outs)
 
     def test_verify_takes_what_overlayfs_left_in_a_layer(self):
         archive = os.path.join(self.dir, "layer.tar")
@@ -71,7 +119,7 @@ class IndexTest(ImageTest):
 
     def test_verify_finds_an_index_of_something_else(self):
         self.run_tool("index", words=",oci.layer=0")
-        folder = os.path.join(self.store, "layers")
+        folder = os.path.join(self.store, "read")
         entry, = os.listdir(folder)
         other = images.Layer().file("a", b"1").save(os.path.join(self.dir, "other"))
         self.run_tool("index", image=other)
@@ -86,7 +134,7 @@ class IndexTest(ImageTest):
 
     def test_a_damaged_index_is_made_again(self):
         self.run_tool("index")
-        folder = os.path.join(self.store, "layers")
+        folder = os.path.join(self.store, "read")
         entry = os.path.join(folder, sorted(os.listdir(folder))[0])
         good = read(os.path.join(entry, "tarindex"))
         with open(os.path.join(entry, "tarindex"), "r+b") as file:
@@ -100,7 +148,7 @@ class IndexTest(ImageTest):
             with self.subTest(number):
                 host = self.three_at_registry("--bandwidth", "300K")
                 image = f"{host}/app:v1"
-                words = f"oci.insecure=1,oci.platform=linux/amd64,oci.store={self.store}"
+                words = f"oci.insecure=1,oci.platform=linux/amd64,oci.cache_dir=none,oci.store={self.store}"
                 tool = subprocess.Popen([TOOL, "index", "-o", words, image], stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE)
                 time.sleep(1.5)
@@ -121,33 +169,21 @@ class IndexTest(ImageTest):
         for tool in tools:
             self.assertEqual(tool.communicate(timeout=60)[1], b"")
             self.assertEqual(tool.returncode, 0)
-        self.assertEqual(len(os.listdir(os.path.join(self.store, "layers"))), 3)
+        self.assertEqual(len(os.listdir(os.path.join(self.store, "read"))), 3)
         self.assertEqual(os.listdir(os.path.join(self.store, "tmp")), [])
 
     def test_a_full_disk(self):
-        if os.geteuid() != 0:
-            self.skipTest("needs root to mount a small file system")
-        os.mkdir(self.store)
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "none", self.store],
-                          capture_output=True).returncode != 0:
-            self.skipTest("no tmpfs can be mounted here")
-        self.addCleanup(subprocess.run, ["umount", self.store])
+        self.mount_small(self.store, "size=16k,mode=700")
         # What is asked for is there all the same; the store has whole entries or none.
         self.assertEqual(self.run_with_warnings("cat", "/etc/passwd"), b"root:x:0:0\nuser:x:1:1\n")
         self.assertIn("No space left on device", self.said)
         self.assertEqual(os.listdir(os.path.join(self.store, "tmp")), [])
-        for entry in os.listdir(os.path.join(self.store, "layers")):
-            self.assertIn("index", os.listdir(os.path.join(self.store, "layers", entry)))
+        for entry in os.listdir(os.path.join(self.store, "read")):
+            self.assertIn("index", os.listdir(os.path.join(self.store, "read", entry)))
 
     def test_a_full_disk_leaves_no_file_beside_the_whole_ones(self):
-        if os.geteuid() != 0:
-            self.skipTest("needs root to mount a small file system")
         out = os.path.join(self.dir, "out")
-        os.mkdir(out)
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "none", out],
-                          capture_output=True).returncode != 0:
-            self.skipTest("no tmpfs can be mounted here")
-        self.addCleanup(subprocess.run, ["umount", out])
+        self.mount_small(out, "size=48k")
         self.run_tool("index", "--output", out, status=2)
         self.assertIn("No space left on device", self.said)
         wanted = os.path.join(self.dir, "wanted")
@@ -186,7 +222,7 @@ class IndexTest(ImageTest):
         self.run_tool("cat", "/data/large", image=f"{host}/app:v1", words=",oci.timeout=3", status=2)
         self.assertIn("digest mismatch", self.said)
 
-    # ---- what is told meanwhile
+    # ---- progress
 
     def index_slowly(self, *options, **streams):
         host = self.three_at_registry("--bandwidth", "3M")

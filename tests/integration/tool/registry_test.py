@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mount-oci registry, as other people's clients see it."""
+"""oci-registry with clients of other projects."""
 import json
 import os
 import socket
@@ -8,7 +8,7 @@ import unittest
 import urllib.error
 import urllib.request
 
-from support import LAYERS, PASSWORD, ToolTest, digest, path, read
+from support import LAYERS, PASSWORD, REGISTRY, ToolTest, digest, path, read
 
 
 def get(url, method="GET", **headers):
@@ -210,14 +210,18 @@ class RegistryTest(ToolTest):
     def test_bad_calls(self):
         empty = os.path.join(self.dir, "empty")
         os.mkdir(empty)
-        cases = [((empty,), 2, "oci-layout: No such file"),
+        cases = [((), 1, "missing argument: DIR"),
+                 (("--username", "u", empty), 1, "--username and --password-file belong together"),
+                 (("--fail-every", "2:200", empty), 1, "--fail-every 2:200: not N or N:STATUS"),
+                 (("--fault", "explode", empty), 1, "--fault explode: not KIND"),
+                 ((empty,), 2, "oci-layout: No such file"),
                  ((self.layout, "--listen", "nonsense"), 1, "nonsense: not HOST:PORT"),
                  ((self.layout, "--listen", "192.0.2.1:1"), 2, "192.0.2.1:1"),
                  ((self.layout, "--username", "u", "--password-file", empty + "/no"), 2, "No such file"),
                  ((self.layout, "--cert", "/dev/null", "--key", "/dev/null"), 1, "not a certificate")]
         for arguments, status, text in cases:
             with self.subTest(arguments):
-                got, message = self.refused("registry", *arguments)
+                got, message = self.refused(*arguments, program=REGISTRY)
                 self.assertIn(text, message)
                 self.assertEqual(got, status)
 

@@ -1,19 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """mount-oci serve: the right bytes, or an error that names its cause, in time."""
 import base64
+import contextlib
 import gzip
+import http.client
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
+import tarfile
+import threading
 import time
 import unittest
 
-from support import PASSWORD, TOOL, LAYERS, Running, ToolTest, digest, expected_image, path, read
+import images
+from support import (PASSWORD, TOOL, LAYERS, UNPROVED, Running, ToolTest, digest, expected_image,
+                     make_layout, path, read)
 
 
 class ServeTest(ToolTest):
+    def http_server(self, handler):
+        """Start a server on a port of its own that logs nothing; the test's end stops it."""
+        handler.log_message = lambda *_: None
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        return server
+
     def assert_serves(self, image, words, name, *options):
         server = self.serve(image, words, *options)
         self.assertTrue(self.copy(server.line) == expected_image(name), "other bytes than expected")
@@ -47,16 +63,94 @@ class ServeTest(ToolTest):
         self.assert_serves(f"oci:{self.layout}", self.words(
             "basic", layer=None, platform="linux/arm64"), "basic").end()
 
+    def erofs_image(self, *options):
+        self.need("mkfs.erofs")
+        source, image = os.path.join(self.dir, "source"), os.path.join(self.dir, "native")
+        os.makedirs(source, exist_ok=True)
+        for name, size in (("small", 10), ("large", 300_000)):
+            with open(os.path.join(source, name), "wb") as file:
+                file.write(images.noise(size))
+        subprocess.run(["mkfs.erofs", *options, image, source], check=True, capture_output=True)
+        return image
+
+    def native_layout(self, image):
+        layout = os.path.join(self.dir, "layout")
+        make_layout.make_layout([image], layout, tag="v1", media_type="application/x.erofs")
+        return layout, os.path.join(layout, "blobs", "sha256", digest(read(image)).split(":")[1])
+
+    def test_an_erofs_image_is_served_as_it_is_only_if_asked_for(self):
+        image = self.erofs_image()  # with data in inodes
+        layout, _ = self.native_layout(image)
+        _, message = self.serve_refused(f"oci:{layout}:v1", "oci.store=none")
+        self.assertIn("-o oci.native=yes", message)
+        server = self.serve(f"oci:{layout}:v1", "oci.native=yes,oci.store=none")
+        self.assertTrue(self.copy(server.line) == read(image))
+        self.assertRegex(server.end(warned=False)[1], UNPROVED)
+
+    def test_an_erofs_image_is_indexed_like_a_tar(self):
+        image = self.erofs_image("-Eforce-inode-extended,noinline_data")
+        layout, blob = self.native_layout(image)
+        store = os.path.join(self.dir, "store")
+        server = self.serve(f"oci:{layout}:v1", f"oci.store={store}")
+        served = self.copy(server.line)
+        self.assertEqual(server.end(), (0, ""))
+        self.assertTrue(served != read(image) and images.noise(300_000) in served)
+        # As it is, but with what the index tells of its bytes.
+        words = f"oci.native=yes,oci.store={store}"
+        server = self.serve(f"oci:{layout}:v1", words)
+        self.assertTrue(self.copy(server.line) == read(image))
+        self.assertEqual(server.end(warned=False), (0, ""))
+        wrong = bytearray(read(image))
+        at = wrong.index(images.noise(300_000)) + 123_456
+        wrong[at] ^= 1
+        with open(blob, "wb") as file:
+            file.write(wrong)
+        _, message = self.serve_refused(f"oci:{layout}:v1", words)
+        piece = at // 65536 * 65536
+        right = digest(read(image)[piece:piece + 65536])
+        self.assertIn(f"bytes {piece} to {piece + 65536}: not {right}: digest mismatch", message)
+
+    def test_a_damaged_erofs_image_is_given_to_no_kernel(self):
+        image = self.erofs_image("-Enosbcrc")
+        damaged = bytearray(read(image))
+        at = damaged.index(b"largesmall")  # names of the root directory
+        damaged[at:at + 10] = b"zargesmall"
+        with open(image, "wb") as file:
+            file.write(damaged)
+        _, message = self.serve_refused(image, "oci.native")
+        self.assertIn("names out of order", message)
+
+    def test_wrong_bytes_are_found_once_all_are_read(self):
+        good = gzip.decompress(read(path("ckpt.tar.gz")))
+        tar, layout = os.path.join(self.dir, "tar"), os.path.join(self.dir, "layout")
+        with open(tar, "wb") as file:
+            file.write(good)
+        make_layout.make_layout([tar], layout, tag="v1",
+                                media_type="application/vnd.oci.image.layer.v1.tar")
+        wrong = bytearray(good)
+        wrong[len(good) // 2] ^= 16
+        with open(os.path.join(layout, "blobs", "sha256", digest(good).split(":")[1]), "wb") as file:
+            file.write(wrong)
+        for verify in "lazy", "background":
+            with self.subTest(verify):
+                server = self.serve(f"oci:{layout}:v1", f"oci.tarindex={path('gz-ckpt.erofs')},"
+                                                        f"oci.verify={verify},oci.store=none")
+                self.copy(server.line)  # its last reads may be told already
+                self.assertIsNone(self.copy(server.line))
+                said = server.end(warned=False)[1]
+                self.assertRegex(said, UNPROVED)
+                self.assertIn(f"bytes are {digest(wrong)}, not {digest(good)}", said)
+        server = self.serve(f"oci:{layout}:v1", f"oci.tarindex={path('gz-ckpt.erofs')},"
+                                                "oci.verify=off,oci.store=none")
+        self.assertTrue(bytes(wrong[:1_000_000]) in self.copy(server.line))
+        self.assertEqual(server.end(warned=False), (0, ""))
+
     def test_four_forms(self):
         tar = os.path.join(self.dir, "tar")
         with open(tar, "wb") as file:
             file.write(gzip.decompress(read(path("basic.tar.gz"))))
-        native = bytearray(read(path("gz-basic.erofs")))
-        native[1032] &= 0xFE  # no checksum
-        native[1110:1112] = b"\0\0"  # no extra device
-        image = os.path.join(self.dir, "native")
-        with open(image, "wb") as file:
-            file.write(native)
+        image = self.erofs_image()
+        native = read(image)
         packed = os.path.join(self.dir, "native.gz")
         with open(packed, "wb") as file:
             file.write(gzip.compress(native, mtime=0))
@@ -70,7 +164,7 @@ class ServeTest(ToolTest):
                  expected_image("basic")),
                 (tar, f"oci.tarindex={tarindex}", expected_image("basic")),
                 ("file:" + packed, f"oci.zinfo={zinfo}", bytes(native)),
-                (image, "ro", bytes(native))]:
+                (image, "oci.native", bytes(native))]:
             with self.subTest(image_name):
                 server = self.serve(image_name, words)
                 self.assertTrue(self.copy(server.line) == expected)
@@ -167,15 +261,44 @@ class ServeTest(ToolTest):
         self.assertRegex(message, "TLS.*certificate")
 
     def test_mirrors(self):
-        mirror = self.registry()
-        server = self.assert_serves("127.0.0.1:1/app:v1", self.words("ckpt", mirror=mirror), "ckpt")
-        server.end()
+        mirror = "http://" + self.registry()
+        words = self.words("ckpt", mirror=mirror + ";resolve")
+        self.assert_serves("127.0.0.1:1/app:v1", words, "ckpt").end()
+        # A tag is the registry's to explain, and it is not there.
+        status, message = self.serve_refused("127.0.0.1:1/app:v1", self.words("ckpt", mirror=mirror))
+        self.assertIn("127.0.0.1:1", message)
         host = self.registry()
         self.assert_serves(f"{host}/app:v1", self.words("ckpt", mirror="http://127.0.0.1:1"),
                            "ckpt").end()
         host = self.registry()
-        mirror = self.registry("--fault", "wrong-total")
+        mirror = "http://" + self.registry("--fault", "wrong-total")
         self.assert_serves(f"{host}/app:v1", self.words("ckpt", mirror=mirror), "ckpt").end()
+
+    def test_a_mirror_never_gets_the_registrys_password(self):
+        secret = self.secret()
+        host = self.registry("--username", "u", "--password-file", secret)
+        sent = []
+
+        class Mirror(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                sent.append((self.path, self.headers.get("Authorization")))
+                self.send_response(self.server.status)
+                self.send_header("WWW-Authenticate", self.server.challenge)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        server = self.http_server(Mirror)
+        name = f"http://127.0.0.1:{server.server_address[1]}"
+        words = self.words("ckpt", username="u", password_file=secret, mirror=f"{name};resolve")
+        for challenge in ("Basic realm=x", f'Bearer realm="{name}/token",service="s"',
+                          f'Bearer realm="{name}/token",scope="repository:app:push"'):
+            for server.status in (401, 403):
+                with self.subTest(challenge=challenge, status=server.status):
+                    server.challenge = challenge
+                    sent.clear()
+                    self.assert_serves(f"{host}/app:v1", words, "ckpt").end()
+                    self.assertGreater(len(sent), 0)
+                    self.assertEqual({value for _, value in sent}, {None})
 
     # ---- a registry that misbehaves
 
@@ -188,6 +311,52 @@ class ServeTest(ToolTest):
                 server = self.assert_serves(f"{host}/app:v1", self.words("ckpt"), "ckpt")
                 self.assertEqual(server.end()[0], 0)
                 self.server.end()
+
+    def test_a_server_that_drips_is_given_up(self):
+        host = self.registry()
+
+        class Drip(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                headers = {name: value for name, value in self.headers.items() if name != "Host"}
+                with contextlib.closing(http.client.HTTPConnection(host)) as upstream:
+                    upstream.request("GET", self.path, headers=headers)
+                    answer = upstream.getresponse()
+                    self.send_response(answer.status)
+                    for name in "Content-Type", "Content-Range", "Content-Length":
+                        if name in answer.headers:
+                            self.send_header(name, answer.headers[name])
+                    self.end_headers()
+                    body = answer.read()
+                if not self.server.drips or "/blobs/" not in self.path:
+                    self.wfile.write(body)
+                    return
+                try:
+                    for at in range(0, len(body), 10):
+                        self.wfile.write(body[at:at + 10])
+                        time.sleep(0.5)
+                except OSError:
+                    pass
+
+        server = self.http_server(Drip)
+        image = f"127.0.0.1:{server.server_address[1]}/app:v1"
+        words = f"oci.insecure=1,oci.platform=linux/amd64,oci.layer=1,oci.timeout=4," \
+                f"oci.cache_dir=none,oci.store={self.dir}/store"
+        for server.drips, command in ((False, ["index"]), (True, ["cat"]), (True, ["index"])):
+            if command == ["index"] and server.drips:
+                words = words.replace("/store", "/another")
+            name = [] if command == ["index"] else [self.file_of("ckpt")]
+            begin = time.monotonic()
+            done = subprocess.run([TOOL, *command, "-o", words, image, *name], capture_output=True,
+                                  timeout=100)
+            with self.subTest(command=command, drips=server.drips):
+                self.assertEqual(done.returncode == 0, not server.drips, done.stderr)
+                self.assertLess(time.monotonic() - begin, 40)
+
+    @staticmethod
+    def file_of(name):
+        """A file of a layer that is not empty."""
+        with tarfile.open(path(f"{name}.tar.gz")) as archive:
+            return next(m.name for m in archive if m.isreg() and m.size > 100_000)
 
     def test_wrong_answers_are_refused(self):
         for kind, text in [("wrong-range", "from offset 1"), ("wrong-total", "1002464"),
@@ -270,7 +439,7 @@ class ServeTest(ToolTest):
 
     def test_help_and_version(self):
         for command in ([], *[[word] for word in (
-                "mount", "umount", "serve", "registry", "index", "ls", "cat", "stat", "find", "extract",
+                "mount", "umount", "serve", "index", "ls", "cat", "stat", "find", "extract",
                 "fsck", "image")]):
             done = subprocess.run([TOOL, *command, "--help"], capture_output=True, text=True)
             self.assertEqual((done.returncode, done.stderr), (0, ""))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mount-oci with a registry that holds SOCI indexes: layers are entered without reading them, by
-indexes that are trusted as far as was asked for, and what a ztoc lies about is never taken as bytes."""
+"""mount-oci with a registry that holds SOCI indexes: it mounts layers without reading them first, by
+the indexes that oci.index allows, and a wrong ztoc never becomes wrong bytes."""
 import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -12,9 +13,7 @@ import urllib.request
 
 import images
 import ztoc
-from support import Running, TOOL, digest, make_layout, read
-
-SUBJECT_TAG = "sha256-"  # of the referrers that a registry without an API for them has
+from support import REGISTRY, Running, TOOL, digest, make_layout, read
 
 
 class SociTest(unittest.TestCase):
@@ -42,33 +41,9 @@ class SociTest(unittest.TestCase):
         make_layout.make_layout(cls.layers, place, tag="v1")
         if version is None:
             return place
-        top = json.loads((place / "index.json").read_text())
-        entry = top["manifests"][0]
-        manifest = json.loads(read(cls.blob(place, entry["digest"])))
         ztocs = ztocs or [ztoc.make_ztoc(read(layer), zinfo)
                           for layer, zinfo in zip(cls.layers, cls.zinfo)]
-        index = {
-            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "artifactType": ztoc.INDEX % version,
-            "config": {"mediaType": ztoc.INDEX % version, "size": 2,
-                       "digest": make_layout.put(place, b"{}")},
-            "layers": [{"mediaType": "application/octet-stream", "size": len(data),
-                        "digest": make_layout.put(place, data),
-                        "annotations": {"com.amazon.soci.image-layer-digest": layer["digest"]}}
-                       for data, layer in zip(ztocs, manifest["layers"])]}
-        if version == 1:
-            index["subject"] = {key: entry[key] for key in ("mediaType", "digest", "size")}
-            referrer = make_layout.put_json(place, index) | {"artifactType": ztoc.INDEX % 1}
-            listed = make_layout.put_json(place, {
-                "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
-                "manifests": [referrer]})
-            tag = SUBJECT_TAG + entry["digest"][7:]
-            top["manifests"].append(listed | {"annotations": {make_layout.REF_NAME: tag}})
-        else:
-            named = make_layout.put_json(place, index)["digest"]
-            manifest["annotations"] = {"com.amazon.soci.index-digest": named}
-            top["manifests"] = [entry | make_layout.put_json(place, manifest)]
-        (place / "index.json").write_text(json.dumps(top))
+        ztoc.add_soci_index(place, version, ztocs)
         return place
 
     @staticmethod
@@ -81,7 +56,7 @@ class SociTest(unittest.TestCase):
         self.store = self.dir / "store"
 
     def registry(self, layout):
-        server = Running(self, "registry", str(layout))
+        server = Running(self, str(layout), program=REGISTRY)
         self.host = server.line.split("://", 1)[1]
         entry = json.loads((layout / "index.json").read_text())["manifests"][0]
         self.by_tag, self.by_digest = f"{self.host}/app:v1", f"{self.host}/app@{entry['digest']}"
@@ -94,7 +69,7 @@ class SociTest(unittest.TestCase):
 
     def words(self, use):
         words = f"oci.insecure=1,oci.platform=linux/amd64,oci.store={self.store}"
-        return words + (f",oci.soci={use}" if use else "")
+        return words + (f",oci.index={use}" if use else "")
 
     def tool(self, command, *arguments, use=None, image=None, status=0, options=()):
         done = subprocess.run([TOOL, command, *options, "-o", self.words(use),
@@ -109,8 +84,8 @@ class SociTest(unittest.TestCase):
         self.assertEqual(self.tool("ls", "/lib", **more), b"so\nso.1.2\n")
         return self.read_bytes() - before
 
-    def kept(self):
-        folder = self.store / "layers"
+    def kept(self, kind="read"):
+        folder = self.store / kind
         return len(os.listdir(folder)) if folder.exists() else 0
 
     def layers_size(self):
@@ -122,7 +97,7 @@ class SociTest(unittest.TestCase):
     def is_whole(self, count):
         self.assertGreaterEqual(count, self.layers_size())
 
-    # ---- who is trusted
+    # ---- which indexes are trusted
 
     def test_an_index_that_the_image_names_is_used_and_kept(self):
         self.registry(self.layout("v2", 2))
@@ -130,16 +105,41 @@ class SociTest(unittest.TestCase):
             for image in (self.by_tag, self.by_digest):
                 with self.subTest(use=use, image=image):
                     self.is_little(self.cost_of_ls(use=use, image=image))
-                    self.assertEqual(self.kept(), 3)
+                    self.assertEqual((self.kept(), self.kept("claimed")), (0, 3))
+                    self.is_little(self.cost_of_ls(use=use, image=image))
                     subprocess.run(["rm", "-r", self.store], check=True)
         self.is_whole(self.cost_of_ls(use="none"))
+        self.assertEqual((self.kept(), self.kept("claimed")), (3, 0))
+
+    def test_what_one_image_claims_of_a_layer_counts_for_no_other(self):
+        def claim(member):
+            if member.name.rpartition("/")[2] == "passwd":
+                member.mode, member.uid = 0o6755, 4711
+            return member
+
+        honest, lying = self.layout("honest", None), self.layout("lying", 2, self.ztocs(claim=claim))
+        stat = lambda: self.tool("stat", "/etc/passwd")
+        for first in (honest, lying):
+            with self.subTest(first=first.name):
+                said = {}
+                for place in (first, honest, lying, honest):
+                    self.registry(place)
+                    said.setdefault(place, []).append(stat())
+                # An image may say of itself what it likes, since it could as well have such a layer;
+                # but what was read of the layer before is known better.
+                self.assertEqual([b"4711" in text for text in said[lying]],
+                                 [True, True] if first == lying else [False])
+                self.assertEqual([b"4711" in text for text in said[honest]],
+                                 [False] * len(said[honest]))
+                subprocess.run(["rm", "-r", self.store], check=True)
 
     def test_an_index_that_refers_to_the_image_is_used_if_that_is_enough(self):
         self.registry(self.layout("v1", 1))
-        for use in ("trusted", None):
-            self.is_little(self.cost_of_ls(use=use))
-            self.assertEqual(self.kept(), 0)  # nobody else asked for its word
-        for more in ({"use": "bound"}, {"use": "none"}, {"image": self.by_digest}):
+        self.is_little(self.cost_of_ls(use="trusted"))
+        self.assertEqual((self.kept(), self.kept("claimed")), (0, 0))
+        self.assertIn("an index that refers to the image", self.said)
+        for more in ({}, {"use": "bound"}, {"use": "none"},
+                     {"use": "trusted", "image": self.by_digest}):
             with self.subTest(**more):
                 self.is_whole(self.cost_of_ls(**more))
                 self.assertEqual(self.kept(), 3)
@@ -151,9 +151,10 @@ class SociTest(unittest.TestCase):
         for version in (1, 2):
             with self.subTest(version=version):
                 self.registry(self.layout(f"v{version}", version))
-                self.assertTrue(self.tool("cat", "/data/second") == self.large)
+                use = "trusted"
+                self.assertTrue(self.tool("cat", "/data/second", use=use) == self.large)
                 before = self.read_bytes()
-                self.assertEqual(self.tool("cat", "/etc/passwd"), b"root:x:0:0\nuser:x:1:1\n")
+                self.assertEqual(self.tool("cat", "/etc/passwd", use=use), b"root:x:0:0\nuser:x:1:1\n")
                 self.assertLess(self.read_bytes() - before, self.layers[1].stat().st_size + 200_000)
                 out = self.dir / f"out{version}"
                 self.tool("extract", use="trusted", options=("-C", str(out)))
@@ -177,6 +178,29 @@ class SociTest(unittest.TestCase):
         self.assertEqual(images.differences(images.tree(str(target)),
                                             images.tree(str(self.wanted))), [])
 
+    @unittest.skipUnless(os.geteuid() == 0 and os.path.exists("/dev/fuse"), "needs root and FUSE")
+    def test_a_restarted_worker_finds_an_index_that_no_store_keeps(self):
+        self.registry(self.layout("v1", 1))
+        self.store = "none"
+        target, journal = self.dir / "target", self.dir / "journal"
+        target.mkdir()
+        self.tool("mount", str(target), use="trusted", options=("--journal", str(journal)))
+        self.addCleanup(subprocess.run, ["umount", "-l", target], capture_output=True)
+
+        def worker():
+            return json.loads(self.tool_output("status", "--json", "--journal", journal))[0]["worker"]
+
+        old = worker()
+        os.kill(old, signal.SIGKILL)
+        self.assertEqual((target / "etc/passwd").read_bytes(), b"root:x:0:0\nuser:x:1:1\n")
+        self.assertEqual((target / "data/large").read_bytes(), self.large)
+        self.assertNotEqual(worker(), old)
+        self.tool_output("umount", target)
+
+    @staticmethod
+    def tool_output(*arguments):
+        return subprocess.run([TOOL, *arguments], capture_output=True, check=True, timeout=60).stdout
+
     # ---- lies
 
     def ztocs(self, **more):
@@ -190,14 +214,15 @@ class SociTest(unittest.TestCase):
             with self.subTest(version=version):
                 ztocs = [first, *self.ztocs()[1:]]
                 self.registry(self.layout(f"lie{version}", version, ztocs))
-                self.assertEqual(self.tool("ls", "/lib"), b"so\nso.1.2\n")
-                self.assertEqual(self.tool("cat", "/gone/c"), b"c")  # of a layer that is right
-                said = self.tool("cat", "/data/large", status=2)
+                use = "trusted"
+                self.assertEqual(self.tool("ls", "/lib", use=use), b"so\nso.1.2\n")
+                self.assertEqual(self.tool("cat", "/gone/c", use=use), b"c")  # a layer that is right
+                said = self.tool("cat", "/data/large", use=use, status=2)
                 self.assertIn("digest mismatch", self.said)
                 self.assertTrue(self.large.startswith(said))
                 self.assertLess(len(said), len(self.large))
                 out = self.dir / f"out{version}"
-                self.tool("extract", status=2, options=("-C", str(out)))
+                self.tool("extract", use=use, status=2, options=("-C", str(out)))
                 self.assertFalse((out / "data/large").exists())
 
     def test_a_ztoc_that_is_none_is_passed_over(self):

@@ -76,7 +76,7 @@ http: {{addr: "{cls.host}"}}
         for out in ("first", "second"):
             run(TOOL, "extract", "-o", self.words, "-C", self.dir / out, self.image)
             self.same(self.dir / out)
-            kept = os.listdir(self.dir / "store/layers")
+            kept = os.listdir(self.dir / "store/read")
             self.assertEqual(len(kept), len({layer.bytes() for layer in self.made}))
 
     def test_2_every_byte_is_sound(self):
@@ -112,6 +112,28 @@ class ManyLayers(WholeImage, unittest.TestCase):
     @staticmethod
     def make():
         return images.many_layers(64)
+
+
+class UmociInsertTest(unittest.TestCase):
+    """`umoci insert` of Debian 12 ends a layer without padding and without an end marker."""
+
+    def test_its_layer_is_read(self):
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="umoci-insert-"))
+        self.addCleanup(shutil.rmtree, directory)
+        layout = images.layout_of(directory / "image", images.three_layers())
+        (directory / "file").write_text("inserted")
+        run("umoci", "insert", "--image", f"{layout}:v1", directory / "file", "/put/in")
+        image = f"oci:{layout}:v1"
+        words = f"oci.platform=linux/amd64,oci.store={directory}/store"
+        self.assertEqual(run(TOOL, "cat", "-o", words, image, "/put/in"), "inserted")
+        self.assertEqual(json.loads(run(TOOL, "fsck", "--data", "--json", "-o", words, image))
+                         ["findings"], [])
+        run(TOOL, "extract", "-o", words, "-C", directory / "out", image)
+        found = images.tree(str(directory / "out"))
+        wanted = images.tree(images.unpacked(layout, directory / "bundle"))
+        # umoci gives the directories that it makes by the way the time of now.
+        self.assertEqual([text for text in images.differences(found, wanted)
+                          if not text.startswith((".: mtime", "put: mtime"))], [])
 
 
 if __name__ == "__main__":

@@ -4,12 +4,16 @@ import datetime
 import gzip
 import hashlib
 import io
+import json
 import tarfile
+
+from support import make_layout
 
 TYPES = {b"0": "reg", b"\0": "reg", b"1": "hardlink", b"2": "symlink", b"3": "char",
          b"4": "block", b"5": "dir", b"6": "fifo"}
 ZINFO_HEADER, WINDOW = 12, 32768
 INDEX = "application/vnd.amazon.soci.index.v%d+json"
+SUBJECT_TAG = "sha256-"  # of the referrers that a registry without an API for them has
 
 
 # ---------------------------------------------------------------- FlatBuffers
@@ -103,12 +107,44 @@ def spans_of(blob, zinfo):
     return [(begin, end) for (begin, _), end in zip(begins, ends)]
 
 
-def make_ztoc(blob, zinfo, lie=lambda digest: digest):
-    """The ztoc of a gzipped tar. `lie` may change what is said of spans."""
+def make_ztoc(blob, zinfo, lie=lambda digest: digest, claim=lambda member: member):
+    """The ztoc of a gzipped tar. `lie` may change what is said of spans, `claim` of a member."""
     archive = tarfile.open(fileobj=io.BytesIO(gzip.decompress(blob)))
-    files = [file_of(member) for member in archive.getmembers()]
+    files = [file_of(claim(member)) for member in archive.getmembers()]
     digests = [lie("sha256:" + hashlib.sha256(blob[begin:end]).hexdigest())
                for begin, end in spans_of(blob, zinfo)]
     return flat({
         0: "0.9", 1: "ztoc.py", 2: (8, len(blob)), 3: (8, archive.offset + 512), 4: {0: files},
         5: {0: (1, 1), 1: (4, len(digests) - 1), 2: digests, 3: zinfo}})
+
+
+# ---------------------------------------------------------------- SOCI indexes
+
+def add_soci_index(layout, version, ztocs):
+    """Gives the image of a layout a SOCI index with a ztoc for each layer: by version 1 the index names
+    the image, by version 2 the image's manifest, which is then another one, names the index."""
+    top = json.loads((layout / "index.json").read_text())
+    entry = top["manifests"][0]
+    manifest = json.loads((layout / "blobs/sha256" / entry["digest"][7:]).read_bytes())
+    index = {
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": INDEX % version,
+        "config": {"mediaType": INDEX % version, "size": 2,
+                   "digest": make_layout.put(layout, b"{}")},
+        "layers": [{"mediaType": "application/octet-stream", "size": len(data),
+                    "digest": make_layout.put(layout, data),
+                    "annotations": {"com.amazon.soci.image-layer-digest": layer["digest"]}}
+                   for data, layer in zip(ztocs, manifest["layers"])]}
+    if version == 1:
+        index["subject"] = {key: entry[key] for key in ("mediaType", "digest", "size")}
+        referrer = make_layout.put_json(layout, index) | {"artifactType": INDEX % 1}
+        listed = make_layout.put_json(layout, {
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [referrer]})
+        tag = SUBJECT_TAG + entry["digest"][7:]
+        top["manifests"].append(listed | {"annotations": {make_layout.REF_NAME: tag}})
+    else:
+        named = make_layout.put_json(layout, index)["digest"]
+        manifest["annotations"] = {"com.amazon.soci.index-digest": named}
+        top["manifests"] = [entry | make_layout.put_json(layout, manifest)]
+    (layout / "index.json").write_text(json.dumps(top))

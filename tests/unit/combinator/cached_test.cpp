@@ -9,10 +9,11 @@
 #include <thread>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/combinator/ref.hpp>
+#include <erofs_oci/combinator/retry.hpp>
 #include <erofs_oci/source/memory.hpp>
 #include <erofs_oci/source/zeros.hpp>
 #include <erofs_oci/testing/archetype.hpp>
@@ -20,13 +21,12 @@
 #include <erofs_oci/testing/laws.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace cached_test {
 
 using namespace std::chrono_literals;
 using testing::Archetype;
 using testing::Counting;
 using testing::Flaky;
-using testing::Grained;
 using testing::RequestLog;
 using testing::Slow;
 using testing::Tear;
@@ -35,7 +35,7 @@ using Kind = RequestLog::Kind;
 using Request = RequestLog::Request;
 
 static_assert(RandomAccessSource<Cached<AnySource>>);
-static_assert(RandomAccessSource<Cached<Cached<Archetype>, S3Fifo>>);
+static_assert(RandomAccessSource<Cached<Cached<Archetype>>>);
 
 /// A source whose streams hand over pieces of 100 bytes and stop at a gate until it is opened.
 class Gated {
@@ -94,7 +94,6 @@ TEST_CASE("Cached reads as its source", "[combinator][cached][property]") {
                                       .chunk = *rc::gen::inRange<std::uint64_t>(1, 700)};
 
     testing::obeys_laws(AnySource(Cached(Archetype(bytes), options)), bytes);
-    testing::obeys_laws(AnySource(Cached(Archetype(bytes), options, S3Fifo())), bytes);
   });
   rc::prop("for all bytes, with the options' defaults", [] {
     auto const bytes = *testing::many_bytes(200'000);
@@ -110,6 +109,18 @@ TEST_CASE("Cached reads as its source from many threads", "[combinator][cached][
                                       .chunk = *rc::gen::inRange<std::uint64_t>(16, 700)};
 
     testing::obeys_laws_concurrently(AnySource(Cached(Archetype(bytes), options)), bytes, 4);
+  });
+}
+
+TEST_CASE("Cached that lets go of memory reads as its source", "[combinator][cached][property]") {
+  rc::prop("for all bytes, chunks and capacities", [] {
+    auto const bytes = *testing::many_bytes(3000);
+    auto const options = CacheOptions{.capacity = *rc::gen::inRange<std::uint64_t>(0, 4000),
+                                      .chunk = *rc::gen::inRange<std::uint64_t>(16, 700)};
+    Shared<Cached<Archetype>> const cache(Cached<Archetype>(Archetype(bytes), options));
+
+    testing::obeys_laws_while_shrinking(AnySource(cache), bytes,
+                                        [&](std::uint64_t most) { cache.inner().shrink_to(most); });
   });
 }
 
@@ -142,10 +153,16 @@ struct Model {
     held.push_front(index);
     bytes += bytes_in(index);
   }
+  void shrink_to(std::uint64_t most) {
+    while (bytes > most) {
+      bytes -= bytes_in(held.back());
+      held.pop_back();
+    }
+  }
 };
 
 TEST_CASE("Cached holds what a map and a byte count say", "[combinator][cached][model]") {
-  rc::prop("for all sequences of reads", [] {
+  rc::prop("for all sequences of reads, some followed by a request to let go", [] {
     auto const bytes = *testing::many_bytes(2000);
     auto const chunk = *rc::gen::inRange<std::uint64_t>(1, 300);
     auto const capacity = *rc::gen::inRange<std::uint64_t>(0, 1500);
@@ -158,6 +175,11 @@ TEST_CASE("Cached holds what a map and a byte count say", "[combinator][cached][
       Bytes out(length);
       RC_ASSERT(source.read_at(offset, out).has_value());
       model.read(offset, length);
+      if (*rc::gen::inRange(0, 4) == 0) {
+        auto const most = *rc::gen::inRange<std::uint64_t>(0, 1500);
+        source.shrink_to(most);
+        model.shrink_to(most);
+      }
 
       auto const stats = source.stats();
       RC_ASSERT(stats.bytes == model.bytes);
@@ -198,22 +220,8 @@ TEST_CASE("Cached fetches neighbouring missing chunks with one stream", "[combin
     REQUIRE(source.read_at(1000, out).value() == 0);
     REQUIRE(source.read_at(std::uint64_t(-1), out).value() == 0);
     REQUIRE(source.read_at(5, {}).value() == 0);
-    source.prefetch(1000, 1);
     CHECK(log.all().empty());
   }
-  SECTION("a hint asks for whole chunks") {
-    source.prefetch(950, 1000);
-    source.prefetch(150, 100);
-    CHECK(log.all() ==
-          std::vector<Request>{{Kind::prefetch, 900, 100}, {Kind::prefetch, 100, 200}});
-  }
-}
-
-TEST_CASE("Cached takes its chunk from the source unless told", "[combinator][cached]") {
-  CHECK(Cached(Zeros(1)).granularity() == 64 * 1024);
-  CHECK(Cached(Grained(Zeros(1), 4 << 20)).granularity() == 4 << 20);
-  CHECK(Cached(Grained(Zeros(1), 3000)).granularity() == 66'000);
-  CHECK(Cached(Grained(Zeros(1), 3000), {.chunk = 7}).granularity() == 7);
 }
 
 TEST_CASE("Cached fetches a chunk once however many ask for it", "[combinator][cached]") {
@@ -316,6 +324,51 @@ TEST_CASE("Cached lets no reader wait for ever", "[combinator][cached][error]") 
   gate.open(1000);
   REQUIRE_FALSE(n.has_value());
   CHECK(n.error().code == Errc::timed_out);
+}
+
+/// Gives a byte every 5 ms, or, as Verified does, only asks whether to go on.
+struct Drip {
+  [[nodiscard]] std::uint64_t size() const noexcept { return 1'000'000; }
+  [[nodiscard]] Result<std::size_t> read_at(std::uint64_t, std::span<std::byte>) const {
+    return fail(Errc::unsupported, "only streams");
+  }
+  [[nodiscard]] Result<void> stream(std::uint64_t, std::uint64_t length, ByteSink sink) const {
+    std::byte const one{};
+    for (std::uint64_t i = 0; i < length; ++i) {
+      std::this_thread::sleep_for(5ms);
+      if (!sink(std::span(&one, asks ? 0 : 1))) return {};
+    }
+    return {};
+  }
+  bool asks = false;
+};
+
+TEST_CASE("Cached gives up a fetch whose bytes come too slowly", "[combinator][cached][error]") {
+  auto const asks = GENERATE(false, true);
+  Cached const source(Retry(Drip{asks}), {.chunk = 100'000, .wait = 50ms});
+  Bytes out(1);
+  auto const start = std::chrono::steady_clock::now();
+
+  auto const n = source.read_at(90'000, out);
+
+  REQUIRE_FALSE(n.has_value());
+  CHECK(n.error().code == Errc::timed_out);
+  CHECK(std::chrono::steady_clock::now() - start < 20s);
+  CHECK(source.stats().bytes == 0);
+}
+
+TEST_CASE("Cached takes no time of its sink for that of its source", "[combinator][cached]") {
+  Cached const source(Memory(Bytes(1000)), {.chunk = 500, .wait = 20ms});
+  std::size_t got = 0;
+
+  auto const done = source.stream(0, 1000, [&](std::span<std::byte const> piece) {
+    std::this_thread::sleep_for(50ms);
+    got += piece.size();
+    return true;
+  });
+
+  CHECK(done.has_value());
+  CHECK(got == 1000);
 }
 
 TEST_CASE("Cached does not keep an error", "[combinator][cached][error]") {
@@ -455,5 +508,5 @@ TEST_CASE("Cached withstands readers, errors and evictions at once", "[combinato
   CHECK(source.stats().bytes <= 3000);
 }
 
-}  // namespace
+}  // namespace cached_test
 }  // namespace erofs_oci

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/source/memory.hpp>
@@ -13,7 +13,7 @@
 #include <erofs_oci/testing/laws.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace checked_test {
 
 using testing::Archetype;
 using testing::Flaky;
@@ -22,7 +22,7 @@ using testing::Torn;
 
 static_assert(RandomAccessSource<Checked<Checked<AnySource>>>);
 
-/// Keeps what it is told.
+/// Keeps the reports.
 struct Reported {
   std::vector<std::string>* violations;
   void operator()(std::string const& violation) const { violations->push_back(violation); }
@@ -102,5 +102,5 @@ TEST_CASE("Checked lets honest errors pass and reports those without a code",
   CHECK(violations == std::vector<std::string>{"memory: S5: an error without a code"});
 }
 
-}  // namespace
+}  // namespace checked_test
 }  // namespace erofs_oci

@@ -3,10 +3,10 @@
 
 #include <thread>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace chunk_table_test {
 
 using namespace std::chrono_literals;
 
@@ -49,7 +49,7 @@ TEST_CASE("ChunkTable lets one caller claim a chunk", "[combinator][chunk_table]
   CHECK(first.chunk == second.chunk);
 }
 
-TEST_CASE("ChunkTable forgets an abandoned chunk and tells those who wait",
+TEST_CASE("ChunkTable forgets an abandoned chunk and gives its error to waiting readers",
           "[combinator][chunk_table]") {
   ChunkTable<Lru> table(100, {});
   auto const first = table.find(7, 10);
@@ -100,5 +100,5 @@ TEST_CASE("ChunkTable holds no more than its capacity", "[combinator][chunk_tabl
   CHECK_FALSE(table.find(1, 10).claimed);
 }
 
-}  // namespace
+}  // namespace chunk_table_test
 }  // namespace erofs_oci

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/combinator/concat_list.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/source/memory.hpp>
@@ -11,7 +11,7 @@
 #include <erofs_oci/testing/laws.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace concat_list_test {
 
 using testing::Archetype;
 using testing::Counting;
@@ -67,15 +67,12 @@ TEST_CASE("ConcatList asks each part that is touched once, in order", "[combinat
   SECTION("nothing is asked for at or past the end") {
     for (auto const offset : {std::uint64_t{30}, half, top}) {
       REQUIRE(source->read_at(offset, out).value() == 0);
-      source->prefetch(offset, top);
     }
     CHECK(log.all().empty());
   }
-  SECTION("streams and hints are split too") {
+  SECTION("streams are split too") {
     REQUIRE(source->stream(19, 2, [](auto) { return true; }).has_value());
-    source->prefetch(29, 100);
-    CHECK(log.all() ==
-          std::vector<Request>{{Kind::stream, 9, 1}, {Kind::stream, 0, 1}, {Kind::prefetch, 9, 1}});
+    CHECK(log.all() == std::vector<Request>{{Kind::stream, 9, 1}, {Kind::stream, 0, 1}});
   }
 }
 
@@ -101,16 +98,5 @@ TEST_CASE("ConcatList::make refuses sizes that overflow", "[combinator][concat_l
   CHECK(refused.error().code == std::errc::value_too_large);
 }
 
-TEST_CASE("ConcatList is as coarse as its coarsest part", "[combinator][concat_list]") {
-  std::vector<testing::Grained<Zeros>> parts;
-  parts.emplace_back(Zeros(1), 512);
-  parts.emplace_back(Zeros(1), 4096);
-  auto const source = ConcatList<testing::Grained<Zeros>>::make(std::move(parts));
-
-  REQUIRE(source.has_value());
-  CHECK(source->granularity() == 4096);
-  CHECK(source->describe() == "2 parts, the first: zeros");
-}
-
-}  // namespace
+}  // namespace concat_list_test
 }  // namespace erofs_oci

@@ -4,7 +4,7 @@
 #include <mutex>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/source/memory.hpp>
@@ -14,7 +14,7 @@
 #include <erofs_oci/testing/laws.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace fallback_test {
 
 using testing::Archetype;
 using testing::Counting;
@@ -29,7 +29,7 @@ using Request = RequestLog::Request;
 static_assert(RandomAccessSource<Fallback<AnySource, AnySource, IgnoreFaults>>);
 static_assert(RandomAccessSource<Fallback<Archetype, Memory, void (*)(Error const&)>>);
 
-/// Keeps what it is told.
+/// Keeps the reports.
 struct Reported {
   std::vector<Error>* errors;
   void operator()(Error const& error) const { errors->push_back(error); }
@@ -120,7 +120,7 @@ TEST_CASE("Fallback names both errors when both sources fail", "[combinator][fal
     CHECK(n.error().code == Errc::not_found);
     CHECK(n.error().context == "second (and the other copy: first: corrupt data)");
   }
-  SECTION("unless only the first one's may pass") {
+  SECTION("unless only the first one's is transient") {
     auto const n = source(Errc::unavailable, Errc::not_found).read_at(0, out);
     REQUIRE_FALSE(n.has_value());
     CHECK(is_transient(n.error()));
@@ -153,5 +153,5 @@ TEST_CASE("Fallback leaves the second source alone while the first one works",
   CHECK(source.describe() == "memory or else memory");
 }
 
-}  // namespace
+}  // namespace fallback_test
 }  // namespace erofs_oci

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/source/memory.hpp>
@@ -13,14 +13,14 @@
 #include <erofs_oci/testing/laws.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace instrumented_test {
 
 using namespace std::chrono_literals;
 using testing::Archetype;
 using testing::Flaky;
 using testing::Slow;
 
-/// Keeps what it is told.
+/// Keeps the records.
 struct Kept {
   std::vector<RequestRecord>* records;
   void operator()(RequestRecord const& record) const { records->push_back(record); }
@@ -93,5 +93,5 @@ TEST_CASE("Metrics sorts latencies by powers of two microseconds", "[combinator]
   CHECK(Metrics::bucket_of(1000h) == Metrics::buckets - 1);
 }
 
-}  // namespace
+}  // namespace instrumented_test
 }  // namespace erofs_oci

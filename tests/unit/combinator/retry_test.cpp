@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/combinator/retry.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/source/memory.hpp>
@@ -10,7 +10,7 @@
 #include <erofs_oci/testing/laws.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace retry_test {
 
 using namespace std::chrono_literals;
 using testing::Archetype;
@@ -59,6 +59,19 @@ TEST_CASE("Retry gives up after its attempts, with the last error", "[combinator
   CHECK(n.error().context == "gave up after 4 attempts: flaky");
   CHECK(log.fetches() == 4);
   CHECK(clock.now().time_since_epoch() == 700ms);
+}
+
+TEST_CASE("Retry does not ask again once its pause was stopped", "[combinator][retry][error]") {
+  RequestLog log;
+  std::stop_source source;
+  source.request_stop();
+  Retry const retry(Counting(Flaky(Memory(Bytes(8)), {.count = 100}), log),
+                    Backoff{.attempts = 4, .first_pause = 1h, .most_pause = 1h, .total = 9h},
+                    SteadyClock{source.get_token()});
+  Bytes out(8);
+
+  CHECK(retry.read_at(0, out).error().code == Errc::unavailable);
+  CHECK(log.fetches() == 1);
 }
 
 TEST_CASE("Retry does not ask again after an error that will not pass",
@@ -175,7 +188,7 @@ TEST_CASE("Backoff shortens its pauses at random, by no more than the jitter",
   CHECK(most - least > 100ms);
 }
 
-TEST_CASE("Retry asks nobody for an empty stream", "[combinator][retry]") {
+TEST_CASE("Retry makes no request for an empty stream", "[combinator][retry]") {
   RequestLog log;
   Retry const source(Counting(Memory(Bytes(8)), log));
 
@@ -184,5 +197,5 @@ TEST_CASE("Retry asks nobody for an empty stream", "[combinator][retry]") {
   CHECK(log.all().empty());
 }
 
-}  // namespace
+}  // namespace retry_test
 }  // namespace erofs_oci

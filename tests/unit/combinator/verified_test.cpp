@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/combinator/verified.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/core/any_source.hpp>
@@ -12,7 +12,7 @@
 #include <erofs_oci/testing/laws.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace verified_test {
 
 template <class Inner>
 using Checked256 = Verified<Inner, Sha256>;
@@ -93,5 +93,5 @@ TEST_CASE("Chunks that leave the source or go back are refused", "[combinator][v
   CHECK_FALSE(make({{0, 6, {}}, {2, 5, {}}}));
 }
 
-}  // namespace
+}  // namespace verified_test
 }  // namespace erofs_oci

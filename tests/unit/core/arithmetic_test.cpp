@@ -3,10 +3,10 @@
 
 #include <cstdint>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace arithmetic_test {
 
 constexpr auto top = std::uint64_t(-1);
 constexpr auto half = std::uint64_t{1} << 63;
@@ -47,5 +47,5 @@ TEST_CASE("narrow keeps what fits", "[core][arithmetic]") {
   CHECK(narrow<std::int8_t>(-128) == std::int8_t{-128});
 }
 
-}  // namespace
+}  // namespace arithmetic_test
 }  // namespace erofs_oci

@@ -3,11 +3,11 @@
 
 #include <array>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 namespace erofs_oci {
-namespace {
+namespace bytes_test {
 
 TEST_CASE("a text survives being bytes", "[core][bytes][property]") {
   rc::prop("for all texts", [] {
@@ -25,5 +25,5 @@ TEST_CASE("hex writes two lower-case digits a byte", "[core][bytes]") {
         "000fa5ff");
 }
 
-}  // namespace
+}  // namespace bytes_test
 }  // namespace erofs_oci

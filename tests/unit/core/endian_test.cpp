@@ -5,11 +5,11 @@
 #include <array>
 #include <cstdint>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 namespace erofs_oci {
-namespace {
+namespace endian_test {
 
 template <std::size_t... Values>
 constexpr auto raw() {
@@ -54,5 +54,5 @@ TEST_CASE("what is stored is loaded again", "[core][endian][property]") {
   round_trips<std::uint64_t>("for all 64-bit values");
 }
 
-}  // namespace
+}  // namespace endian_test
 }  // namespace erofs_oci

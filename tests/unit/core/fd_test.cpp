@@ -8,12 +8,12 @@
 
 #include <pthread.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/testing/generators.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace fd_test {
 
 using namespace std::chrono_literals;
 
@@ -146,5 +146,5 @@ TEST_CASE("pread_full reads nothing beyond what off_t can say", "[core][fd]") {
   CHECK(pread_full(zero->get(), 5, out).value() == 16);
 }
 
-}  // namespace
+}  // namespace fd_test
 }  // namespace erofs_oci

@@ -4,10 +4,10 @@
 #include <concepts>
 #include <memory>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace function_ref_test {
 
 static_assert(!std::constructible_from<FunctionRef<int(int)>, void (*)(char*)>);
 static_assert(!std::constructible_from<FunctionRef<int(int)>, int (&)(int)>);
@@ -50,5 +50,5 @@ TEST_CASE("FunctionRef passes arguments that only move", "[core][function_ref]")
   CHECK(f(std::make_unique<int>(7)) == 7);
 }
 
-}  // namespace
+}  // namespace function_ref_test
 }  // namespace erofs_oci

@@ -2,13 +2,15 @@
 #include <erofs_oci/core/result.hpp>  // first: proves that the header stands alone
 
 #include <cerrno>
+#include <memory>
+#include <new>
 #include <set>
 #include <string>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace result_test {
 
 using namespace std::chrono_literals;
 
@@ -66,5 +68,87 @@ TEST_CASE("only unavailable and timed_out are transient", "[core][result]") {
   CHECK_FALSE(is_transient({make_error_code(std::errc::timed_out), "", {}}));
 }
 
-}  // namespace
+TEST_CASE("make_error is the error that fail returns", "[core][result]") {
+  auto const error = make_error(Errc::corrupt, "span 3");
+
+  CHECK(error.message() == failing().error().message());
+  CHECK(make_error(error, "layer 1").context == fail(error, "layer 1").value().context);
+}
+
+Result<std::unique_ptr<int>> boxed(int number) {
+  if (number < 0) return fail(Errc::corrupt, "negative");
+  return std::make_unique<int>(number);
+}
+
+TEST_CASE("EROFS_OCI_TRY returns the error of what failed and goes on otherwise",
+          "[core][result]") {
+  auto contexts = 0;
+  auto const where = [&] {
+    ++contexts;
+    return std::string("outer");
+  };
+  auto const run = [&](int number) -> Result<std::string> {
+    EROFS_OCI_TRY(boxed(number));
+    EROFS_OCI_TRY(boxed(number - 1), where());
+    if (number == 1)
+      EROFS_OCI_TRY(failing(), "one");
+    else
+      return "end";
+    return "not reached";
+  };
+
+  CHECK(run(-1).error().context == "negative");
+  CHECK(run(1).error().context == "one: span 3");
+  CHECK(run(2) == "end");
+  CHECK(contexts == 0);
+  CHECK(run(0).error().context == "outer: negative");
+  CHECK(contexts == 1);
+}
+
+TEST_CASE("EROFS_OCI_TRY_ASSIGN moves the value out, into a name or an object", "[core][result]") {
+  auto const run = [](int a, int b) -> Result<int> {
+    EROFS_OCI_TRY_ASSIGN(auto const first, boxed(a));
+    std::unique_ptr<int> second;
+    EROFS_OCI_TRY_ASSIGN(second, boxed(b), "second");
+    return *first + *second;
+  };
+
+  CHECK(run(1, 2) == 3);
+  CHECK(run(-1, 2).error().context == "negative");
+  CHECK(run(1, -1).error().context == "second: negative");
+}
+
+TEST_CASE("a Result with a name keeps its value and its error unless it is moved",
+          "[core][result]") {
+  auto const run = [](Result<std::string>& named) -> Result<std::string> {
+    EROFS_OCI_TRY(named);
+    EROFS_OCI_TRY_ASSIGN(auto copy, named);
+    return copy + "!";
+  };
+  auto good = Result<std::string>("a text that is too long to lie in the string itself");
+  Result<std::string> bad = fail(Errc::corrupt, "a context that is too long for the string, too");
+
+  CHECK(run(good) == *good + "!");
+  CHECK_FALSE(good->empty());
+  CHECK(run(bad).error().context == bad.error().context);
+  CHECK_FALSE(bad.error().context.empty());
+}
+
+TEST_CASE("without_throwing makes an error of an exception", "[core][result]") {
+  auto const run = [](int way) {
+    return without_throwing([&]() -> Result<int> {
+      if (way == 1) throw std::bad_alloc();
+      if (way == 2) throw std::system_error(EAGAIN, std::system_category());
+      if (way == 3) throw 3;
+      return way;
+    });
+  };
+
+  CHECK(run(0) == 0);
+  CHECK(run(1).error().code == std::errc::not_enough_memory);
+  CHECK(run(2).error().code == std::errc::resource_unavailable_try_again);
+  CHECK(run(3).error().code == std::errc::io_error);
+}
+
+}  // namespace result_test
 }  // namespace erofs_oci

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/core/source.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/combinator/padded.hpp>
 #include <erofs_oci/combinator/slice.hpp>
@@ -10,7 +10,7 @@
 #include <erofs_oci/testing/generators.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace source_test {
 
 using testing::Archetype;
 
@@ -20,7 +20,6 @@ struct Powerful {
   [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
     return readable(8, offset, out.size());
   }
-  [[nodiscard]] std::uint64_t granularity() const { return 4096; }
   [[nodiscard]] bool is_remote() const { return true; }
   [[nodiscard]] std::string describe() const { return "powerful"; }
 };
@@ -74,10 +73,8 @@ TEST_CASE("read_exact says what is missing", "[core][source][error]") {
 TEST_CASE("a source without optional powers has their defaults", "[core][source]") {
   Archetype const source(Bytes(4));
 
-  CHECK(granularity(source) == 1);
   CHECK_FALSE(is_remote(source));
   CHECK(describe(source) == "source");
-  prefetch(source, 0, 4);
 }
 
 TEST_CASE("optional powers reach through layers that do not change them", "[core][source]") {
@@ -86,10 +83,8 @@ TEST_CASE("optional powers reach through layers that do not change them", "[core
   auto const padded = Padded<Slice<Powerful>>::to_block(*std::move(slice), 512);
   REQUIRE(padded.has_value());
 
-  CHECK(granularity(*padded) == 4096);
   CHECK(is_remote(*padded));
   CHECK(describe(*padded) == "powerful");
-  static_assert(std::same_as<decltype(innermost(*padded)), Powerful const&>);
 }
 
 TEST_CASE("the default stream hands over pieces and stops when told", "[core][source]") {
@@ -130,5 +125,22 @@ TEST_CASE("the default stream passes on an error of a read", "[core][source][err
   CHECK(got == 128 * 1024);
 }
 
-}  // namespace
+TEST_CASE("read_by counts the bytes that came, not those it asked for", "[core][source][error]") {
+  auto const given = to_bytes("abcdefgh");
+  Bytes out(4);
+  auto const read = [&](std::size_t n) {
+    return read_by(100, 0, out, [&](std::uint64_t, std::uint64_t, ByteSink sink) -> Result<void> {
+      (void)sink(std::span(given).first(n));
+      return {};
+    });
+  };
+
+  CHECK(read(4) == 4);
+  CHECK(read(8) == 4);  // more than was asked for goes nowhere
+  CHECK(as_text(out) == "abcd");
+  REQUIRE_FALSE(read(3).has_value());
+  CHECK(read(3).error().code == Errc::truncated);
+}
+
+}  // namespace source_test
 }  // namespace erofs_oci

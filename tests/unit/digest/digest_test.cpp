@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 namespace erofs_oci {
-namespace {
+namespace digest_test {
 
 TEST_CASE("Digest::parse refuses what is not exactly a digest", "[digest][error]") {
   auto const hex = std::string(64, 'a');
@@ -64,5 +64,5 @@ TEST_CASE("Digests differ if any bit or the algorithm does", "[digest][property]
   CHECK_FALSE(Digest::make(DigestAlgorithm::sha256, zeros).has_value());
 }
 
-}  // namespace
+}  // namespace digest_test
 }  // namespace erofs_oci

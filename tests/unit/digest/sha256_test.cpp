@@ -3,11 +3,11 @@
 
 #include <string>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 namespace erofs_oci {
-namespace {
+namespace sha256_test {
 
 TEST_CASE("Known texts have their published digests", "[digest]") {
   CHECK(digest_of(as_bytes("abc")).to_string() ==
@@ -30,5 +30,5 @@ TEST_CASE("A hash does not see how its input was cut", "[digest][property]") {
   });
 }
 
-}  // namespace
+}  // namespace sha256_test
 }  // namespace erofs_oci

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/erofs/format.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/core/bytes.hpp>
@@ -13,7 +13,7 @@
 #include "support.hpp"
 
 namespace erofs_oci::erofs {
-namespace {
+namespace format_test {
 
 /// `N` bytes.
 template <std::size_t N>
@@ -240,5 +240,5 @@ TEST_CASE("DirBlock reads any bytes without leaving them", "[erofs][directory][p
   });
 }
 
-}  // namespace
+}  // namespace format_test
 }  // namespace erofs_oci::erofs

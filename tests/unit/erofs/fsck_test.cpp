@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/erofs/fsck.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/erofs/writer.hpp>
 #include <erofs_oci/source/memory.hpp>
@@ -9,13 +9,13 @@
 #include "support.hpp"
 
 namespace erofs_oci::erofs {
-namespace {
+namespace fsck_test {
 
 Tree two_files() {
   Tree tree;
   for (auto const* const name : {"a", "b"}) {
     auto node = make_node(Kind::regular);
-    *node.regular() = {1000, {{0, 1000, 1, 512}}, false};
+    *node.regular() = {1000, {{0, 1000, 1, 512}}, {}};
     tree.add(root_id, name, node);
   }
   return tree;
@@ -46,7 +46,7 @@ TEST_CASE("check reads every byte of data once", "[erofs][fsck]") {
 TEST_CASE("check names each file whose data cannot be read", "[erofs][fsck][error]") {
   auto tree = two_files();
   auto node = make_node(Kind::regular);
-  *node.regular() = {100, {{0, 100, 1, 0}}, false};
+  *node.regular() = {100, {{0, 100, 1, 0}}, {}};
   tree.add(root_id, "fine", node);
   auto image = Writer::make(tree, {{4, ""}})->to_bytes();
   std::vector<AnySource> devices;
@@ -70,6 +70,9 @@ TEST_CASE("check misses no device that starts elsewhere", "[erofs][fsck][error]"
   auto const findings = check(open(std::move(image)));
 
   REQUIRE(findings->count == 2);  // the missing checksum is the other
+  CHECK(findings->unknown == 1);
+  CHECK(findings->list[0].unknown);
+  CHECK_FALSE(findings->list[1].unknown);
   CHECK_THAT(findings->list[1].text, Catch::Contains("device 1 starts at block"));
   CHECK(findings->list[1].offset == 1152);
 }
@@ -114,5 +117,5 @@ TEST_CASE("check stores only so many findings", "[erofs][fsck][error]") {
   CHECK(findings->list.size() == Findings::kept);
 }
 
-}  // namespace
+}  // namespace fsck_test
 }  // namespace erofs_oci::erofs

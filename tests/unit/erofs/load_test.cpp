@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/erofs/load.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/core/endian.hpp>
 #include <erofs_oci/erofs/fsck.hpp>
@@ -9,7 +9,7 @@
 #include <erofs_oci/source/memory.hpp>
 
 namespace erofs_oci::erofs {
-namespace {
+namespace load_test {
 
 constexpr std::size_t shared_each = 10;
 
@@ -84,5 +84,5 @@ TEST_CASE("check stops reading xattrs that are shared without end", "[erofs][fsc
   }));
 }
 
-}  // namespace
+}  // namespace load_test
 }  // namespace erofs_oci::erofs

@@ -3,17 +3,18 @@
 
 #include <chrono>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/erofs/fsck.hpp>
 #include <erofs_oci/erofs/load.hpp>
 #include <erofs_oci/erofs/walk.hpp>
 #include <erofs_oci/source/memory.hpp>
 
+#include "data_path.hpp"
 #include "support.hpp"
 
 namespace erofs_oci::erofs {
-namespace {
+namespace reader_test {
 
 using namespace std::chrono_literals;
 using test::data_dir;
@@ -51,7 +52,7 @@ TEST_CASE("Reader shows what the kernel shows of the fixtures", "[erofs][reader]
     } else if (one.contains("input")) {
       auto const input = one.at("input").get<std::string>();
       auto const stored_elsewhere = name.starts_with("gz-") && name != "gz-hdr";
-      tars.push_back(test::tar_of(stored_elsewhere   ? EROFS_OCI_TEST_DATA "/oci" + input.substr(2)
+      tars.push_back(test::tar_of(stored_elsewhere   ? test_data("/oci") + input.substr(2)
                                   : name == "gz-hdr" ? data_dir + "in/basic.tar"
                                                      : data_dir + input));
     }
@@ -365,5 +366,5 @@ TEST_CASE("Reader refuses the wrong question", "[erofs][reader][error]") {
   CHECK(reader->read_link(*root).error().code == std::errc::invalid_argument);
 }
 
-}  // namespace
+}  // namespace reader_test
 }  // namespace erofs_oci::erofs

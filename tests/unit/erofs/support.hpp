@@ -25,9 +25,11 @@
 #include <erofs_oci/source/memory.hpp>
 #include <erofs_oci/testing/sparse.hpp>
 
+#include "data_path.hpp"
+
 namespace erofs_oci::erofs::test {
 
-inline std::string const data_dir = EROFS_OCI_TEST_DATA "/tarindex/";
+inline std::string const data_dir = test_data("/tarindex/");
 
 /// A file, gunzipped if it is gzip.
 inline Bytes load(std::string const& path) {

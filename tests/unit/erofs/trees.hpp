@@ -71,7 +71,7 @@ inline std::string bytes_of(Regular const& file, std::vector<Bytes> const& devic
   for (auto const& extent : file.extents) {
     for (auto at = std::max(offset, extent.file_offset);
          at < std::min(offset + length, extent.file_offset + extent.length); ++at) {
-      auto const& device = devices[extent.device - 1];
+      auto const& device = extent.device == 0 ? file.stored : devices[extent.device - 1];
       bytes[static_cast<std::size_t>(at - offset)] = static_cast<char>(
           device[static_cast<std::size_t>(extent.device_offset + (at - extent.file_offset))]);
     }
@@ -282,30 +282,35 @@ class TreeMaker {
     return made;
   }
 
+  [[nodiscard]] std::uint64_t blocks_of(std::uint64_t device) const {
+    return made_.devices[static_cast<std::size_t>(device - 1)].blocks;
+  }
+
   Regular regular() {
     Regular file;
     auto at = chance(3) ? below(64) * 512 : 0;
     for (auto left = chance(4) ? below(4) : 1; left > 0; --left) {
-      auto const device = below(made_.devices.size());
-      auto const blocks = made_.devices[device].blocks;
-      auto const first = below(blocks);
-      auto length = (1 + below(blocks - first)) * 512;
-      if (chance(2)) length -= below(512);
-      auto const end = first * 512 + length;
-      file.extents.push_back({at, length, static_cast<std::uint32_t>(device + 1), first * 512});
-      at += (length + 511) / 512 * 512;
-      if (left > 1 || file.clean_padding || chance(4)) {
-        // More follows: what fills the block must be zeros.
-        auto& bytes = made_.bytes[device];
-        for (auto i = end; i % 512 != 0; ++i) bytes[static_cast<std::size_t>(i)] = std::byte{0};
-        file.clean_padding = true;
-        at += below(8) * 512;
+      auto const device = below(made_.devices.size() + 1);  // 0: the image itself
+      auto const first = device == 0 ? file.stored.size() / 512 : below(blocks_of(device));
+      auto const length = (1 + below(device == 0 ? 5 : blocks_of(device) - first)) * 512;
+      file.extents.push_back({at, length, static_cast<std::uint32_t>(device), first * 512});
+      for (auto i = device == 0 ? length : 0; i > 0; --i) {
+        file.stored.push_back(static_cast<std::byte>(below(256)));
       }
+      at += length;
+      if (left > 1) at += below(8) * 512;
     }
-    file.size = file.extents.empty() ? below(5000)
-                                     : file.extents.back().file_offset + file.extents.back().length;
-    if (file.clean_padding) file.size = std::max(file.size, at);
-    if (file.clean_padding && chance(4)) file.size += below(1u << 20);
+    if (file.extents.empty()) {
+      file.size = below(5000);
+    } else if (chance(2)) {
+      auto& last = file.extents.back();
+      auto const cut = below(512);
+      last.length -= cut;
+      file.size = at - cut;
+      if (last.device == 0) std::fill_n(file.stored.rbegin(), cut, std::byte{0});
+    } else {
+      file.size = at + (chance(4) ? below(1u << 20) : 0);
+    }
     return file;
   }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/erofs/walk.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/erofs/fsck.hpp>
 #include <erofs_oci/erofs/writer.hpp>
@@ -11,7 +11,7 @@
 #include "support.hpp"
 
 namespace erofs_oci::erofs {
-namespace {
+namespace walk_test {
 
 NodeId link(Tree& tree, NodeId parent, std::string name, std::string target) {
   auto node = make_node(Kind::symlink);
@@ -41,7 +41,8 @@ Reader<Memory> reader_of(Tree const& tree) {
   return Reader<Memory>::open(Memory(Writer::make(tree, {})->to_bytes())).value();
 }
 
-TEST_CASE("find follows links as it is told and never leaves the root", "[erofs][walk]") {
+TEST_CASE("find follows the links that the caller allows and never leaves the root",
+          "[erofs][walk]") {
   auto const tree = links();
   auto const reader = reader_of(tree);
   auto const f = find(reader, "d/e/f")->nid;
@@ -87,7 +88,8 @@ TEST_CASE("find does not drown in links that multiply", "[erofs][walk][error]") 
   CHECK_FALSE(find(reader, "a", Follow::all).has_value());
 }
 
-TEST_CASE("walk visits depth first in order and does as it is told", "[erofs][walk]") {
+TEST_CASE("walk visits depth first in order, and skips or stops as its visitor says",
+          "[erofs][walk]") {
   auto const tree = links();
   auto const reader = reader_of(tree);
   std::vector<std::string> paths;
@@ -153,5 +155,5 @@ TEST_CASE("walk of many directories that share one content ends soon", "[erofs][
   CHECK(visits < 50'000);  // not 3,000 times 3,000
 }
 
-}  // namespace
+}  // namespace walk_test
 }  // namespace erofs_oci::erofs

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/erofs/writer.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/erofs/fsck.hpp>
@@ -13,7 +13,7 @@
 #include "trees.hpp"
 
 namespace erofs_oci::erofs {
-namespace {
+namespace writer_test {
 
 using test::Oracle;
 using test::Seen;
@@ -312,18 +312,21 @@ TEST_CASE("Writer refuses what no image can hold and names it", "[erofs][writer]
     tree.add(root_id, "l", node);
     CHECK_THAT(refusal(tree), Contains("/l: a link's target"));
   }
-  CHECK_THAT(refusal(one_file({512, {{0, 512, 2, 0}}, false})),
+  CHECK_THAT(refusal(one_file({512, {{0, 512, 2, 0}}, {}})),
              Contains("/f: extent at 0 is on device 2"));
-  CHECK_THAT(refusal(one_file({512, {{0, 512, 1, 3700}}, false})), Contains("leaves its device"));
-  CHECK_THAT(refusal(one_file({512, {{0, 512, 1, ~0ull}}, false})), Contains("leaves its device"));
-  CHECK_THAT(refusal(one_file({512, {{0, 512, 1, 100}}, false})), Contains("does not fill blocks"));
-  CHECK_THAT(refusal(one_file({900, {{100, 512, 1, 0}}, false})), Contains("does not fill blocks"));
-  CHECK_THAT(refusal(one_file({900, {{0, 100, 1, 0}}, false})), Contains("does not fill blocks"));
-  CHECK_THAT(refusal(one_file({900, {{0, 901, 1, 0}}, false})), Contains("leaves the file"));
-  CHECK_THAT(refusal(one_file({900, {{512, 388, 1, 0}, {0, 1, 1, 0}}, false})),
+  CHECK_THAT(refusal(one_file({512, {{0, 512, 1, 3700}}, {}})), Contains("leaves its device"));
+  CHECK_THAT(refusal(one_file({512, {{0, 512, 1, ~0ull}}, {}})), Contains("leaves its device"));
+  CHECK_THAT(refusal(one_file({512, {{0, 512, 1, 100}}, {}})), Contains("does not fill blocks"));
+  CHECK_THAT(refusal(one_file({900, {{100, 512, 1, 0}}, {}})), Contains("does not fill blocks"));
+  CHECK_THAT(refusal(one_file({900, {{0, 100, 1, 0}}, {}})), Contains("does not fill blocks"));
+  CHECK_THAT(refusal(one_file({900, {{0, 901, 1, 0}}, {}})), Contains("leaves the file"));
+  CHECK_THAT(refusal(one_file({900, {{512, 388, 1, 0}, {0, 1, 1, 0}}, {}})),
              Contains("out of order"));
-  CHECK_THAT(refusal(one_file({1ull << 63, {}, false})), Contains("2^63"));
-  CHECK_THAT(refusal(one_file({1ull << 62, {{512, 512, 1, 0}}, false})), Contains("chunks"));
+  CHECK_THAT(refusal(one_file({1024, {{0, 1024, 0, 0}}, Bytes(512)})),
+             Contains("leaves its device"));
+  CHECK_THAT(refusal(one_file({100, {{0, 100, 0, 0}}, Bytes(100)})), Contains("no whole blocks"));
+  CHECK_THAT(refusal(one_file({1ull << 63, {}, {}})), Contains("2^63"));
+  CHECK_THAT(refusal(one_file({1ull << 62, {{512, 512, 1, 0}}, {}})), Contains("chunks"));
   CHECK_THAT(refusal(Tree(), {{0xFFFFFFFE, ""}}), Contains("2 TiB"));
   CHECK_THAT(refusal(Tree(), {{~0ull, ""}}), Contains("2 TiB"));
   CHECK_THAT(refusal(Tree(), {{1, std::string(65, 't')}}), Contains("tag"));
@@ -345,7 +348,7 @@ TEST_CASE("Writer refuses a directory with two parents, and a cycle", "[erofs][w
 TEST_CASE("A sparse file costs chunks of its own granularity", "[erofs][writer]") {
   // 1 GiB with data at two places that are multiples of 1 MiB.
   auto const reader = written(
-      one_file({1u << 30, {{1u << 20, 1u << 20, 1, 512}, {5u << 20, 700, 1, 1u << 20}}, true}),
+      one_file({1u << 30, {{1u << 20, 1u << 20, 1, 512}, {5u << 20, 1024, 1, 1u << 20}}, {}}),
       {{1u << 20, ""}});
 
   auto const file = inode_of(reader, "f");
@@ -368,7 +371,7 @@ TEST_CASE("A sparse file costs chunks of its own granularity", "[erofs][writer]"
 
 TEST_CASE("A file of more than 1 TiB has several chunks", "[erofs][writer]") {
   auto const size = (3ull << 39) + 77;  // 1.5 TiB
-  auto const reader = written(one_file({size, {{0, size, 1, 512}}, false}), {{3500000000, ""}});
+  auto const reader = written(one_file({size, {{0, size, 1, 512}}, {}}), {{3500000000, ""}});
 
   auto const file = inode_of(reader, "f");
 
@@ -386,7 +389,7 @@ TEST_CASE("A file of more than 1 TiB has several chunks", "[erofs][writer]") {
 
 TEST_CASE("A device table of any size leaves the root a nid of 16 bits", "[erofs][writer]") {
   for (std::size_t const count : {1u, 5000u, 65535u}) {
-    auto tree = one_file({100, {{0, 100, static_cast<std::uint32_t>(count), 0}}, false});
+    auto tree = one_file({100, {{0, 100, static_cast<std::uint32_t>(count), 0}}, {}});
 
     auto const writer = Writer::make(tree, std::vector<Device>(count, Device{1, ""}));
 
@@ -476,5 +479,5 @@ TEST_CASE("Writer stops when the sink does", "[erofs][writer][error]") {
   CHECK(result.error().code == Errc::stopping);
 }
 
-}  // namespace
+}  // namespace writer_test
 }  // namespace erofs_oci::erofs

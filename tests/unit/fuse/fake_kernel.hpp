@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 #include <functional>
+#include <latch>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -18,7 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/fd.hpp>
@@ -199,9 +200,15 @@ class Serving {
       : thread_([this, serve](std::stop_token stop) {
           end_ = serve(
               std::move(stop),
-              [this](FuseSession& session) { opening_ = session.share().value().opening; },
+              [this](FuseSession& session) {
+                opening_ = session.share().value().opening;
+                ready_.count_down();
+              },
               [this] { ++stops_; });
         }) {}
+
+  /// Of a server that will be.
+  void wait_until_ready() { ready_.wait(); }
 
   /// Stops or waits, and yields how it ended.
   Result<FuseEnd> end(bool stop = false) {
@@ -216,6 +223,7 @@ class Serving {
  private:
   Result<FuseEnd> end_;
   Bytes opening_;
+  std::latch ready_{1};
   int stops_ = 0;
   std::jthread thread_;
 };

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/fuse/fuse_file.hpp>  // first: proves that the header stands alone
 
+#include <latch>
 #include <memory>
+#include <optional>
+#include <stop_token>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <sys/stat.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/source/memory.hpp>
@@ -17,7 +21,7 @@
 #include "fake_kernel.hpp"
 
 namespace erofs_oci {
-namespace {
+namespace fuse_file_test {
 
 using test::FakeKernel;
 using test::raw;
@@ -110,7 +114,7 @@ TEST_CASE("FuseFile lists its directory from any place", "[fuse][file]") {
   CHECK(served.kernel.read(root, all[2].next, 4096, FUSE_READDIR).body.empty());
 }
 
-TEST_CASE("FuseFile leaves caching to whoever was named", "[fuse][file]") {
+TEST_CASE("FuseFile lets the kernel cache or not, as the options say", "[fuse][file]") {
   fuse_open_in in{};
   SECTION("the kernel") {
     Served served(AnySource(Memory(pattern(10))));
@@ -173,5 +177,68 @@ TEST_CASE("A session ends with its kernel, or when it is told to", "[fuse][sessi
   }
 }
 
-}  // namespace
+/// Reads that end, in an error, when they are told to.
+struct Stuck {
+  std::latch* begun;
+  std::stop_token ends;
+
+  [[nodiscard]] std::uint64_t size() const noexcept { return 1000; }
+  [[nodiscard]] Result<std::size_t> read_at(std::uint64_t, std::span<std::byte>) const {
+    begun->count_down();
+    std::latch over(1);
+    std::stop_callback const release(ends, [&] { over.count_down(); });
+    over.wait();
+    return fail(Errc::stopping, "stuck");
+  }
+};
+
+TEST_CASE("What fails because a server leaves is answered by the next one",
+          "[fuse][file][takeover]") {
+  FakeKernel kernel;
+  std::latch begun(1);
+  std::latch ready(1);
+  std::stop_source stop;
+  std::stop_source ends;
+  auto failures = 0;
+  FuseFileOptions options;
+  options.serve.threads = 1;
+  options.serve.on_failure = [&](FuseFailure const&) { ++failures; };
+  options.serve.leave = stop.get_token();
+  options.serve.on_end = [&] { ends.request_stop(); };
+  FuseFile<AnySource> first(AnySource(Stuck{&begun, ends.get_token()}), options);
+  std::optional<FuseConnection> left;
+  Result<FuseEnd> end;
+  std::thread thread([&] {
+    auto const begin = [&](FuseSession& session) {
+      left = session.share().value();
+      ready.count_down();
+    };
+    end = first.serve(kernel.connection(), stop.get_token(), begin, [] {});
+  });
+  kernel.init();
+  auto const node = kernel.lookup(root, "image").as<fuse_entry_out>().nodeid;
+  ready.wait();
+  fuse_read_in in{};
+  in.size = 4096;
+  auto const unique = kernel.send(FUSE_READ, node, raw(in));
+  begun.wait();
+
+  stop.request_stop();
+  thread.join();
+
+  CHECK(end.value() == FuseEnd::stopped);
+  CHECK(failures == 0);
+  FuseFile<AnySource> second{AnySource(Memory(pattern(1000)))};
+  test::Serving serving([&](auto other_stop, auto begin, auto on_stop) {
+    return second.serve(*std::move(left), std::move(other_stop), begin, on_stop);
+  });
+  CHECK(kernel.receive().unique == 2);  // of its first request, which it drops
+  auto const answer = kernel.receive();
+  CHECK(answer.unique == unique);
+  CHECK(answer.body == pattern(1000));
+  kernel.hang_up();
+  CHECK(serving.end().has_value());
+}
+
+}  // namespace fuse_file_test
 }  // namespace erofs_oci

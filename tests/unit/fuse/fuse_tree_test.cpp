@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <set>
@@ -15,7 +16,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/combinator/ref.hpp>
 #include <erofs_oci/core/any_source.hpp>
@@ -26,7 +27,7 @@
 #include "fake_kernel.hpp"
 
 namespace erofs_oci {
-namespace {
+namespace fuse_tree_test {
 
 using erofs::test::Oracle;
 using erofs::test::Seen;
@@ -238,6 +239,13 @@ class Walk {
   SeenTree all_;
   std::map<std::uint64_t, std::string> first_;
 };
+
+TEST_CASE("A request for more than any kernel asks for costs no memory", "[fuse][tree][error]") {
+  Served served(flat(erofs::Tree(), {}, {}));
+  constexpr auto most = std::numeric_limits<std::uint32_t>::max();
+  CHECK(served.kernel.read(root, 0, most, FUSE_READDIR).error == ENOMEM);
+  CHECK(served.kernel.read(root, 0, 4096, FUSE_READDIR).error == 0);
+}
 
 TEST_CASE("FuseTree shows what the image was made from", "[fuse][tree]") {
   auto const seed = GENERATE(1u, 2u, 3u);
@@ -534,13 +542,14 @@ TEST_CASE("FuseTree answers many requests at once", "[fuse][tree]") {
   CHECK(waiting.empty());
 }
 
-/// What a server leaves that was told to stop: the kernel's first request, and the node of "file".
+/// What a stopped server leaves: the kernel's first request, and the node of "file".
 std::pair<Bytes, std::uint64_t> stopped_server(FakeKernel& kernel, FuseTree<AnySource>& tree) {
   test::Serving serving([&](auto stop, auto ready, auto on_stop) {
     return tree.serve(kernel.connection(), std::move(stop), ready, on_stop);
   });
   kernel.init();
   auto const file = kernel.lookup(root, "file").as<fuse_entry_out>().nodeid;
+  serving.wait_until_ready();  // which the kernel's requests do not wait for
   auto const end = serving.end(true);
   REQUIRE(end.has_value());
   CHECK(*end == FuseEnd::stopped);
@@ -668,14 +677,15 @@ TEST_CASE("What has crashed several servers is refused, and the rest answered",
   CHECK(refused == 2);
 }
 
-TEST_CASE("A server at work says so, and one that gets nothing done can be told", "[fuse][tree]") {
+TEST_CASE("A server reports that it is busy, and when no request has ended for too long",
+          "[fuse][tree]") {
   Small const small;
   FakeKernel kernel;
   std::mutex mutex;
   std::condition_variable changed;
   bool stalled = false;
   FuseServeOptions options;
-  options.on_tick = [&](Activity<> const& requests) {
+  options.on_tick = [&](Activity<> const& requests, bool) {
     std::lock_guard const lock(mutex);
     stalled = requests.under_way() == 1 && requests.stalled() >= std::chrono::milliseconds(50);
     changed.notify_all();
@@ -705,5 +715,5 @@ TEST_CASE("A server at work says so, and one that gets nothing done can be told"
   CHECK(serving.end().value() == FuseEnd::unmounted);
 }
 
-}  // namespace
+}  // namespace fuse_tree_test
 }  // namespace erofs_oci

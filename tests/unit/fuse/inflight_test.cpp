@@ -9,12 +9,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace inflight_test {
 
 void write(FuseInflight const& inflight, std::size_t slot, std::uint32_t length) {
   fuse_in_header header{};
@@ -80,7 +80,11 @@ TEST_CASE("What are no slots is refused", "[fuse][inflight][error]") {
   UniqueFd unsealed(::memfd_create("test", MFD_CLOEXEC));
   REQUIRE(::ftruncate(unsealed.get(), FuseInflight::slot_size) == 0);
   CHECK(FuseInflight::map(std::move(unsealed)).error().code == Errc::protocol);
+  constexpr auto most = FuseInflight::most_slots;
+  auto const too_many = FuseInflight::make(most + 1).value();  // no page of it is touched
+  CHECK(FuseInflight::map(too_many.share().value()).error().code == Errc::protocol);
+  CHECK(FuseInflight::map(FuseInflight::make(most)->share().value())->slots() == most);
 }
 
-}  // namespace
+}  // namespace inflight_test
 }  // namespace erofs_oci

@@ -4,14 +4,14 @@
 #include <algorithm>
 #include <tuple>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/testing/gzip_streams.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace decoder_test {
 
 // Decodes in pieces of the given sizes; yields the bytes, and whether the input ended well.
 template <class I>
@@ -102,5 +102,5 @@ TEST_CASE("What is no gzip stream is refused", "[gzip][decoder][error]") {
   }
 }
 
-}  // namespace
+}  // namespace decoder_test
 }  // namespace erofs_oci

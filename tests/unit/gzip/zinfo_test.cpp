@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/gzip/zinfo.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/core/any_source.hpp>
@@ -11,7 +11,7 @@
 #include <erofs_oci/testing/gzip_streams.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace zinfo_test {
 
 constexpr auto bad_number = std::uint64_t(-1);
 
@@ -169,5 +169,5 @@ TEST_CASE("Checkpoints that no blob has are refused by name", "[gzip][zinfo][err
   CHECK_THAT(read_back.error().message(), Catch::Contains(names));
 }
 
-}  // namespace
+}  // namespace zinfo_test
 }  // namespace erofs_oci

@@ -7,36 +7,27 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
-#include <erofs_oci/gzip/build_index.hpp>
 #include <erofs_oci/gzip/gzran.hpp>
+#include <erofs_oci/gzip/scanner.hpp>
 #include <erofs_oci/testing/gzip_streams.hpp>
 #include <erofs_oci/testing/ztoc_maker.hpp>
 
+#include "data_path.hpp"
+
 namespace erofs_oci {
-namespace {
+namespace ztoc_test {
 
 using testing::encode_ztoc;
 using V = testing::FlatValue;
 
 Bytes read_file(std::string const& name) {
-  std::ifstream in(EROFS_OCI_TEST_DATA "/oci/" + name, std::ios::binary);
+  std::ifstream in(test_data("/oci/") + name, std::ios::binary);
   REQUIRE(in.good());
   std::string const text{std::istreambuf_iterator<char>(in), {}};
   return to_bytes(text);
-}
-
-Bytes sample(std::size_t size, std::uint32_t seed) {
-  Bytes content(size);
-  auto x = seed;
-  for (std::size_t i = 0; i < size; ++i) {
-    x = x * 1664525U + 1013904223U;
-    bool const repeat = i > 30000 && (x >> 29) > 2;
-    content[i] = repeat ? content[i - 29989] : std::byte(x >> 26);
-  }
-  return content;
 }
 
 /// A blob of several spans, and its ztoc.
@@ -46,8 +37,10 @@ struct Layer {
 };
 
 Layer layer(std::uint64_t span_size = 50000, std::size_t size = 300000) {
-  auto made = testing::gzip_blob({{.content = sample(size, 3), .flush_every = 20000}}, Bytes(100))
-                  .spaced(span_size);
+  auto made =
+      testing::gzip_blob({{.content = testing::compressible_bytes(size, 3), .flush_every = 20000}},
+                         Bytes(100))
+          .spaced(span_size);
   auto ztoc = testing::gzip_ztoc(made.blob, made.content.size(), made.index(), span_size);
   ztoc.files.push_back({"a/b",
                         "reg",
@@ -83,7 +76,7 @@ TEST_CASE("A ztoc comes back as it was written", "[gzip][ztoc]") {
   bytes.insert(bytes.end(), as_bytes(more).begin(), as_bytes(more).end());
   CHECK(parse_ztoc(bytes) == ztoc);
 
-  auto const plain = testing::plain_ztoc(sample(1000, 1), 300);
+  auto const plain = testing::plain_ztoc(testing::compressible_bytes(1000, 1), 300);
   CHECK(parse_ztoc(encode_ztoc(plain)) == plain);
 }
 
@@ -152,7 +145,7 @@ TEST_CASE("A blob read through its ztoc is its content", "[gzip][ztoc]") {
   auto const [made, ztoc] = layer();
   CHECK(read_all(*ztoc_spans(ztoc, made.blob.size()), made.blob) == made.content);
 
-  auto const plain = sample(100'000, 2);
+  auto const plain = testing::compressible_bytes(100'000, 2);
   for (std::uint64_t const span : {1U, 33'333U, 100'000U, 4'000'000U}) {
     if (span == 1) continue;
     auto const spans = ztoc_spans(testing::plain_ztoc(plain, span), plain.size());
@@ -200,7 +193,7 @@ TEST_CASE("A flipped bit of the blob is noticed by its span's digest", "[gzip][z
 }
 
 TEST_CASE("Checkpoints of plain layers come in two forms", "[gzip][ztoc]") {
-  auto const blob = sample(1000, 1);
+  auto const blob = testing::compressible_bytes(1000, 1);
   auto ztoc = testing::plain_ztoc(blob, 300);
   ztoc.checkpoints = testing::FlatWriter::write(
       V::table({V::of(std::int32_t{2}), V::of(std::int64_t{300}), V::of(std::int64_t{1000})}));
@@ -306,7 +299,7 @@ TEST_CASE("A ztoc whose parts contradict each other, or the layer, is refused",
 }
 
 TEST_CASE("A plain ztoc whose numbers contradict each other is refused", "[gzip][ztoc][error]") {
-  auto const good = testing::plain_ztoc(sample(1000, 1), 300);
+  auto const good = testing::plain_ztoc(testing::compressible_bytes(1000, 1), 300);
   auto const checkpoints = [](std::int64_t span, std::int64_t size) {
     return [=](Ztoc& z) {
       auto const raw = std::span(z.checkpoints);
@@ -368,5 +361,5 @@ TEST_CASE("A ztoc with any bit flipped is read or refused", "[gzip][ztoc][error]
   CHECK(refused > bytes.size());
 }
 
-}  // namespace
+}  // namespace ztoc_test
 }  // namespace erofs_oci

@@ -4,10 +4,10 @@
 #include <map>
 #include <string>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace proxy_test {
 
 Result<Proxies> proxies(std::map<std::string, std::string> const& variables) {
   return Proxies::from_environment([&](char const* name) -> char const* {
@@ -40,6 +40,33 @@ TEST_CASE("Proxies are chosen by scheme and host", "[http][proxy]") {
   CHECK(choice(from, "http://[::1]/") == "direct");
 }
 
+TEST_CASE("Networks and addresses go directly if NO_PROXY says so", "[http][proxy]") {
+  auto const from = *proxies({{"HTTPS_PROXY", "http://p:1"},
+                              {"NO_PROXY",
+                               "10.0.0.0/9,192.168.7.4/30:5000,fd00::/8,[2001:DB8::1]:5000,"
+                               "2001:db8::2,172.16.0.0/33,10.9.9/24,*.corp.example"}});
+
+  auto const [url, way] = GENERATE(table<std::string, std::string>({
+      {"https://10.127.255.255/", "direct"},
+      {"https://10.128.0.0/", "p:1"},
+      {"https://192.168.7.6:5000/", "direct"},
+      {"https://192.168.7.6/", "p:1"},
+      {"https://192.168.7.8:5000/", "p:1"},
+      {"https://[fd12::3]/", "direct"},
+      {"https://[fe12::3]/", "p:1"},
+      {"https://[2001:db8:0::1]:5000/", "direct"},
+      {"https://[2001:db8::1]/", "p:1"},
+      {"https://[2001:db8::2]/", "direct"},
+      {"https://172.16.0.1/", "p:1"},
+      {"https://10.9.example/", "p:1"},
+      {"https://a.corp.example/", "direct"},
+      {"https://corp.example/", "direct"},
+  }));
+
+  INFO(url);
+  CHECK(choice(from, url) == way);
+}
+
 TEST_CASE("Proxies read the environment as others do", "[http][proxy]") {
   CHECK(choice(*proxies({}), "https://a/") == "direct");
   CHECK(choice(*proxies({{"https_proxy", "http://a:1"}, {"HTTPS_PROXY", "http://b:1"}}),
@@ -65,5 +92,5 @@ TEST_CASE("Proxies that cannot be used are refused without showing their secrets
   }
 }
 
-}  // namespace
+}  // namespace proxy_test
 }  // namespace erofs_oci

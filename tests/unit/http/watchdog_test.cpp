@@ -8,10 +8,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci::detail {
-namespace {
+namespace watchdog_test {
 
 using namespace std::chrono_literals;
 
@@ -33,7 +33,7 @@ SteadyTime in(std::chrono::milliseconds time) {
 TEST_CASE("A watched socket ends when its time is over", "[http][watchdog]") {
   Watchdog watchdog;
   SocketPair sockets;
-  Watch watch(watchdog, in(50ms), UniqueFd());
+  Watch watch(watchdog, in(50ms), {}, UniqueFd());
   watch.set_socket(sockets.ours.get());
   char c = 0;
 
@@ -45,7 +45,7 @@ TEST_CASE("A watched socket ends when its time is over", "[http][watchdog]") {
 TEST_CASE("A socket that comes after the end of its time ends too", "[http][watchdog]") {
   Watchdog watchdog;
   SocketPair sockets;
-  Watch watch(watchdog, in(1ms), UniqueFd());
+  Watch watch(watchdog, in(1ms), {}, UniqueFd());
   std::this_thread::sleep_for(50ms);
   watch.set_socket(sockets.ours.get());
   char c = 0;
@@ -57,10 +57,10 @@ TEST_CASE("A later deadline does not delay an earlier one", "[http][watchdog]") 
   Watchdog watchdog;
   SocketPair late_sockets;
   SocketPair early_sockets;
-  Watch late(watchdog, in(1h), UniqueFd());
+  Watch late(watchdog, in(1h), {}, UniqueFd());
   late.set_socket(late_sockets.ours.get());
   std::this_thread::sleep_for(20ms);
-  Watch early(watchdog, in(50ms), UniqueFd());
+  Watch early(watchdog, in(50ms), {}, UniqueFd());
   early.set_socket(early_sockets.ours.get());
   char c = 0;
 
@@ -70,11 +70,27 @@ TEST_CASE("A later deadline does not delay an earlier one", "[http][watchdog]") 
   CHECK(::send(late_sockets.ours.get(), "x", 1, MSG_NOSIGNAL) == 1);
 }
 
+TEST_CASE("A watched socket ends when a stop is asked for, then or before", "[http][watchdog]") {
+  Watchdog watchdog;
+  SocketPair sockets;
+  std::stop_source stop;
+  auto const before = GENERATE(true, false);
+  if (before) stop.request_stop();
+  Watch watch(watchdog, in(1h), stop.get_token(), UniqueFd());
+  watch.set_socket(sockets.ours.get());
+  if (!before) stop.request_stop();
+  char c = 0;
+
+  CHECK(::recv(sockets.ours.get(), &c, 1, 0) == 0);  // else it would wait for ever
+
+  CHECK(watch.end().second);
+}
+
 TEST_CASE("An exchange that has ended is left alone", "[http][watchdog]") {
   Watchdog watchdog;
   SocketPair sockets;
-  { Watch const watch(watchdog, in(20ms), UniqueFd()); }
-  Watch watch(watchdog, in(20ms), UniqueFd());
+  { Watch const watch(watchdog, in(20ms), {}, UniqueFd()); }
+  Watch watch(watchdog, in(20ms), {}, UniqueFd());
   watch.set_socket(sockets.ours.get());
   auto const [socket, time_over] = watch.end();
   std::this_thread::sleep_for(60ms);
@@ -98,5 +114,5 @@ TEST_CASE("A write to a closed socket does not kill", "[http][watchdog]") {
   CHECK(sigismember(&pending, SIGPIPE) == 0);
 }
 
-}  // namespace
+}  // namespace watchdog_test
 }  // namespace erofs_oci::detail

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/image/index_store.hpp>  // first: proves that the header stands alone
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -12,15 +13,19 @@
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
+#include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/source/memory.hpp>
 
+#include "input_tar.hpp"
+
 namespace erofs_oci {
-namespace {
+namespace index_store_test {
 
 namespace fs = std::filesystem;
 
@@ -40,17 +45,9 @@ class Directory {
 };
 
 tarindex::BuiltLayer build(Bytes const& tar) {
-  auto built = tarindex::build_layer<Sha256>(Memory(tar));
+  auto built = tarindex::build_layer(Memory(tar));
   REQUIRE(built.has_value());
   return *std::move(built);
-}
-
-Bytes tar_of(std::string const& name) {
-  auto const file = Local::open(EROFS_OCI_TEST_DATA "/tarindex/in/" + name + ".tar");
-  REQUIRE(file.has_value());
-  Bytes bytes(static_cast<std::size_t>(file->size()));
-  REQUIRE(read_exact(*file, 0, bytes).has_value());
-  return bytes;
 }
 
 std::size_t entries(std::string const& path) {
@@ -62,7 +59,7 @@ TEST_CASE("What is put is found, and nothing else", "[image][index_store]") {
   Directory const dir;
   auto const store = IndexStore::open(dir / "a/b/store");
   REQUIRE(store.has_value());
-  auto const built = build(tar_of("basic"));
+  auto const built = build(input_tar("basic"));
   CHECK_FALSE(store->find_layer(built.index.blob)->has_value());
 
   REQUIRE(store->put_layer(built.index.blob, built).has_value());
@@ -77,13 +74,207 @@ TEST_CASE("What is put is found, and nothing else", "[image][index_store]") {
   CHECK((**found).dangling.empty());
   CHECK_FALSE(store->find_layer(digest_of(as_bytes("other")))->has_value());
   CHECK(entries(dir / "a/b/store/tmp") == 0);
-  CHECK((fs::status(dir / "a/b/store/layers").permissions() & fs::perms(077)) == fs::perms::none);
+  CHECK((fs::status(dir / "a/b/store/read").permissions() & fs::perms(077)) == fs::perms::none);
+}
+
+TEST_CASE("An index of another version counts as not there, and goes", "[image][index_store]") {
+  Directory const dir;
+  auto const store = IndexStore::open(dir / "store").value();
+  auto const built = build(input_tar("basic"));
+  auto const blob = built.index.blob;
+  REQUIRE(store.put_layer(blob, built).has_value());
+  auto const entry = dir / "store/read/sha256-" + blob.hex();
+  {
+    std::fstream file(entry + "/index", std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(8);
+    file.put(1);
+  }
+
+  auto const found = store.find_layer(blob);
+
+  REQUIRE(found.has_value());
+  CHECK_FALSE(found->has_value());
+  CHECK_FALSE(fs::exists(entry));
+  REQUIRE(store.put_layer(blob, built).has_value());
+  CHECK(store.find_layer(blob)->has_value());
+}
+
+TEST_CASE("A claim is found for the image that made it alone", "[image][index_store]") {
+  Directory const dir;
+  auto const store = IndexStore::open(dir / "store");
+  REQUIRE(store.has_value());
+  auto const built = build(input_tar("basic"));
+  auto const& blob = built.index.blob;
+  auto const image = digest_of(as_bytes("an image"));
+  auto const other = digest_of(as_bytes("another image"));
+
+  REQUIRE(store->put_layer(blob, built, image).has_value());
+
+  CHECK(store->find_layer(blob, image)->has_value());
+  CHECK(store->holds_layer(blob, image));
+  CHECK_FALSE(store->find_layer(blob)->has_value());
+  CHECK_FALSE(store->find_layer(blob, other)->has_value());
+  CHECK_FALSE(store->holds_layer(blob, other));
+  CHECK_FALSE(store->find_layer(image, blob)->has_value());
+
+  auto read = build(input_tar("basic"));
+  read.index.span_size += 1;  // to tell them apart
+  REQUIRE(store->put_layer(blob, read).has_value());
+  auto const span_size = [&](std::optional<Digest> const& who) {
+    return (*store->find_layer(blob, who))->index.index.span_size;
+  };
+  CHECK(span_size(image) == built.index.span_size);  // the claim goes first
+  CHECK(span_size(other) == read.index.span_size);
+  CHECK(span_size(std::nullopt) == read.index.span_size);
+  CHECK(store->holds_layer(blob, other));
+}
+
+/// Makes an entry's last use lie that many hours back.
+void age(std::string const& path, int hours) {
+  fs::last_write_time(path, fs::file_time_type::clock::now() - std::chrono::hours(hours));
+}
+
+std::vector<std::string> names_of(Result<std::vector<PrunedEntry>> const& pruned) {
+  std::vector<std::string> names;
+  for (auto const& entry : pruned.value()) names.push_back(entry.name);
+  return names;
+}
+
+TEST_CASE("A store loses what was unused longest", "[image][index_store]") {
+  Directory const dir;
+  auto const store = IndexStore::open(dir / "store").value();
+  Bytes const bytes(1000, std::byte{7});
+  for (auto const* const key : {"c", "a", "b"}) REQUIRE(store.put_image(key, bytes).has_value());
+  age(dir / "store/images/a", 3);
+  age(dir / "store/images/b", 2);
+  age(dir / "store/images/c", 1);
+
+  SECTION("by size") {
+    auto const pruned = store.prune({.bytes = 2500});
+    CHECK(names_of(pruned) == std::vector<std::string>{"images/a"});
+    CHECK(pruned->front().bytes == 1000 + 71);  // and its digest
+    CHECK_FALSE(store.find_image("a")->has_value());
+    CHECK(store.find_image("b")->has_value());
+    CHECK(entries(dir / "store/tmp") == 0);
+  }
+  SECTION("by age") {
+    CHECK(names_of(store.prune({.used = std::chrono::minutes(90)})) ==
+          std::vector<std::string>{"images/a", "images/b"});
+  }
+  SECTION("a look at an entry is a use of it") {
+    REQUIRE(store.find_image("a")->has_value());
+    CHECK(names_of(store.prune({.bytes = 2500})) == std::vector<std::string>{"images/b"});
+  }
+  SECTION("what is open stays, for as long as it is") {
+    {
+      auto const used = store.find_image("a").value();
+      age(dir / "store/images/a", 3);
+      CHECK(names_of(store.prune({.bytes = 0})) ==
+            std::vector<std::string>{"images/b", "images/c"});
+    }
+    CHECK(names_of(store.prune({.bytes = 0})) == std::vector<std::string>{"images/a"});
+  }
+  SECTION("nothing that is to be kept") {
+    CHECK(names_of(store.prune({})).empty());
+    CHECK(names_of(store.prune({.bytes = 10'000, .used = std::chrono::hours(4)})).empty());
+  }
+}
+
+TEST_CASE("Layers are pruned, too, and not while they are open", "[image][index_store]") {
+  Directory const dir;
+  auto const store = IndexStore::open(dir / "store").value();
+  auto const built = build(input_tar("basic"));
+  auto const image = digest_of(as_bytes("an image"));
+  REQUIRE(store.put_layer(built.index.blob, built).has_value());
+  REQUIRE(store.put_layer(built.index.blob, built, image).has_value());
+  {
+    auto const used = store.find_layer(built.index.blob).value();
+    REQUIRE(used.has_value());
+    auto const names = names_of(store.prune({.bytes = 0}));
+    REQUIRE(names.size() == 1);
+    CHECK(names[0].starts_with("claimed/"));
+  }
+  CHECK(names_of(store.prune({.bytes = 0})).size() == 1);
+}
+
+TEST_CASE("A store has a limit", "[image][index_store]") {
+  Directory const dir;
+  Bytes const bytes(1000, std::byte{7});
+  SECTION("the oldest entries make room") {
+    auto const store = IndexStore::open(dir / "store", {.bytes = 2500}).value();
+    REQUIRE(store.put_image("a", bytes).has_value());
+    age(dir / "store/images/a", 3);
+    REQUIRE(store.put_image("b", bytes).has_value());
+    age(dir / "store/images/b", 2);
+    REQUIRE(store.put_image("c", bytes).has_value());
+    CHECK_FALSE(fs::exists(dir / "store/images/a"));
+    CHECK(fs::exists(dir / "store/images/b"));
+    CHECK(fs::exists(dir / "store/images/c"));
+  }
+  SECTION("or a new one is refused") {
+    auto const store =
+        IndexStore::open(dir / "store", {.bytes = 2500, .full = StoreLimit::Full::refuse}).value();
+    REQUIRE(store.put_image("a", bytes).has_value());
+    REQUIRE(store.put_image("b", bytes).has_value());
+    auto const refused = store.put_image("c", bytes);
+    REQUIRE_FALSE(refused.has_value());
+    CHECK(refused.error().code == std::errc::no_space_on_device);
+    CHECK_THAT(refused.error().message(), Catch::Contains("oci.store"));
+    CHECK(entries(dir / "store/images") == 2);
+    CHECK(entries(dir / "store/tmp") == 0);
+  }
+}
+
+TEST_CASE("A directory that others can write to is no store", "[image][index_store][error]") {
+  Directory const dir;
+  for (auto const* part : {"", "/read", "/claimed", "/images", "/starts", "/tmp"}) {
+    for (auto const mode : {fs::perms::group_write, fs::perms::others_write}) {
+      INFO(part);
+      auto const root = dir / "store";
+      REQUIRE(IndexStore::open(root).has_value());
+      fs::permissions(root + part, mode, fs::perm_options::add);
+      auto const store = IndexStore::open(root);
+      REQUIRE_FALSE(store.has_value());
+      CHECK(store.error().code == std::errc::operation_not_permitted);
+      CHECK_THAT(store.error().message(), Catch::Contains(root + part));
+      fs::remove_all(root);
+    }
+  }
+  if (::geteuid() == 0) {
+    auto const root = dir / "foreign";
+    REQUIRE(IndexStore::open(root).has_value());
+    REQUIRE(::chown(root.c_str(), 65534, 65534) == 0);
+    CHECK_FALSE(IndexStore::open(root).has_value());
+  }
+}
+
+TEST_CASE("The store's own directory is private whatever the umask", "[image][index_store]") {
+  Directory const dir;
+  auto const before = ::umask(0);
+  auto const store = IndexStore::open(dir / "store");
+  ::umask(before);
+  REQUIRE(store.has_value());
+  for (auto const* part : {"", "/read", "/claimed", "/images", "/starts", "/tmp"}) {
+    CHECK((fs::status(store->root() + part).permissions() & fs::perms(0777)) == fs::perms(0700));
+  }
+}
+
+TEST_CASE("Entries of which nobody knows where they are from go", "[image][index_store]") {
+  Directory const dir;
+  fs::create_directories(dir / "store/layers/sha256-x");
+  fs::permissions(dir / "store", fs::perms(0700));
+
+  auto const store = IndexStore::open(dir / "store");
+
+  REQUIRE(store.has_value());
+  CHECK_FALSE(fs::exists(dir / "store/layers"));
+  CHECK(entries(dir / "store/tmp") == 0);
 }
 
 TEST_CASE("Links to other layers are kept with their layer", "[image][index_store]") {
   Directory const dir;
   auto const store = IndexStore::open(dir / "store");
-  auto built = build(tar_of("badhl"));
+  auto built = build(input_tar("badhl"));
   REQUIRE(built.layer.dangling.size() == 1);
 
   REQUIRE(store->put_layer(built.index.blob, built).has_value());
@@ -107,14 +298,15 @@ TEST_CASE("A merged image is found by its key", "[image][index_store]") {
   CHECK_FALSE(store->find_image("k2")->has_value());
 }
 
-TEST_CASE("An entry with a changed byte or a missing file is gone", "[image][index_store][error]") {
+TEST_CASE("An entry with a changed byte or a missing file is not found",
+          "[image][index_store][error]") {
   auto const name = GENERATE("index", "tarindex", "links");
   auto const damage = GENERATE(0, 1, 2);
   Directory const dir;
   auto const store = IndexStore::open(dir / "store");
-  auto const built = build(tar_of("badhl"));
+  auto const built = build(input_tar("badhl"));
   REQUIRE(store->put_layer(built.index.blob, built).has_value());
-  auto const path = dir / ("store/layers/sha256-" + built.index.blob.hex() + "/" + name);
+  auto const path = dir / ("store/read/sha256-" + built.index.blob.hex() + "/" + name);
   REQUIRE(fs::exists(path));
 
   if (damage == 0) fs::resize_file(path, fs::file_size(path) - 1);
@@ -135,7 +327,7 @@ TEST_CASE("An entry with a changed byte or a missing file is gone", "[image][ind
 TEST_CASE("Many writers of one entry leave one whole entry", "[image][index_store][threads]") {
   Directory const dir;
   auto const store = IndexStore::open(dir / "store");
-  auto const built = build(tar_of("basic"));
+  auto const built = build(input_tar("basic"));
   std::atomic<int> good{0};
   {
     std::vector<std::jthread> writers;
@@ -151,7 +343,7 @@ TEST_CASE("Many writers of one entry leave one whole entry", "[image][index_stor
     }
   }
   CHECK(good == 40);
-  CHECK(entries(dir / "store/layers") == 1);
+  CHECK(entries(dir / "store/read") == 1);
   CHECK(entries(dir / "store/tmp") == 0);
 }
 
@@ -196,7 +388,7 @@ std::optional<bool> ends_before_kill(int stops, Work const& work) {
 
 TEST_CASE("A writer killed at any system call leaves a whole entry or none",
           "[image][index_store]") {
-  auto const built = build(tar_of("fwdhl"));
+  auto const built = build(input_tar("fwdhl"));
   std::size_t whole = 0;
   std::size_t none = 0;
   for (int stops = 1;; ++stops) {
@@ -216,7 +408,7 @@ TEST_CASE("A writer killed at any system call leaves a whole entry or none",
     auto const found = store->find_layer(built.index.blob);
     REQUIRE(found.has_value());
     ++(*found ? whole : none);
-    CHECK(entries(dir / "store/layers") == (*found ? 1U : 0U));
+    CHECK(entries(dir / "store/read") == (*found ? 1U : 0U));
     if (*found) CHECK((**found).tarindex.size() == built.tarindex.size());
 
     REQUIRE(store->put_layer(built.index.blob, built).has_value());
@@ -259,5 +451,66 @@ TEST_CASE("A store that cannot be is an error with its path", "[image][index_sto
   CHECK_THAT(store.error().message(), Catch::Contains(dir / "file/store"));
 }
 
-}  // namespace
+TEST_CASE("A start list is found by its layers, and replaced as a whole", "[image][index_store]") {
+  Directory const dir;
+  auto const store = IndexStore::open(dir / "store").value();
+  std::vector<Digest> const layers{digest_of(as_bytes("a")), digest_of(as_bytes("b"))};
+  std::vector<Digest> const others{layers[1], layers[0]};
+  CHECK_FALSE(store.find_start_list(layers).value().has_value());
+  StartList list;
+  list.add({layers[0], 10, 20});
+
+  REQUIRE(store.put_start_list(layers, list).has_value());
+  CHECK(store.find_start_list(layers).value() == list);
+  CHECK_FALSE(store.find_start_list(others).value().has_value());
+  list.add({layers[1], 0, 5});
+  REQUIRE(store.put_start_list(layers, list).has_value());
+  CHECK(store.find_start_list(layers).value() == list);
+  CHECK(entries(dir / "store/tmp") == 0);
+  CHECK(entries(dir / "store/starts") == 1);
+}
+
+/// A store with one start list.
+struct OneStartList {
+  Directory dir;
+  IndexStore store = IndexStore::open(dir / "store").value();
+  std::vector<Digest> layers{digest_of(as_bytes("a"))};
+  StartList list{};
+
+  OneStartList() {
+    list.add({layers[0], 10, 20});
+    REQUIRE(store.put_start_list(layers, list).has_value());
+  }
+};
+
+TEST_CASE("A torn start list is an error, and the next one takes its place",
+          "[image][index_store][error]") {
+  OneStartList const kept;
+  auto const& [dir, store, layers, list] = kept;
+  auto const file = fs::directory_iterator(dir / "store/starts")->path() / "list";
+
+  fs::resize_file(file, fs::file_size(file) / 2);
+  auto const torn = store.find_start_list(layers);
+  REQUIRE_FALSE(torn.has_value());
+  CHECK(torn.error().code == Errc::corrupt);
+  fs::resize_file(file, 1 << 20);
+  CHECK_FALSE(store.find_start_list(layers).has_value());
+
+  REQUIRE(store.put_start_list(layers, list).has_value());
+  CHECK(store.find_start_list(layers).value() == list);
+}
+
+TEST_CASE("Start lists are pruned with the rest", "[image][index_store]") {
+  OneStartList const kept;
+  auto const& [dir, store, layers, list] = kept;
+  CHECK(names_of(store.prune({.used = std::chrono::hours(1)})).empty());
+
+  auto const names = names_of(store.prune({.bytes = 0}));
+
+  REQUIRE(names.size() == 1);
+  CHECK(names[0].starts_with("starts/"));
+  CHECK_FALSE(store.find_start_list(layers).value().has_value());
+}
+
+}  // namespace index_store_test
 }  // namespace erofs_oci

@@ -10,18 +10,24 @@
 
 #include <stdlib.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
+#include <erofs_oci/combinator/ref.hpp>
+#include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/erofs/walk.hpp>
 #include <erofs_oci/oci/json.hpp>
+#include <erofs_oci/source/local.hpp>
+#include <erofs_oci/source/memory.hpp>
 #include <erofs_oci/testing/flaky.hpp>
 #include <erofs_oci/testing/gzip_streams.hpp>
 
+#include "data_path.hpp"
+
 namespace erofs_oci {
-namespace {
+namespace open_layers_test {
 
 namespace fs = std::filesystem;
-std::string const data = EROFS_OCI_TEST_DATA "/tarindex/";
+std::string const data = test_data("/tarindex/");
 
 Bytes contents(std::string const& path) {
   auto const file = Local::open(path);
@@ -100,8 +106,22 @@ TEST_CASE("Three layers are one device, with the kernel's view of them",
   auto const image = open_all(three_layers());
 
   if (!image) FAIL(image.error().message());
-  CHECK(image->device.source.size() % 512 == 0);
+  CHECK(image->metadata_size % erofs::page_size == 0);
   CHECK(files_of(image->device.source) == manifest("merged-strip"));
+}
+
+TEST_CASE("No page of the device has data of two layers, or data and metadata",
+          "[image][open_layers]") {
+  auto const image = open_all(three_layers());
+  REQUIRE(image.has_value());
+
+  auto const reader = erofs::Reader<Ref<AnySource>>::open(Ref(image->metadata));
+  REQUIRE(reader.has_value());
+  REQUIRE(reader->frame().slots().size() == 3);
+  for (std::size_t slot = 0; slot < 3; ++slot) {
+    CHECK(reader->frame().slot_first(slot) * erofs::block_size % erofs::page_size == 0);
+  }
+  CHECK(image->device.source.size() % erofs::page_size == 0);
 }
 
 TEST_CASE("An image comes the same from the store as built", "[image][open_layers]") {
@@ -222,7 +242,7 @@ TEST_CASE("An EROFS image is a layer, too", "[image][open_layers]") {
   auto const tar = contents(data + "in/basic.tar");
   tarindex::BuildOptions options;
   options.addressing = erofs::Addressing::absolute;
-  auto const built = tarindex::build_layer<Sha256>(Memory(tar), options);
+  auto const built = tarindex::build_layer(Memory(tar), options);
   REQUIRE(built.has_value());
   auto native = built->tarindex;
   native.insert(native.end(), tar.begin(), tar.end());
@@ -255,5 +275,5 @@ TEST_CASE("A source that fails while a layer is indexed ends it with its cause",
              Catch::StartsWith("layer 2 (sha256:") && Catch::Contains("no network"));
 }
 
-}  // namespace
+}  // namespace open_layers_test
 }  // namespace erofs_oci

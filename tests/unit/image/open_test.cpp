@@ -5,19 +5,23 @@
 
 #include <zlib.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
+#include <erofs_oci/core/endian.hpp>
+#include <erofs_oci/erofs/format.hpp>
 #include <erofs_oci/source/local.hpp>
 #include <erofs_oci/source/memory.hpp>
 
+#include "data_path.hpp"
+
 namespace erofs_oci {
-namespace {
+namespace open_test {
 
 using Catch::Contains;
 
 /// A file of tests/data/oci, whole.
 Bytes data(std::string const& name) {
-  auto const file = Local::open(std::string(EROFS_OCI_TEST_DATA) + "/oci/" + name);
+  auto const file = Local::open(test_data("/oci/") + name);
   if (!file) FAIL(file.error().message());
   Bytes bytes(static_cast<std::size_t>(file->size()));
   if (auto const ok = read_exact(*file, 0, bytes); !ok) FAIL(ok.error().message());
@@ -279,5 +283,5 @@ TEST_CASE("A blob in another form is refused with advice", "[image][error]") {
   CHECK_THAT(error_of({memory(tarindex)}), Contains("whose data is on 1 other devices"));
 }
 
-}  // namespace
+}  // namespace open_test
 }  // namespace erofs_oci

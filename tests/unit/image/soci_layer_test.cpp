@@ -5,24 +5,17 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/erofs/walk.hpp>
 #include <erofs_oci/image/open_layers.hpp>
-#include <erofs_oci/source/local.hpp>
 #include <erofs_oci/testing/gzip_streams.hpp>
 #include <erofs_oci/testing/ztoc_maker.hpp>
 
-namespace erofs_oci {
-namespace {
+#include "input_tar.hpp"
 
-Bytes tar_of(std::string const& name) {
-  auto const file = Local::open(EROFS_OCI_TEST_DATA "/tarindex/in/" + name + ".tar");
-  REQUIRE(file.has_value());
-  Bytes bytes(static_cast<std::size_t>(file->size()));
-  REQUIRE(read_exact(*file, 0, bytes).has_value());
-  return bytes;
-}
+namespace erofs_oci {
+namespace soci_layer_test {
 
 Descriptor descriptor_of(Bytes const& blob) {
   Descriptor descriptor;
@@ -65,13 +58,13 @@ Ztoc ztoc_of(Bytes const& tar, testing::GzipBlob const& made) {
 }
 
 TEST_CASE("A layer mounts by its ztoc as by our own index", "[image][soci_layer]") {
-  auto const tar = tar_of(GENERATE("basic", "pax", "L1"));
+  auto const tar = input_tar(GENERATE("basic", "pax", "L1"));
   auto const made = testing::gzip_blob({{tar, 6, 0, 20000}}).spaced(40000);
   REQUIRE(made.checkpoints.size() > 1);
 
   auto const by_ztoc =
       open_one(made.blob, soci_layer(ztoc_of(tar, made), descriptor_of(made.blob)));
-  auto const by_us = open_one(made.blob, tarindex::build_layer<Sha256>(Memory(made.blob)));
+  auto const by_us = open_one(made.blob, tarindex::build_layer(Memory(made.blob)));
 
   if (!by_ztoc) FAIL(by_ztoc.error().message());
   REQUIRE(by_us.has_value());
@@ -79,7 +72,7 @@ TEST_CASE("A layer mounts by its ztoc as by our own index", "[image][soci_layer]
 }
 
 TEST_CASE("Its bytes are checked against the ztoc's digests", "[image][soci_layer][error]") {
-  auto const tar = tar_of("basic");
+  auto const tar = input_tar("basic");
   auto const made = testing::gzip_blob({{tar, 6, 0, 20000}}).spaced(40000);
   auto bad = made.blob;
   bad[bad.size() / 2] ^= std::byte{1};
@@ -94,12 +87,12 @@ TEST_CASE("Its bytes are checked against the ztoc's digests", "[image][soci_laye
 }
 
 TEST_CASE("A ztoc of another layer is refused", "[image][soci_layer][error]") {
-  auto const tar = tar_of("basic");
+  auto const tar = input_tar("basic");
   auto const made = testing::gzip_blob({{tar, 6}});
   auto descriptor = descriptor_of(made.blob);
   descriptor.size += 1;
   CHECK_FALSE(soci_layer(ztoc_of(tar, made), descriptor).has_value());
 }
 
-}  // namespace
+}  // namespace soci_layer_test
 }  // namespace erofs_oci

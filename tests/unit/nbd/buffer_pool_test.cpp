@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/nbd/buffer_pool.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci::nbd {
-namespace {
+namespace buffer_pool_test {
 
 TEST_CASE("BufferPool hands out again what it was given", "[nbd][buffer_pool]") {
   BufferPool pool;
@@ -37,5 +37,5 @@ TEST_CASE("BufferPool keeps no more than its bound", "[nbd][buffer_pool]") {
   CHECK(pool.take(8192).capacity() == 8192);
 }
 
-}  // namespace
+}  // namespace buffer_pool_test
 }  // namespace erofs_oci::nbd

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/nbd/ioctl_connect.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace ioctl_connect_test {
 
 TEST_CASE("IoctlConnect refuses a size that the kernel would cut", "[nbd][ioctl_connect][error]") {
   IoctlConnect connect;
@@ -32,5 +32,5 @@ TEST_CASE("IoctlConnect leaves the kernel's sockets as they are", "[nbd][ioctl_c
   CHECK((*negotiated)->send_timeout.count() == 0);
 }
 
-}  // namespace
+}  // namespace ioctl_connect_test
 }  // namespace erofs_oci

@@ -4,12 +4,12 @@
 #include <atomic>
 #include <future>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include "raw_client.hpp"
 
 namespace erofs_oci::nbd::testing {
-namespace {
+namespace negotiate_test {
 
 /// A handshake on a thread of its own.
 class RunningHandshake {
@@ -145,7 +145,7 @@ TEST_CASE("negotiate() has one deadline for all", "[nbd][negotiate][error]") {
   CHECK(talk.result().error().code == Errc::timed_out);
 }
 
-TEST_CASE("negotiate() ends when it is told to stop", "[nbd][negotiate]") {
+TEST_CASE("negotiate() ends when a stop is requested", "[nbd][negotiate]") {
   RunningHandshake talk(60s);
   CHECK(talk.client.receive(18).size() == 18);
 
@@ -154,5 +154,5 @@ TEST_CASE("negotiate() ends when it is told to stop", "[nbd][negotiate]") {
   CHECK_FALSE(talk.result().value().has_value());
 }
 
-}  // namespace
+}  // namespace negotiate_test
 }  // namespace erofs_oci::nbd::testing

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/nbd/netlink_connect.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace netlink_connect_test {
 
 TEST_CASE("NetlinkConnect refuses a size that the kernel would cut",
           "[nbd][netlink_connect][error]") {
@@ -34,5 +34,5 @@ TEST_CASE("NetlinkConnect leaves the kernel's sockets as they are", "[nbd][netli
   CHECK((*negotiated)->send_timeout.count() == 0);
 }
 
-}  // namespace
+}  // namespace netlink_connect_test
 }  // namespace erofs_oci

@@ -6,12 +6,12 @@
 #include <cstring>
 #include <string>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace netlink_test {
 
 /// Netlink attributes written by hand: length with header, type, data, padding to 4.
 class Attributes {
@@ -82,7 +82,7 @@ TEST_CASE("CONNECT says all that the kernel must know", "[nbd][netlink]") {
   Attributes wanted;
   wanted.add(2, std::uint64_t{455'526'400})
       .add(3, std::uint64_t{512})
-      .add(5, std::uint64_t{0x0503})
+      .add(5, std::uint64_t{0x0103})
       .add(4, std::uint64_t{90})
       .add(8, std::uint64_t{300})
       .text(10, "/run/x")
@@ -151,5 +151,5 @@ TEST_CASE("Without the module the error says what to load", "[nbd][netlink][erro
   CHECK(netlink.error().message().find("modprobe nbd") != std::string::npos);
 }
 
-}  // namespace
+}  // namespace netlink_test
 }  // namespace erofs_oci

@@ -4,14 +4,14 @@
 #include <thread>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/testing/generators.hpp>
 
 #include "raw_client.hpp"
 
 namespace erofs_oci::nbd::testing {
-namespace {
+namespace outbox_test {
 
 using erofs_oci::testing::patterned_bytes;
 
@@ -46,7 +46,7 @@ struct Box {
   }
 };
 
-TEST_CASE("Outbox sends what fits at once and wakes nobody", "[nbd][outbox]") {
+TEST_CASE("Outbox sends what fits at once and wakes no thread", "[nbd][outbox]") {
   Box box;
 
   box.send(to_bytes("head"), to_bytes("body"));
@@ -97,7 +97,7 @@ TEST_CASE("Outbox drops everything once the peer is gone", "[nbd][outbox][error]
   CHECK(box.window.empty());
 }
 
-TEST_CASE("A reply that leaves wakes who waits for room, once", "[nbd][outbox]") {
+TEST_CASE("A reply that leaves wakes the thread that waits for room, once", "[nbd][outbox]") {
   Box box;
   box.send(to_bytes("head"), {});
   CHECK_FALSE(box.awake());
@@ -127,5 +127,5 @@ TEST_CASE("Window bounds requests and bytes, but never one alone", "[nbd][outbox
   CHECK_FALSE(window.empty());
 }
 
-}  // namespace
+}  // namespace outbox_test
 }  // namespace erofs_oci::nbd::testing

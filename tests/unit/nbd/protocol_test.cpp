@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/nbd/protocol.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 namespace erofs_oci::nbd {
-namespace {
+namespace protocol_test {
 
 TEST_CASE("A request decodes to what was encoded", "[nbd][protocol][property]") {
   rc::prop("for all requests, of known and unknown types", [] {
@@ -112,5 +112,5 @@ TEST_CASE("A clipped text never ends inside a character", "[nbd][protocol]") {
   CHECK(clip("\u20ac", 0).empty());
 }
 
-}  // namespace
+}  // namespace protocol_test
 }  // namespace erofs_oci::nbd

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// RawClient: an NBD client that does exactly as it is told, and a session to talk to.
+/// RawClient: an NBD client that sends exactly what a test wants, and a session for it.
 #pragma once
 
 #include <chrono>
@@ -169,7 +169,7 @@ class RunningSession {
   Export export_{};
   UniqueFd socket_;
   BufferPool buffers_;
-  Workers workers_;
+  ThreadPool workers_;
   std::optional<Result<SessionEnd>> result_;
   std::jthread thread_;
 };

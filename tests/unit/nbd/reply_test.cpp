@@ -3,11 +3,11 @@
 
 #include <string>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 namespace erofs_oci::nbd {
-namespace {
+namespace reply_test {
 
 constexpr std::uint64_t far = std::uint64_t(-1);
 
@@ -72,7 +72,7 @@ TEST_CASE("Flags that were not negotiated are refused", "[nbd][reply]") {
   }
 }
 
-TEST_CASE("Commands that nobody knows are refused", "[nbd][reply]") {
+TEST_CASE("Unknown commands are refused", "[nbd][reply]") {
   Export const served{.size = 1000};
   for (auto const type : {8, 9, 255, 256, 0xffff}) {
     Request const request{0, static_cast<std::uint16_t>(type), 7, 0, 1};
@@ -178,5 +178,5 @@ TEST_CASE("Without structured replies an error is sixteen bytes", "[nbd][reply]"
         "0000000000000007");
 }
 
-}  // namespace
+}  // namespace reply_test
 }  // namespace erofs_oci::nbd

@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/source/memory.hpp>
 #include <erofs_oci/testing/flaky.hpp>
@@ -21,7 +21,7 @@
 #include "raw_client.hpp"
 
 namespace erofs_oci::nbd::testing {
-namespace {
+namespace session_test {
 
 using erofs_oci::testing::Flaky;
 using erofs_oci::testing::FlakyPlan;
@@ -279,14 +279,11 @@ TEST_CASE("A source that is out of memory is ENOMEM", "[nbd][session][error]") {
     [[nodiscard]] Result<std::size_t> read_at(std::uint64_t, std::span<std::byte>) const {
       throw std::bad_alloc();
     }
-    void prefetch(std::uint64_t, std::uint64_t) const { throw std::bad_alloc(); }
   };
   RunningSession session(AnySource(Greedy{}));
 
   session.client.send(read_request(1, 0, 512));
   CHECK(session.client.simple_reply() == SimpleReply{Errno::nomem, 1});
-  session.client.send(make(Command::cache, 2, 0, 512));
-  CHECK(session.client.simple_reply() == SimpleReply{Errno::nomem, 2});
 }
 
 TEST_CASE("Reads past the end never reach the source", "[nbd][session]") {
@@ -302,26 +299,6 @@ TEST_CASE("Reads past the end never reach the source", "[nbd][session]") {
 
   std::lock_guard const lock(state->mutex);
   CHECK(state->begun == 0);
-}
-
-TEST_CASE("CACHE passes its range on as a prefetch", "[nbd][session]") {
-  struct Log {
-    std::shared_ptr<std::vector<std::uint64_t>> seen;
-    [[nodiscard]] std::uint64_t size() const noexcept { return 1'000'000; }
-    [[nodiscard]] Result<std::size_t> read_at(std::uint64_t, std::span<std::byte> out) const {
-      return out.size();
-    }
-    void prefetch(std::uint64_t offset, std::uint64_t length) const {
-      seen->insert(seen->end(), {offset, length});
-    }
-  };
-  auto const seen = std::make_shared<std::vector<std::uint64_t>>();
-  RunningSession session(AnySource(Log{seen}));
-
-  session.client.send(make(Command::cache, 5, 4096, 100'000));
-
-  CHECK(session.client.simple_reply() == SimpleReply{Errno::none, 5});
-  CHECK(*seen == std::vector<std::uint64_t>{4096, 100'000});
 }
 
 TEST_CASE("A slow READ does not hold up a later one", "[nbd][session]") {
@@ -354,7 +331,7 @@ TEST_CASE("After DISC all that is in flight is answered", "[nbd][session]") {
   CHECK(session.end().value() == SessionEnd::disconnected);
 }
 
-TEST_CASE("A session ends when its peer is gone during a read", "[nbd][session]") {
+TEST_CASE("A session ends when its peer closes the socket during a read", "[nbd][session]") {
   Gate gate(1000);
   auto const state = gate.state;
   RunningSession session{AnySource(std::move(gate))};
@@ -576,5 +553,5 @@ TEST_CASE("Many requests at once are all answered, right", "[nbd][session][concu
   CHECK(wrong == 0);
 }
 
-}  // namespace
+}  // namespace session_test
 }  // namespace erofs_oci::nbd::testing

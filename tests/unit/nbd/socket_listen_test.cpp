@@ -6,12 +6,12 @@
 #include <fstream>
 
 #include <arpa/inet.h>
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include "raw_client.hpp"
 
 namespace erofs_oci::nbd::testing {
-namespace {
+namespace socket_listen_test {
 
 /// A directory of the test's own.
 struct TemporaryFolder {
@@ -156,5 +156,5 @@ TEST_CASE("attach() waits for a client, or for the stop", "[nbd][socket_listen]"
   CHECK(listen->attach({}, stop.get_token()).value().empty());
 }
 
-}  // namespace
+}  // namespace socket_listen_test
 }  // namespace erofs_oci::nbd::testing

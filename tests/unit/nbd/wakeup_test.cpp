@@ -3,11 +3,11 @@
 
 #include <thread>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <poll.h>
 
 namespace erofs_oci::nbd {
-namespace {
+namespace wakeup_test {
 
 bool awake(Wakeup const& wakeup, int milliseconds) {
   pollfd entry{wakeup.fd(), POLLIN, 0};
@@ -40,5 +40,5 @@ TEST_CASE("Wakeup can be cleared at any time", "[nbd][wakeup]") {
   CHECK(awake(wakeup, 0));
 }
 
-}  // namespace
+}  // namespace wakeup_test
 }  // namespace erofs_oci::nbd

@@ -5,13 +5,14 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
+#include <erofs_oci/oci/encoding.hpp>
 #include <erofs_oci/testing/fake_transport.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace auth_test {
 
 using namespace std::chrono_literals;
 using Parameters = std::vector<std::pair<std::string, std::string>>;
@@ -121,22 +122,61 @@ TEST_CASE("token_request encodes service and scope, and keeps the realm's own qu
           "[oci][auth]") {
   auto const request =
       token_request(bearer({{"realm", "https://a.example/t?x=1"}, {"service", "a&b c"}}), secure,
-                    "repository:n/m:pull", Credentials{"me", "pa:ss", {}, {}});
+                    "n/m", Credentials{"me", "pa:ss", {}, {}});
 
   REQUIRE(request.has_value());
   CHECK(request->method == HttpMethod::get);
   CHECK(request->url.to_string() ==
         "https://a.example/t?x=1&service=a%26b%20c&scope=repository%3An%2Fm%3Apull");
   CHECK(testing::header_of(*request, "Authorization") == "Basic " + base64_encode("me:pa:ss"));
+  CHECK(request->named_by == secure.host);
 }
 
-TEST_CASE("token_request prefers the challenge's scope and may be anonymous", "[oci][auth]") {
-  auto const request = token_request(bearer({{"realm", "http://a.example"}, {"scope", "s"}}), plain,
-                                     "other", std::nullopt);
+TEST_CASE("token_request may be anonymous", "[oci][auth]") {
+  auto const request =
+      token_request(bearer({{"realm", "http://a.example"}}), plain, "n", std::nullopt);
 
   REQUIRE(request.has_value());
-  CHECK(request->url.to_string() == "http://a.example/?scope=s");
+  CHECK(request->url.to_string() == "http://a.example/?scope=repository%3An%3Apull");
   CHECK(testing::header_of(*request, "Authorization").empty());
+}
+
+TEST_CASE("A challenge widens no token: it asks to pull from the repository alone", "[oci][auth]") {
+  struct Row {
+    char const* offered;
+    char const* asked;
+  };
+  for (auto const& row : {
+           Row{"", "repository:n/m:pull"},
+           Row{"repository:n/m:pull", "repository:n/m:pull"},
+           Row{"repository:n/m:pull,push", "repository:n/m:pull"},
+           Row{"repository:n/m:*", "repository:n/m:pull"},
+           Row{"repository:proxy/n/m:pull", "repository:proxy/n/m:pull"},
+           Row{"registry:catalog:* repository:proxy/n/m:push", "repository:proxy/n/m:pull"},
+           Row{"repository:me/private:pull,push", "repository:n/m:pull"},
+           Row{"repository:xn/m:pull", "repository:n/m:pull"},
+           Row{"repository:/n/m", "repository:n/m:pull"},
+           Row{"*", "repository:n/m:pull"},
+           Row{" : :: repository: repository::", "repository:n/m:pull"},
+       }) {
+    INFO(row.offered);
+    auto const request = token_request(
+        bearer({{"realm", "https://a.example/t"}, {"scope", row.offered}}), secure, "n/m", {});
+    REQUIRE(request.has_value());
+    CHECK(request->url.target == "/t?scope=" + percent_encode(row.asked));
+  }
+}
+
+TEST_CASE("A relative realm is the registry's own", "[oci][auth]") {
+  for (auto const& [realm, url] : {std::pair("/auth/token", "https://r.example:5000/auth/token"),
+                                   std::pair("auth", "https://r.example:5000/auth"),
+                                   std::pair("//a.example/t", "https://a.example/t")}) {
+    INFO(realm);
+    auto const request =
+        token_request(bearer({{"realm", realm}}), *Url::parse("https://r.example:5000"), "n", {});
+    REQUIRE(request.has_value());
+    CHECK(request->url.without_query() == url);
+  }
 }
 
 TEST_CASE("token_request posts an identity token as a form", "[oci][auth]") {
@@ -150,17 +190,17 @@ TEST_CASE("token_request posts an identity token as a form", "[oci][auth]") {
   CHECK(request->method == HttpMethod::post);
   CHECK(request->url.to_string() == "https://a.example/t");
   CHECK(request->body ==
-        "grant_type=refresh_token&service=s&scope=x&client_id=erofs_oci&"
+        "grant_type=refresh_token&service=s&scope=repository%3Ax%3Apull&client_id=erofs_oci&"
         "refresh_token=id%2Ben%2Ftity%3D");
 }
 
 TEST_CASE("token_request refuses realms that would leak a login", "[oci][auth][error]") {
-  for (auto const* realm : {"http://a.example/t", "ftp://a/", "a", "", "https://u:p@a/"}) {
+  for (auto const* realm : {"http://a.example/t", "ftp://a/", "", "https://u:p@a/"}) {
     INFO(realm);
     CHECK_FALSE(token_request(bearer({{"realm", realm}}), secure, "x", {}).has_value());
   }
   CHECK_FALSE(token_request(bearer({}), secure, "x", {}).has_value());
 }
 
-}  // namespace
+}  // namespace auth_test
 }  // namespace erofs_oci

@@ -3,16 +3,18 @@
 
 #include <atomic>
 #include <chrono>
+#include <latch>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
+#include <erofs_oci/oci/encoding.hpp>
 #include <erofs_oci/testing/fake_transport.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace authenticator_test {
 
 using namespace std::chrono_literals;
 using testing::FakeReply;
@@ -234,20 +236,91 @@ TEST_CASE("A form with an identity token is not carried along by a redirect",
   CHECK(f.transport.requests().size() == 1);
 }
 
-TEST_CASE("Credentials are looked up once", "[oci][auth]") {
+TEST_CASE("Credentials are looked up once, and again when they are refused", "[oci][auth]") {
   int lookups = 0;
   Fixture f(token_server(), [&](std::string const&, std::string const&) {
     ++lookups;
-    return Result<std::optional<Credentials>>();
+    return Result<std::optional<Credentials>>(Credentials{"AWS", std::to_string(lookups), {}, {}});
   });
+  REQUIRE(f.authenticator.renew(0, bearer, deadline).has_value());
 
   for (int i = 0; i < 3; ++i) {
-    auto const current = f.authenticator.authorization(deadline);
-    REQUIRE(f.authenticator.renew(current.generation, bearer, deadline).has_value());
+    f.clock.sleep(80s);
+    CHECK(f.authenticator.authorization(deadline).generation == 2U + static_cast<unsigned>(i));
   }
-
   CHECK(lookups == 1);
+
+  REQUIRE(f.authenticator.renew(4, basic, deadline).has_value());
+  CHECK(lookups == 2);
+  CHECK(f.authenticator.authorization(deadline).value == "Basic " + base64_encode("AWS:2"));
 }
 
-}  // namespace
+TEST_CASE("Credentials that were refused count once they are others", "[oci][auth]") {
+  std::string password = "old";
+  int lookups = 0;
+  Fixture f(FakeTransport([](HttpRequest const& request, std::size_t) {
+              if (header_of(request, "Authorization") != "Basic " + base64_encode("me:new")) {
+                return FakeReply{401};
+              }
+              FakeReply reply;
+              reply.body = to_bytes(R"({"token":"t"})");
+              return reply;
+            }),
+            [&](std::string const&, std::string const&) {
+              ++lookups;
+              return Result<std::optional<Credentials>>(Credentials{"me", password, {}, {}});
+            });
+  REQUIRE(f.authenticator.renew(0, bearer, deadline).error().code == Errc::unauthorized);
+
+  // The same ones again and again would lock the account.
+  for (int i = 0; i < 10; ++i) {
+    auto const again = f.authenticator.renew(0, bearer, deadline);
+    CHECK(again.error().code == Errc::unauthorized);
+    CHECK_THAT(again.error().message(), Catch::Contains("a.example"));
+  }
+  CHECK(lookups == 11);
+  CHECK(f.transport.requests().size() == 1);
+  f.clock.sleep(Authenticator::refused_for);
+  CHECK_FALSE(f.authenticator.renew(0, bearer, deadline).has_value());
+  CHECK(f.transport.requests().size() == 2);
+
+  password = "new";
+  CHECK(f.authenticator.renew(0, bearer, deadline).value().value == "Bearer t");
+}
+
+TEST_CASE("A refusal without a challenge is answered as the one before it", "[oci][auth]") {
+  for (auto const* challenge : {&bearer, &basic}) {
+    Fixture f(token_server(), login({"me", "x", {}, {}}));
+    REQUIRE(f.authenticator.renew(0, *challenge, deadline).has_value());
+    auto const before = f.authenticator.authorization(deadline);
+
+    auto const after = f.authenticator.renew(before.generation, HttpHead{403, {}}, deadline);
+
+    REQUIRE(after.has_value());
+    CHECK(after->generation == before.generation + 1);
+    CHECK((after->value == before.value) == (challenge == &basic));
+  }
+}
+
+TEST_CASE("A thread that waits for another thread's login has a deadline", "[oci][auth][error]") {
+  std::latch asked(1);
+  std::latch answer(1);
+  Fixture f(FakeTransport([&](HttpRequest const&, std::size_t) {
+    asked.count_down();
+    answer.wait();
+    FakeReply reply;
+    reply.body = to_bytes(std::string_view(R"({"token":"t","expires_in":100})"));
+    return reply;
+  }));
+  std::jthread const first([&] { (void)f.authenticator.renew(0, bearer, deadline); });
+  asked.wait();
+
+  auto const late = f.authenticator.renew(0, bearer, f.clock.now());
+  answer.count_down();
+
+  REQUIRE_FALSE(late.has_value());
+  CHECK(late.error().code == Errc::timed_out);
+}
+
+}  // namespace authenticator_test
 }  // namespace erofs_oci

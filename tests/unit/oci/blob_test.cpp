@@ -9,14 +9,14 @@
 #include <thread>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/testing/fake_transport.hpp>
 #include <erofs_oci/testing/laws.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace blob_test {
 
 using namespace std::chrono_literals;
 using testing::FakeReply;
@@ -37,10 +37,10 @@ Blob blob_over(FakeTransport const& transport, std::vector<std::string> const& h
                ManualClock const& clock = {}, std::uint64_t size = content.size()) {
   std::vector<Session> sessions;
   for (auto const& host : hosts) {
-    sessions.emplace_back(transport, clock, *Url::parse("https://" + host), "n/m",
+    sessions.emplace_back(transport, clock, *RegistryHost::parse(host), "", "n/m",
                           CredentialLookup(), HttpLimits());
   }
-  return Blob(std::move(sessions), digest, size, {}, 600s, clock);
+  return Blob(std::move(sessions), digest, size, {}, clock);
 }
 
 std::string hosts_of(FakeTransport const& transport) {
@@ -95,7 +95,11 @@ TEST_CASE("A registry that disagrees with the manifest's size is in error", "[oc
 /// A registry that wants tokens, of which each is good for `uses` requests, and a token server.
 class TokenRegistry {
  public:
-  explicit TokenRegistry(int uses) : uses_(uses) {}
+  /// @param refusal  the answer to a token that has expired
+  explicit TokenRegistry(int uses, FakeReply refusal = {401,
+                                                        {{"WWW-Authenticate",
+                                                          R"(Bearer realm="https://auth/t")"}}})
+      : uses_(uses), refusal_(std::move(refusal)) {}
 
   FakeReply operator()(HttpRequest const& request) {
     std::unique_lock lock(mutex_);
@@ -108,8 +112,10 @@ class TokenRegistry {
     if (issued_ == 0 || left_ == 0 ||
         header_of(request, "Authorization") != "Bearer t" + std::to_string(issued_)) {
       ++refusals_;
+      auto const has_expired = issued_ > 0;
       lock.unlock();
       std::this_thread::sleep_for(5ms);
+      if (has_expired) return refusal_;
       return FakeReply{401, {{"WWW-Authenticate", R"(Bearer realm="https://auth/t")"}}};
     }
     --left_;
@@ -122,6 +128,7 @@ class TokenRegistry {
  private:
   std::mutex mutex_;
   int uses_;
+  FakeReply refusal_;
   int left_ = 0;
   int issued_ = 0;
   int refusals_ = 0;
@@ -152,16 +159,19 @@ TEST_CASE("Eight threads whose token expires make one renewal", "[oci][blob]") {
 }
 
 TEST_CASE("A token that expires between reads is renewed once for each refusal", "[oci][blob]") {
-  TokenRegistry registry(3);
-  auto const transport =
-      FakeTransport([&](HttpRequest const& request, std::size_t) { return registry(request); });
-  auto const blob = blob_over(transport);
-  Bytes out(64);
+  FakeReply const with_challenge{401, {{"WWW-Authenticate", R"(Bearer realm="https://auth/t")"}}};
+  for (auto const& refusal : {with_challenge, FakeReply{401}, FakeReply{403}}) {
+    TokenRegistry registry(3, refusal);
+    auto const transport =
+        FakeTransport([&](HttpRequest const& request, std::size_t) { return registry(request); });
+    auto const blob = blob_over(transport);
+    Bytes out(64);
 
-  for (int i = 0; i < 9; ++i) REQUIRE(blob.read_at(0, out) == std::size_t{64});
+    for (int i = 0; i < 9; ++i) REQUIRE(blob.read_at(0, out) == std::size_t{64});
 
-  CHECK(registry.issued() == 3);
-  CHECK(registry.refusals() == 3);
+    CHECK(registry.issued() == 3);
+    CHECK(registry.refusals() == 3);
+  }
 }
 
 TEST_CASE("A registry that refuses the new token too is an error, not a loop",
@@ -178,14 +188,17 @@ TEST_CASE("A registry that refuses the new token too is an error, not a loop",
   CHECK(transport.requests().size() == 3);
 }
 
-TEST_CASE("A 403 is not answered with a login", "[oci][blob][error]") {
-  auto const transport = FakeTransport([](HttpRequest const&, std::size_t) {
-    return FakeReply{403, {{"WWW-Authenticate", R"(Bearer realm="https://auth/t")"}}};
-  });
-  Bytes out(64);
+TEST_CASE("A 403 is answered with a login only if there is something to answer",
+          "[oci][blob][error]") {
+  auto const requests = [](FakeReply const& refusal) {
+    auto const transport = FakeTransport([&](HttpRequest const&, std::size_t) { return refusal; });
+    Bytes out(64);
+    CHECK(blob_over(transport).read_at(0, out).error().code == Errc::unauthorized);
+    return hosts_of(transport);
+  };
 
-  CHECK(blob_over(transport).read_at(0, out).error().code == Errc::unauthorized);
-  CHECK(transport.requests().size() == 1);
+  CHECK(requests({403}) == "r ");
+  CHECK(requests({403, {{"WWW-Authenticate", R"(Bearer realm="https://auth/t")"}}}) == "r auth ");
 }
 
 TEST_CASE("A signed URL is used again until it expires, without the registry's token",
@@ -197,6 +210,7 @@ TEST_CASE("A signed URL is used again until it expires, without the registry's t
       if (request.url.host == "cdn") {
         CHECK(header_of(request, "Authorization").empty());
         CHECK(request.url.target == "/b?sig=%2F%2b");
+        CHECK(request.named_by == "r");  // also when the target is remembered
         return ++uses % 4 == 0 ? FakeReply{status} : serve(request, content);
       }
       auto reply = registry(request);
@@ -265,7 +279,7 @@ TEST_CASE("A mirror that has something else of that name is not believed", "[oci
   CHECK(std::ranges::equal(out, std::span(content).subspan(100, 64)));
 }
 
-TEST_CASE("The registry's own error is what a failed read tells", "[oci][blob][error]") {
+TEST_CASE("A failed read reports the registry's own error", "[oci][blob][error]") {
   auto const transport = FakeTransport([](HttpRequest const& request, std::size_t) {
     return FakeReply{request.url.host == "m" ? 503 : 404};
   });
@@ -274,7 +288,7 @@ TEST_CASE("The registry's own error is what a failed read tells", "[oci][blob][e
   CHECK(blob_over(transport, {"m", "r"}).read_at(0, out).error().code == Errc::not_found);
 }
 
-TEST_CASE("A stream is one request with the time of a stream", "[oci][blob]") {
+TEST_CASE("A stream is one request with a time for its length", "[oci][blob]") {
   auto const transport = FakeTransport(
       [](HttpRequest const& request, std::size_t) { return serve(request, content); });
   auto const blob = blob_over(transport);
@@ -287,8 +301,10 @@ TEST_CASE("A stream is one request with the time of a stream", "[oci][blob]") {
 
   CHECK(std::ranges::equal(got, std::span(content).subspan(50)));
   REQUIRE(transport.requests().size() == 1);
-  CHECK(transport.requests()[0].deadline == std::chrono::steady_clock::time_point(600s));
+  CHECK(transport.requests()[0].deadline == std::chrono::steady_clock::time_point(30s));
+  CHECK(HttpLimits().stream_total(4u << 20) == 94s);
+  CHECK(HttpLimits().stream_total(~std::uint64_t()) == 30s + 720h);
 }
 
-}  // namespace
+}  // namespace blob_test
 }  // namespace erofs_oci

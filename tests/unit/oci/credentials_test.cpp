@@ -9,10 +9,12 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
+
+#include <erofs_oci/oci/encoding.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace credentials_test {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
@@ -130,6 +132,8 @@ TEST_CASE("Helpers come before auths: the host's own, then the store", "[oci][cr
   directory.helper("token", R"(printf '{"Username":"<token>","Secret":"id"}')");
   directory.helper("empty", "echo 'credentials not found in native keychain'; exit 1");
   directory.helper("broken", "exit 3");
+  directory.helper("nothing", "echo '{}'");
+  directory.helper("tokenless", R"(printf '{"Username":"<token>"}')");
   auto const known = R"("auths":{)" + entry("r.example", "u:p") + "}";
 
   CHECK(found(R"({"credHelpers":{"r.example":"one"},"credsStore":"broken",)" + known + "}") ==
@@ -139,6 +143,8 @@ TEST_CASE("Helpers come before auths: the host's own, then the store", "[oci][cr
   CHECK(found(R"({"credsStore":"token"})") == "id=id");
   CHECK(found(R"({"credsStore":"empty",)" + known + "}") == "u:p");
   CHECK(found(R"({"credsStore":"broken",)" + known + "}") == "error");
+  CHECK(found(R"({"credsStore":"nothing",)" + known + "}") == "error");
+  CHECK(found(R"({"credsStore":"tokenless",)" + known + "}") == "error");
   CHECK(found(R"({"credsStore":"not-there",)" + known + "}") == "error");
   CHECK(found(R"({"credsStore":"one"})", hub, "library/x") ==
         "one:get https://index.docker.io/v1/");
@@ -170,8 +176,26 @@ TEST_CASE("Files are read in order and may be missing", "[oci][credentials]") {
   REQUIRE_FALSE(unlucky.has_value());
   CHECK_THAT(unlucky.error().message(), Catch::Contains("bad.json"));
 
-  options.given = Credentials{"me", "mine", {}, {}};
+  options.given = {"r.example", {"me", "mine", {}, {}}};
   CHECK((*find_credentials(options, "r.example", "a"))->username == "me");
+}
+
+TEST_CASE("What was given for one registry is for no other, its mirrors included",
+          "[oci][credentials]") {
+  TemporaryDirectory const directory;
+  CredentialOptions options;
+  options.config_files = {directory.write("config.json", auths(entry("mirror.example", "u:p")))};
+  options.given = {"r.example", {"me", "mine", {}, {}}};
+  auto const username = [&](std::string const& registry) {
+    auto const found = find_credentials(options, registry, "a");
+    REQUIRE(found.has_value());
+    return *found ? (*found)->username : "nobody";
+  };
+
+  CHECK(username("r.example") == "me");
+  CHECK(username("mirror.example") == "u");
+  CHECK(username("r.example:5000") == "nobody");
+  CHECK(username("other.example") == "nobody");
 }
 
 TEST_CASE("The files of Docker and of containers are found by the environment",
@@ -202,5 +226,5 @@ TEST_CASE("A password file is its first line", "[oci][credentials]") {
   CHECK_FALSE(read_password_file("/nonexistent").has_value());
 }
 
-}  // namespace
+}  // namespace credentials_test
 }  // namespace erofs_oci

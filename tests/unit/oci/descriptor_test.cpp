@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace descriptor_test {
 
 TEST_CASE("Platform::parse knows one spelling for each platform", "[oci][descriptor]") {
   struct Case {
@@ -77,5 +77,5 @@ TEST_CASE("layer_format reads every layer media type in use", "[oci][descriptor]
   CHECK(layer_format("") == LayerFormat::unknown);
 }
 
-}  // namespace
+}  // namespace descriptor_test
 }  // namespace erofs_oci

@@ -4,10 +4,10 @@
 #include <chrono>
 #include <string>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace helper_test {
 
 using namespace std::chrono_literals;
 
@@ -19,7 +19,7 @@ TEST_CASE("A helper gets its input and its output is taken", "[oci][helper]") {
   CHECK(outcome->exit_status == 0);
 }
 
-TEST_CASE("A helper's exit status is told", "[oci][helper]") {
+TEST_CASE("An error names the helper's exit status", "[oci][helper]") {
   CHECK(run_helper("false", "get", "x", 5s)->exit_status == 1);
 }
 
@@ -51,5 +51,5 @@ TEST_CASE("No shell looks at a helper's argument", "[oci][helper]") {
   CHECK(run_helper("echo", "$(id); x", "", 5s)->output == "$(id); x\n");
 }
 
-}  // namespace
+}  // namespace helper_test
 }  // namespace erofs_oci

@@ -7,10 +7,12 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
+
+#include <erofs_oci/digest/sha256.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace layout_test {
 
 namespace fs = std::filesystem;
 
@@ -158,5 +160,5 @@ TEST_CASE("What is no layout is refused", "[oci][layout][error]") {
   CHECK_FALSE(Layout::open("/nonexistent").has_value());
 }
 
-}  // namespace
+}  // namespace layout_test
 }  // namespace erofs_oci

@@ -3,11 +3,11 @@
 
 #include <string>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 namespace erofs_oci {
-namespace {
+namespace manifest_test {
 
 std::string const digest_a = "sha256:" + std::string(64, 'a');
 std::string const digest_b = "sha256:" + std::string(64, 'b');
@@ -65,6 +65,20 @@ TEST_CASE("parse_document takes the server's media type where the text has none"
 
   REQUIRE(document.has_value());
   CHECK(std::get<Manifest>(*document).media_type == media_type::docker_manifest);
+}
+
+TEST_CASE("A manifest may have 200 layers", "[oci][manifest][error]") {
+  auto const with = [](std::size_t count) {
+    Manifest manifest;
+    manifest.config.digest = Digest::parse(digest_a).value();
+    manifest.config.size = 1;
+    manifest.layers.resize(count, manifest.config);
+    return parse_document(as_bytes(encode(manifest)));
+  };
+  CHECK(with(max_manifest_layers));
+  auto const more = with(max_manifest_layers + 1);
+  REQUIRE_FALSE(more);
+  CHECK(more.error().context.find("201 entries, at most 200") != std::string::npos);
 }
 
 TEST_CASE("parse_document refuses what it must", "[oci][manifest][error]") {
@@ -217,5 +231,5 @@ TEST_CASE("Documents survive encoding", "[oci][manifest][property]") {
   });
 }
 
-}  // namespace
+}  // namespace manifest_test
 }  // namespace erofs_oci

@@ -5,12 +5,13 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
+#include <erofs_oci/oci/encoding.hpp>
 #include <erofs_oci/testing/fake_transport.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace registry_test {
 
 using testing::FakeReply;
 using testing::FakeTransport;
@@ -84,8 +85,8 @@ TEST_CASE("A tag that names a manifest is one request", "[oci][registry]") {
   auto const requests = transport.requests();
   REQUIRE(requests.size() == 1);
   std::vector<std::string> accepted;
-  for (auto const& [name, value] : requests[0].headers) {
-    if (name == "Accept") accepted.push_back(value);
+  for (auto const& header : requests[0].headers) {
+    if (header.name == "Accept") accepted.push_back(header.value);
   }
   CHECK(accepted.size() == 4);
 }
@@ -189,12 +190,21 @@ TEST_CASE("Mirrors answer first, the registry last", "[oci][registry]") {
     return FakeReply{200, {}, to_bytes(manifest_text)};
   });
   RegistryOptions options;
-  options.mirrors = {{"mirror:5000", RegistryProtocol::http}};
+  options.mirrors = {*RegistryHost::parse("http://mirror:5000")};
+  options.mirrors[0].resolves = false;
+  auto const digest = digest_of(as_bytes(manifest_text)).to_string();
 
-  auto const image = registry("r.x/n/m:v1", transport, options).resolve(amd64);
-
-  CHECK(image.has_value());
-  CHECK(transport.requests().size() == 2);
+  SECTION("for what a digest names") {
+    CHECK(registry("r.x/n/m@" + digest, transport, options).resolve(amd64).has_value());
+    CHECK(transport.requests().size() == 2);
+  }
+  SECTION("for a tag only if they are believed") {
+    CHECK(registry("r.x/n/m:v1", transport, options).resolve(amd64).has_value());
+    CHECK(transport.requests().size() == 1);
+    options.mirrors[0].resolves = true;
+    CHECK(registry("r.x/n/m:v1", transport, options).resolve(amd64).has_value());
+    CHECK(transport.requests().size() == 3);
+  }
 }
 
 TEST_CASE("Docker Hub is never used over http, and mirrors must be hosts",
@@ -202,12 +212,57 @@ TEST_CASE("Docker Hub is never used over http, and mirrors must be hosts",
   auto const transport = files({});
   RegistryOptions plain;
   plain.protocol = RegistryProtocol::http;
-  RegistryOptions mirrored;
-  mirrored.mirrors = {{"not a host/", RegistryProtocol::https}};
 
   CHECK_FALSE(FakeRegistry::make(*Reference::parse("nginx"), plain, transport).has_value());
   CHECK(FakeRegistry::make(*Reference::parse("r.x/nginx"), plain, transport).has_value());
-  CHECK_FALSE(FakeRegistry::make(*Reference::parse("nginx"), mirrored, transport).has_value());
+  CHECK_FALSE(RegistryHost::parse("not a host/").has_value());
+}
+
+TEST_CASE("Hosts are asked only for what they may say, at their own paths, with their headers",
+          "[oci][registry]") {
+  std::vector<std::string> asked;
+  auto const transport = FakeTransport([&](HttpRequest const& request, std::size_t) {
+    asked.push_back(request.url.to_string().substr(0, request.url.to_string().find("sha256")));
+    if (request.url.host == "cache") CHECK(header_of(request, "X-Key") == "s3cret");
+    if (request.url.host != "cache") CHECK(header_of(request, "X-Key").empty());
+    if (request.url.host == "cache") {
+      return FakeReply{307, {{"Location", "https://cdn.x/blob"}}};
+    }
+    return FakeReply{404};
+  });
+  RegistryOptions options;
+  options.mirrors = {*RegistryHost::parse("cache/proxy/"), *RegistryHost::parse("blind")};
+  options.mirrors[0].resolves = false;
+  options.mirrors[0].headers = {{"X-Key", "s3cret", true}};
+  options.mirrors[1].pulls = false;
+  options.server = *RegistryHost::parse("https://real.x");
+  auto const hub = registry("nginx", transport, options);
+  Descriptor blob;
+  blob.digest = digest_of(as_bytes("x"));
+  blob.size = 1;
+  Bytes out(1);
+
+  CHECK_FALSE(hub.resolve(amd64).has_value());
+  CHECK_FALSE(hub.blob(blob).read_at(0, out).has_value());
+
+  CHECK(asked ==
+        std::vector<std::string>{"https://blind/v2/library/nginx/manifests/latest?ns=docker.io",
+                                 "https://real.x/v2/library/nginx/manifests/latest?ns=docker.io",
+                                 "https://cache/proxy/v2/library/nginx/blobs/",
+                                 "https://cdn.x/blob", "https://real.x/v2/library/nginx/blobs/"});
+}
+
+TEST_CASE("A registry needs a host that may be asked", "[oci][registry][error]") {
+  RegistryOptions options;
+  options.server = *RegistryHost::parse("r.x");
+  options.server->resolves = false;
+
+  auto const image = registry("r.x/n:v1", files({}), options).resolve(amd64);
+
+  REQUIRE_FALSE(image.has_value());
+  CHECK_THAT(image.error().message(), Catch::Contains("no host may resolve a tag"));
+  options.server->pulls = false;
+  CHECK_FALSE(FakeRegistry::make(*Reference::parse("r.x/n"), options, files({})).has_value());
 }
 
 TEST_CASE("A blob is read with the login of its repository", "[oci][registry]") {
@@ -281,5 +336,5 @@ TEST_CASE("A link to another host is not followed", "[oci][registry][error]") {
   CHECK(transport.requests().size() == 1);
 }
 
-}  // namespace
+}  // namespace registry_test
 }  // namespace erofs_oci

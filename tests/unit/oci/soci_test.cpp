@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/testing/fake_transport.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace soci_test {
 
 using testing::FakeReply;
 using testing::FakeTransport;
@@ -257,5 +257,5 @@ TEST_CASE("A ztoc that is too large is not asked for", "[oci][soci][error]") {
   CHECK(fetch_ztoc(registry(transport), huge).error().code == Errc::unsupported);
 }
 
-}  // namespace
+}  // namespace soci_test
 }  // namespace erofs_oci

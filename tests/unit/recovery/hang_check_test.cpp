@@ -3,8 +3,10 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdint>
 #include <functional>
 #include <optional>
+#include <random>
 #include <string>
 #include <thread>
 
@@ -12,10 +14,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
+
+#include <erofs_oci/core/activity.hpp>
+#include <erofs_oci/core/clock.hpp>
+#include <erofs_oci/recovery/supervision.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace hang_check_test {
 
 using namespace std::chrono_literals;
 
@@ -65,7 +71,8 @@ std::optional<std::string> judge(Child const& child, std::chrono::milliseconds p
   return why;
 }
 
-TEST_CASE("Who waits for a processor or a disk does not hang", "[recovery][hang_check]") {
+TEST_CASE("A process that waits for a processor or a disk does not hang",
+          "[recovery][hang_check]") {
   HangCheck check;
   CHECK_FALSE(look(check, {'R', 10ms, false}, 100));
   CHECK_FALSE(look(check, {'R', 59ms, true}, 100));
@@ -74,15 +81,15 @@ TEST_CASE("Who waits for a processor or a disk does not hang", "[recovery][hang_
   CHECK_FALSE(look(check, {'t', 59ms, false}, 100));  // a debugger's
 }
 
-TEST_CASE("Who sleeps, goes round or is stopped hangs", "[recovery][hang_check]") {
+TEST_CASE("A process that sleeps, spins or is stopped hangs", "[recovery][hang_check]") {
   HangCheck check;
   CHECK(look(check, {'T', 1s, false}, 1) == "it was stopped by a signal");
   check.reset();
   CHECK_FALSE(look(check, {'R', 1s, false}, 100));
-  CHECK(look(check, {'R', 1050ms, false}, 1) == "its main thread goes round");
+  CHECK(look(check, {'R', 1050ms, false}, 1) == "its main thread is spinning");
   check.reset();
   CHECK_FALSE(look(check, {'S', 1s, false}, HangCheck::most_asleep - 1));
-  CHECK(look(check, {'S', 1s, false}, 1) == "its main thread waits for what does not come");
+  CHECK(look(check, {'S', 1s, false}, 1) == "its main thread is blocked");
 }
 
 TEST_CASE("A sign makes up for what was seen before", "[recovery][hang_check]") {
@@ -103,16 +110,79 @@ TEST_CASE("One look at it awake makes up for a sleep", "[recovery][hang_check]")
   }
 }
 
+/// A worker of which only the main loop is played, on a clock that is set, and its supervisor. The
+/// loop is FuseSession's and NbdEngine's; between any two of its steps a request may begin or end.
+class PlayedWorker {
+ public:
+  explicit PlayedWorker(std::uint32_t seed) : random_(seed) { static_cast<void>(machine_.adopt()); }
+
+  /// Runs for a while, blocked for ever from `blocked_at` on.
+  /// @return when the supervisor kills it; empty if it does not
+  std::optional<std::chrono::milliseconds> run(std::chrono::milliseconds length,
+                                               std::chrono::milliseconds blocked_at) {
+    auto next_tick = TickRhythm::idle_tick;
+    for (std::chrono::milliseconds now{0}; now < length; now += 1ms, clock_.sleep(1ms)) {
+      if (now >= next_tick && now < blocked_at) next_tick = now + tick();
+      if (machine_.expired() != Decision::examine) continue;
+      // Requests wait for the network: every thread sleeps.
+      if (machine_.examined(check_.look({'S', 1s, false})) == Decision::kill) return now;
+    }
+    return std::nullopt;
+  }
+
+ private:
+  std::chrono::milliseconds tick() {
+    something_happens();
+    auto const busy = rhythm_.look(work_);
+    something_happens();
+    check_.reset();
+    static_cast<void>(machine_.heartbeat(busy));
+    something_happens();
+    return rhythm_.wait(work_);
+  }
+
+  void something_happens() {
+    if (work_.under_way() == 0) return work_.begin();
+    if (random_() % 2 == 0) work_.end();
+  }
+
+  std::mt19937 random_;
+  ManualClock clock_;
+  Activity<> work_;
+  TickRhythm rhythm_;
+  Supervision<ManualClock> machine_{{.suspect_idle_after = 1500ms}, clock_};
+  HangCheck check_;
+};
+
+TEST_CASE("No request that ends between two looks makes a worker look hung",
+          "[recovery][hang_check]") {
+  for (std::uint32_t seed = 0; seed < 200; ++seed) {
+    INFO("seed " << seed);
+    CHECK_FALSE(PlayedWorker(seed).run(20s, 1h));
+  }
+}
+
+TEST_CASE("A worker that blocks is found soon", "[recovery][hang_check]") {
+  for (std::uint32_t seed = 0; seed < 200; ++seed) {
+    INFO("seed " << seed);
+    auto const killed = PlayedWorker(seed).run(20s, 5s);
+    REQUIRE(killed);
+    // From its last sign: 50 ms, and 3 looks; but if it had nothing to do then, 1500 ms.
+    CHECK(*killed <= 5s + 1500ms + 2 * 20ms);
+    CHECK(*killed >= 5s);
+  }
+}
+
 TEST_CASE("Living processes are told apart", "[recovery][hang_check]") {
   SECTION("one that sleeps") {
     Child const child(sleep_for_ever);
-    CHECK(judge(child, 10s) == "its main thread waits for what does not come");
+    CHECK(judge(child, 10s) == "its main thread is blocked");
   }
-  SECTION("one that goes round") {
+  SECTION("one that spins") {
     Child const child([] {
       for (std::atomic<unsigned> i{0};; ++i) {}
     });
-    CHECK(judge(child, 10s) == "its main thread goes round");
+    CHECK(judge(child, 10s) == "its main thread is spinning");
   }
   SECTION("one that is stopped") {
     Child const child(sleep_for_ever);
@@ -136,7 +206,7 @@ TEST_CASE("Living processes are told apart", "[recovery][hang_check]") {
   }
 }
 
-TEST_CASE("Who does not live cannot be viewed", "[recovery][hang_check][error]") {
+TEST_CASE("A process that does not live cannot be viewed", "[recovery][hang_check][error]") {
   std::optional<pid_t> gone;
   {
     Child const child(sleep_for_ever);
@@ -152,5 +222,5 @@ TEST_CASE("A run time is the first number of a line", "[recovery][hang_check]") 
   }
 }
 
-}  // namespace
+}  // namespace hang_check_test
 }  // namespace erofs_oci

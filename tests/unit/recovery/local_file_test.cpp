@@ -6,12 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include "support.hpp"
 
 namespace erofs_oci {
-namespace {
+namespace local_file_test {
 
 namespace fs = std::filesystem;
 using testing::TemporaryDirectory;
@@ -118,5 +118,5 @@ TEST_CASE("What is no regular file cannot be noted", "[recovery][local_file][err
   CHECK(measure_file(directory / "none").error().code == std::errc::no_such_file_or_directory);
 }
 
-}  // namespace
+}  // namespace local_file_test
 }  // namespace erofs_oci

@@ -10,7 +10,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/core/clock.hpp>
@@ -20,7 +20,7 @@
 #include "support.hpp"
 
 namespace erofs_oci {
-namespace {
+namespace model_test {
 
 using namespace std::chrono_literals;
 
@@ -31,8 +31,8 @@ enum class Step {
   write,             // the daemon writes its record again
   write_full_disk,   // the same, but the disk holds only a part
   hang,              // no sign of life until the deadline
-  gc,                // somebody collects, the device being connected
-  intrude,           // somebody else wants the name
+  gc,                // gc() runs while the device is connected
+  intrude,           // another process wants the name
   let_pass,
   stop,
   disconnect,  // the kernel ends the device
@@ -213,5 +213,5 @@ TEST_CASE("Kills, torn writes and full disks lose no record and make no second d
   });
 }
 
-}  // namespace
+}  // namespace model_test
 }  // namespace erofs_oci

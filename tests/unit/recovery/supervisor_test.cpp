@@ -2,25 +2,31 @@
 #include <erofs_oci/recovery/supervisor.hpp>  // first: proves that the header stands alone
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace supervisor_test {
 
 using namespace std::chrono_literals;
 
@@ -145,6 +151,38 @@ TEST_CASE("A killed daemon is noticed within 100 ms and replaced", "[recovery][s
   CHECK(::waitpid(board->latest, nullptr, WNOHANG) == -1);  // reaped
 }
 
+/// Makes pidfd_open(2) fail with EMFILE in this process.
+void refuse_pidfds() {
+  std::array<sock_filter, 4> code{{
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pidfd_open, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EMFILE),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  }};
+  sock_fprog const program{code.size(), code.data()};
+  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+TEST_CASE("A daemon that cannot be watched is not left behind", "[recovery][supervisor][error]") {
+  auto const child = ::fork();
+  if (child == 0) {
+    auto const start = []() -> Result<SupervisedDaemon> {
+      auto const daemon = ::fork();
+      if (daemon == 0) ::pause();
+      refuse_pidfds();
+      return SupervisedDaemon{daemon, UniqueFd()};
+    };
+    Supervisor supervisor({.start = start}, {.most_failures = 0});
+    auto const end = supervisor.run(-1);
+    auto const nobody = ::waitpid(-1, nullptr, WNOHANG) == -1 && errno == ECHILD;
+    ::_exit(end == SupervisionState::given_up && nobody ? 0 : 1);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+}
+
 TEST_CASE("A daemon that hangs is killed and replaced", "[recovery][supervisor]") {
   SharedBoard const board;
   Stop const stop;
@@ -211,7 +249,7 @@ std::vector<std::string> reasons_of_hang(bool busy, std::function<bool()> asked,
 TEST_CASE("A daemon that hangs at work is found out at once", "[recovery][supervisor]") {
   SECTION("asleep") {
     auto const sleep = [] { ::pause(); };
-    std::vector<std::string> const why{"hangs: its main thread waits for what does not come"};
+    std::vector<std::string> const why{"hangs: its main thread is blocked"};
     CHECK(reasons_of_hang(true, {}, sleep) == why);
     CHECK(reasons_of_hang(false, [] { return true; }, sleep) == why);
   }
@@ -220,7 +258,7 @@ TEST_CASE("A daemon that hangs at work is found out at once", "[recovery][superv
       for (std::atomic<unsigned> i{0};; ++i) {}
     };
     CHECK(reasons_of_hang(true, {}, spin) ==
-          std::vector<std::string>{"hangs: its main thread goes round"});
+          std::vector<std::string>{"hangs: its main thread is spinning"});
   }
   SECTION("stopped") {
     auto const stop = [] { ::raise(SIGSTOP); };
@@ -436,7 +474,7 @@ TEST_CASE("A daemon goes on whose supervisor does not listen or is gone",
   SUCCEED();
 }
 
-TEST_CASE("Signs come in order, and their end is told from none yet",
+TEST_CASE("Signs come in order, and their end differs from none yet",
           "[recovery][supervisor][heartbeat]") {
   auto pair = Heartbeat::pair().value();
   std::array<char, 256> buffer;
@@ -449,5 +487,5 @@ TEST_CASE("Signs come in order, and their end is told from none yet",
   CHECK_FALSE(receive_signs(pair.second, buffer).has_value());
 }
 
-}  // namespace
+}  // namespace supervisor_test
 }  // namespace erofs_oci

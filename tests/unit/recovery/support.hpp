@@ -15,7 +15,7 @@
 #include <rapidcheck.h>
 
 #include <erofs_oci/digest/sha256.hpp>
-#include <erofs_oci/recovery/record_fields.hpp>
+#include <erofs_oci/recovery/record.hpp>
 
 namespace erofs_oci::testing {
 
@@ -53,7 +53,7 @@ inline std::string read_file(std::string const& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// Texts that have split, ended or shifted somebody's fields before.
+/// Texts that have split, ended or shifted fields of a format before.
 inline std::vector<std::string> awkward_names() {
   return {"a",
           " ",
@@ -150,6 +150,8 @@ inline RecordImage any_image() {
   image.tarindex = maybe(any_file());
   image.block_size = *rc::gen::element(512U, 4096U, 65536U);
   image.device_size = image.block_size * *rc::gen::inRange<std::uint64_t>(1, 1ull << 47);
+  image.rewritten = *rc::gen::arbitrary<bool>();
+  image.mismatch = *rc::gen::element<std::string>("", "blob: its bytes are sha256:12, not 34");
   return image;
 }
 
@@ -168,6 +170,11 @@ inline RecordReach any_reach() {
   reach.connections = *rc::gen::inRange(1U, 100U);
   reach.cache_bytes = *rc::gen::arbitrary<std::uint64_t>();
   reach.cache_directory = maybe(any_path()).value_or("");
+  reach.verify = *rc::gen::element<std::string>("", "off", "background");
+  reach.hosts = *rc::gen::element<std::string>("", "none", "/etc/certs.d", "/a b:/c\nd:/");
+  reach.config = maybe(any_path()).value_or("");
+  reach.inward = *rc::gen::arbitrary<bool>();
+  reach.unhedged = *rc::gen::arbitrary<bool>();
   return reach;
 }
 

@@ -6,13 +6,13 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/testing/fake_transport.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace http_response_test {
 
 using namespace std::chrono_literals;
 using testing::FakeReply;
@@ -191,5 +191,5 @@ TEST_CASE("A form that is posted becomes a GET after 303 but not after 307", "[s
   }
 }
 
-}  // namespace
+}  // namespace http_response_test
 }  // namespace erofs_oci

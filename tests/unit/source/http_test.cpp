@@ -6,14 +6,14 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/testing/fake_transport.hpp>
 #include <erofs_oci/testing/laws.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace http_test {
 
 using namespace std::chrono_literals;
 using testing::FakeReply;
@@ -373,5 +373,5 @@ TEST_CASE("Each request carries the deadline of the whole call", "[source][http]
   }
 }
 
-}  // namespace
+}  // namespace http_test
 }  // namespace erofs_oci

@@ -10,19 +10,20 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/testing/laws.hpp>
 
-namespace {
+namespace local_test_libc {
 
 /// What the kernel does with pread(2) in this program.
 enum class Kernel { kind, interrupts, reads_little, fails_later };
 std::atomic<Kernel> kernel{Kernel::kind};
 std::atomic<unsigned> preads{0};
 
-}  // namespace
+}  // namespace local_test_libc
+using namespace local_test_libc;
 
 /// Stands in front of libc's: regular files are neither interrupted nor read in part otherwise.
 extern "C" ssize_t pread(int fd, void* out, std::size_t n, off_t offset) {
@@ -40,7 +41,7 @@ extern "C" ssize_t pread(int fd, void* out, std::size_t n, off_t offset) {
 }
 
 namespace erofs_oci {
-namespace {
+namespace local_test {
 
 namespace fs = std::filesystem;
 
@@ -164,5 +165,5 @@ TEST_CASE("Local passes the error of open on", "[source][local][error]") {
   CHECK(source.error().code == std::errc::no_such_file_or_directory);
 }
 
-}  // namespace
+}  // namespace local_test
 }  // namespace erofs_oci

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/source/memory.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/testing/laws.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace memory_test {
 
 TEST_CASE("Memory reads as the bytes that it was given", "[source][memory][property]") {
   rc::prop("for all bytes", [] {
@@ -33,5 +33,5 @@ TEST_CASE("Memory streams what it holds", "[source][memory]") {
   CHECK(got == to_bytes("world"));
 }
 
-}  // namespace
+}  // namespace memory_test
 }  // namespace erofs_oci

@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 namespace erofs_oci {
-namespace {
+namespace url_test {
 
 TEST_CASE("Url::parse takes a URL apart and leaves its spelling alone", "[source][url]") {
   struct Case {
@@ -128,5 +128,5 @@ TEST_CASE("Url::parse is total and its URLs survive printing", "[source][url][pr
   });
 }
 
-}  // namespace
+}  // namespace url_test
 }  // namespace erofs_oci

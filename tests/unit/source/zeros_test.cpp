@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/source/zeros.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/testing/laws.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace zeros_test {
 
 TEST_CASE("Zeros reads as zeros", "[source][zeros][property]") {
   rc::prop("for all sizes", [] {
@@ -27,5 +27,5 @@ TEST_CASE("Zeros of every size ends where it says", "[source][zeros]") {
   CHECK(source.read_at(top, out).value() == 0);
 }
 
-}  // namespace
+}  // namespace zeros_test
 }  // namespace erofs_oci

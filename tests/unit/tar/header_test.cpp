@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/tar/header.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <limits>
@@ -10,7 +10,7 @@
 #include <erofs_oci/testing/tar_maker.hpp>
 
 namespace erofs_oci::tar {
-namespace {
+namespace header_test {
 
 using testing::TarHeader;
 
@@ -186,5 +186,5 @@ TEST_CASE("printable() leaves nothing that a terminal would act on", "[tar][head
   CHECK(printable(std::string(300, 'x')) == "'" + std::string(256, 'x') + "...'");
 }
 
-}  // namespace
+}  // namespace header_test
 }  // namespace erofs_oci::tar

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/tar/pax.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include "support.hpp"
 
 namespace erofs_oci::tar {
-namespace {
+namespace pax_test {
 
 using testing::pax_record;
 using testing::TarMaker;
@@ -180,5 +180,5 @@ TEST_CASE("parse_pax takes any bytes", "[tar][pax][property]") {
   });
 }
 
-}  // namespace
+}  // namespace pax_test
 }  // namespace erofs_oci::tar

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/tar/reader.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/source/memory.hpp>
 
 #include "support.hpp"
 
 namespace erofs_oci::tar {
-namespace {
+namespace reader_test {
 
 /// Zeros, but for the archive at the front; counts the bytes that are read.
 class Counted {
@@ -32,7 +32,7 @@ class Counted {
   mutable std::uint64_t read_ = 0;
 };
 
-TEST_CASE("for_each_entry tells what the decoder tells", "[tar][reader][fixture]") {
+TEST_CASE("for_each_entry yields the same as the decoder", "[tar][reader][fixture]") {
   for (auto const& path : archives()) {
     INFO(path);
     auto archive = read_file(path);
@@ -82,5 +82,5 @@ TEST_CASE("for_each_entry hands on the visitor's error", "[tar][reader][error]")
   CHECK(reports.error().code == Errc::stopping);
 }
 
-}  // namespace
+}  // namespace reader_test
 }  // namespace erofs_oci::tar

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/tar/sparse.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
+#include "data_path.hpp"
 #include "support.hpp"
 
 namespace erofs_oci::tar {
-namespace {
+namespace sparse_test {
 
 using testing::TarMaker;
 
@@ -40,7 +41,7 @@ TarMaker old_sparse(std::vector<Segment> const& segments, std::uint64_t real_siz
 
 TEST_CASE("All sparse forms of one file say the same", "[tar][sparse][fixture]") {
   auto const form = GENERATE(as<std::string>{}, "gnu", "pax0.0", "pax0.1", "pax1.0");
-  auto const archive = read_file(EROFS_OCI_TEST_DATA "/tarindex/in/sparse-" + form + ".tar");
+  auto const archive = read_file(test_data("/tarindex/in/sparse-") + form + ".tar");
 
   auto const decoded = decode(archive);
 
@@ -107,6 +108,11 @@ TEST_CASE("Segments are placed one after another", "[tar][sparse]") {
 
   REQUIRE(extents);
   CHECK(*extents == std::vector<Extent>{{0, 5120, 1024}, {2048, 6144, 100}});
+
+  // An empty segment does not bridge the hole before it.
+  auto const apart = place_segments({{0, 512}, {1024, 0}, {1024, 512}}, 2048, 512, 1024);
+  REQUIRE(apart);
+  CHECK(*apart == std::vector<Extent>{{0, 512, 512}, {1024, 1024, 512}});
 }
 
 TEST_CASE("Segments that cannot be are refused", "[tar][sparse][error]") {
@@ -125,7 +131,7 @@ TEST_CASE("Segments that cannot be are refused", "[tar][sparse][error]") {
   CHECK(fails({{4097, 0}}, 4096, 0));
 }
 
-TEST_CASE("Sparse maps that lie or never end are errors that name the member",
+TEST_CASE("Sparse maps with wrong values or without an end are errors that name the member",
           "[tar][sparse][error]") {
   auto const pax1 = [](std::string map) {
     TarMaker maker;
@@ -142,18 +148,40 @@ TEST_CASE("Sparse maps that lie or never end are errors that name the member",
   CHECK(pax1("99999999999999999999999\n").code == Errc::corrupt);
   CHECK(pax1(std::string(512, '1')).code == Errc::corrupt);
   CHECK(pax1("x\n").error.find("'liar' at offset 1024") != std::string::npos);
+}
 
+TEST_CASE("Sparse forms that we do not know are passed over", "[tar][sparse]") {
   auto const version = [](std::string const& major, std::string const& minor) {
-    return decode(TarMaker()
-                      .pax({{"GNU.sparse.major", major},
-                            {"GNU.sparse.minor", minor},
-                            {"GNU.sparse.realsize", "0"}})
-                      .file("f")
-                      .bytes())
-        .code;
+    auto const decoded = decode(TarMaker()
+                                    .pax({{"GNU.sparse.major", major},
+                                          {"GNU.sparse.minor", minor},
+                                          {"GNU.sparse.realsize", "0"}})
+                                    .file("f", "data")
+                                    .file("next")
+                                    .bytes());
+    CHECK(decoded.error.empty());
+    REQUIRE(decoded.entries.size() == 1);
+    CHECK(decoded.entries[0].path == "next");
+    REQUIRE(decoded.reports.size() == 1);
+    return decoded.reports[0].text;
   };
-  CHECK(version("2", "0") == Errc::unsupported);
-  CHECK(version("1", "1") == Errc::unsupported);
+  CHECK(version("2", "0") == "member 'f' at offset 1024: passed over: GNU.sparse version 2.0");
+  CHECK(version("1", "1") == "member 'f' at offset 1024: passed over: GNU.sparse version 1.1");
+}
+
+TEST_CASE("A sparse file that is passed over leaves nothing to the next member", "[tar][sparse]") {
+  auto maker = old_sparse({{1, 3}, {900, 600}, {3000, 1}, {4000, 1}, {5000, 1}}, 6000,
+                          std::string(606, 'd'));
+  auto archive = maker.file("next", "data").end().bytes();
+  archive[0] = std::byte{0};
+  testing::seal(archive);
+
+  auto const decoded = decode(archive);
+
+  CHECK(decoded.error.empty());
+  REQUIRE(decoded.entries.size() == 1);
+  CHECK(decoded.entries[0].copies.empty());
+  CHECK(decoded.reports.size() == 1);
 }
 
 TEST_CASE("A sparse map beyond the limit is refused", "[tar][sparse][error]") {
@@ -172,5 +200,71 @@ TEST_CASE("A hole of 2^62 bytes costs nothing", "[tar][sparse]") {
   CHECK(entry.extents.empty());
 }
 
-}  // namespace
+Bytes numbered(std::uint64_t from, std::uint64_t length) {
+  Bytes bytes;
+  for (auto i = from; i < from + length; ++i) bytes.push_back(static_cast<std::byte>(i % 251 + 1));
+  return bytes;
+}
+
+/// What is copied of a file of `size` bytes, from an archive of numbered(0, ...).
+std::vector<Copy> copies_of(std::vector<Extent> const& extents, std::uint64_t size) {
+  auto copier = SparseCopier::make(extents, size);
+  REQUIRE(copier);
+  while (copier->next() < std::uint64_t{1} << 40) {
+    copier->take(copier->next() / 512 * 512, numbered(copier->next() / 512 * 512, 700));
+  }
+  return std::move(*copier).finish();
+}
+
+TEST_CASE("Whole blocks of a sparse file are read in place", "[tar][sparse]") {
+  CHECK(copies_of({{0, 5120, 1024}, {2048, 6144, 512}}, 4096).empty());
+  CHECK(copies_of({{1024, 512, 700}}, 1724).empty());  // only the file's end cuts a block
+  CHECK(copies_of({}, std::uint64_t{1} << 62).empty());
+}
+
+TEST_CASE("Blocks of which only a part is data are copied", "[tar][sparse]") {
+  auto const one = copies_of({{50000, 1024, 1}}, 60000);
+  REQUIRE(one.size() == 1);
+  CHECK(one[0].file_offset == 49664);
+  Bytes expected(512);
+  expected[336] = numbered(1024, 1)[0];
+  CHECK(one[0].bytes == expected);
+
+  // A segment that ends in a hole, and its neighbour in the same block.
+  auto const end = copies_of({{0, 1024, 700}}, 4096);
+  REQUIRE(end.size() == 1);
+  CHECK(end[0].file_offset == 512);
+  auto const two = copies_of({{0, 1024, 100}, {200, 1124, 100}}, 512);
+  REQUIRE(two.size() == 1);
+  CHECK(two[0].bytes.size() == 512);
+  CHECK(two[0].bytes[199] == std::byte{0});
+  CHECK(two[0].bytes[299] == numbered(1223, 1)[0]);
+}
+
+TEST_CASE("Segments that lie elsewhere in blocks than in the file are copied whole",
+          "[tar][sparse]") {
+  auto const copies = copies_of({{0, 512, 3}, {1024, 515, 2048}}, 4096);
+  REQUIRE(copies.size() == 2);
+  CHECK(copies[1].file_offset == 1024);
+  CHECK(copies[1].bytes == numbered(515, 2048));
+}
+
+TEST_CASE("A byte in a huge hole costs little", "[tar][sparse]") {
+  auto const size = std::uint64_t{1} << 40;
+  auto const copies = copies_of({{size / 2, 1024, 1}}, size);
+  REQUIRE(copies.size() == 1);
+  CHECK(copies[0].bytes.size() == 2 << 20);  // and 524288 chunks of 8 bytes
+  CHECK(copies[0].bytes[0] == numbered(1024, 1)[0]);
+}
+
+TEST_CASE("More odd segments than can be copied are refused", "[tar][sparse][error]") {
+  std::vector<Extent> const most{{1, 512, max_copied - 512}};
+  CHECK(SparseCopier::make(most, 2 * max_copied).has_value());
+  std::vector<Extent> const more{{1, 512, max_copied}};
+  auto const refused = SparseCopier::make(more, 2 * max_copied);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == Errc::unsupported);
+}
+
+}  // namespace sparse_test
 }  // namespace erofs_oci::tar

@@ -3,7 +3,7 @@
 /// What the tar tests share: decoding a whole archive, and the archives to try things on.
 #pragma once
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <filesystem>
 #include <fstream>
@@ -14,6 +14,8 @@
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/tar/decoder.hpp>
 #include <erofs_oci/testing/tar_maker.hpp>
+
+#include "data_path.hpp"
 
 namespace erofs_oci::tar {
 
@@ -74,7 +76,7 @@ template <class NextLength>
 /// The archives of tests/data/tarindex/in.
 [[nodiscard]] inline std::vector<std::filesystem::path> archives() {
   std::vector<std::filesystem::path> paths;
-  for (auto const& file : std::filesystem::directory_iterator(EROFS_OCI_TEST_DATA "/tarindex/in")) {
+  for (auto const& file : std::filesystem::directory_iterator(test_data("/tarindex/in"))) {
     if (file.path().extension() == ".tar") paths.push_back(file.path());
   }
   std::ranges::sort(paths);

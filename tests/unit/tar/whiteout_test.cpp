@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/tar/whiteout.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 namespace erofs_oci::tar {
-namespace {
+namespace whiteout_test {
 
 TEST_CASE("A name says what it removes", "[tar][whiteout]") {
   CHECK(whiteout("passwd") == Whiteout{});
@@ -24,5 +24,5 @@ TEST_CASE("A whiteout of nothing is invalid", "[tar][whiteout][error]") {
   CHECK(whiteout(".wh...") == Whiteout{WhiteoutKind::invalid, {}});
 }
 
-}  // namespace
+}  // namespace whiteout_test
 }  // namespace erofs_oci::tar

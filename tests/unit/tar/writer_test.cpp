@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/tar/writer.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/tar/decoder.hpp>
 
 namespace erofs_oci::tar {
-namespace {
+namespace writer_test {
 
 /// An archive of one member whose stored bytes are all 'd'.
 Bytes archive(Entry const& entry) {
@@ -37,8 +37,8 @@ Entry round_trip(Entry const& entry) {
   REQUIRE(entries.size() == 1);
   auto& back = entries.front();
   back.header_offset = entry.header_offset;
-  back.clean_padding = entry.clean_padding;
   back.sparse = entry.sparse;
+  back.copies = entry.copies;
   for (auto& extent : back.extents) extent.tar_offset = 0;
   return back;
 }
@@ -140,5 +140,5 @@ TEST_CASE("An attribute that PAX cannot name is refused", "[tar][writer][error]"
   CHECK(header.error().context.find("user.a=b") != std::string::npos);
 }
 
-}  // namespace
+}  // namespace writer_test
 }  // namespace erofs_oci::tar

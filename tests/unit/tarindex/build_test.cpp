@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/tarindex/build.hpp>  // first: proves that the header stands alone
 
+#include <chrono>
 #include <filesystem>
 #include <string>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/combinator/concat.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -12,15 +13,17 @@
 #include <erofs_oci/erofs/reader.hpp>
 #include <erofs_oci/erofs/walk.hpp>
 #include <erofs_oci/gzip/gzran.hpp>
-#include <erofs_oci/gzip/zinfo.hpp>
 #include <erofs_oci/source/local.hpp>
 #include <erofs_oci/source/memory.hpp>
+#include <erofs_oci/tarindex/index_file.hpp>
 #include <erofs_oci/testing/gzip_streams.hpp>
 
-namespace erofs_oci::tarindex {
-namespace {
+#include "data_path.hpp"
 
-std::string const tar_data = EROFS_OCI_TEST_DATA "/tarindex/";
+namespace erofs_oci::tarindex {
+namespace build_test {
+
+std::string const tar_data = test_data("/tarindex/");
 
 Bytes contents(std::string const& path) {
   auto const file = Local::open(path);
@@ -77,7 +80,7 @@ TEST_CASE("One pass makes a tarindex and an index that fit each other", "[tarind
   CAPTURE(name, packed);
   auto const blob = packed ? gzipped(tar) : tar;
 
-  auto const built = build_layer<Sha256>(Memory(blob));
+  auto const built = build_layer(Memory(blob));
 
   if (!built) FAIL(built.error().message());
   CHECK(built->index.encoding == (packed ? BlobEncoding::gzip : BlobEncoding::plain));
@@ -90,45 +93,48 @@ TEST_CASE("One pass makes a tarindex and an index that fit each other", "[tarind
 
 TEST_CASE("The same layer gives the same bytes, however it comes", "[tarindex][build]") {
   auto const tar = contents(tar_data + "in/basic.tar");
-  auto const packed = build_layer<Sha256>(Memory(gzipped(tar)));
-  auto const plain = build_layer<Sha256>(Memory(tar));
+  auto const packed = build_layer(Memory(gzipped(tar)));
+  auto const plain = build_layer(Memory(tar));
   REQUIRE(packed.has_value());
   REQUIRE(plain.has_value());
   CHECK(packed->tarindex == plain->tarindex);
 }
 
-TEST_CASE("A real layer has the checkpoints that erofs-utils chose", "[tarindex][build]") {
-  std::string const fixture = EROFS_OCI_FIXTURES "/debian-essential/";
+TEST_CASE("The index of a real layer takes less than 0.4 % of it", "[tarindex][build]") {
+  std::string const fixture = fixtures("/debian-essential/");
   if (!std::filesystem::exists(fixture)) {
     WARN("skipped: no " + fixture);
     return;
   }
   auto const blob = Local::open(fixture + "layer.tar.gz");
   REQUIRE(blob.has_value());
-  auto const zinfo = read_zinfo(AnySource(*Local::open(fixture + "layer.zinfo")));
-  REQUIRE(zinfo.has_value());
-
-  auto const built = build_layer<Sha256>(*blob);
+  auto const built = build_layer(*blob);
 
   REQUIRE(built.has_value());
   CHECK(built->index.diff_id.hex() ==
         "1675714bdf8f4f6c677fcb4662c2c3eda6cfbec12727c3fa8438fca43b6e9e81");
-  REQUIRE(built->index.spans.size() == zinfo->checkpoints.size());
-  for (std::size_t i = 0; i < zinfo->checkpoints.size(); ++i) {
-    CHECK(built->index.spans[i].start == zinfo->checkpoints[i]);
-  }
+  std::uint64_t size = 0;
+  REQUIRE(write_index_file(built->index, [&](auto bytes) {
+    size += bytes.size();
+    return true;
+  }));
+  CHECK(size * 1000 < blob->size() * 4);
+  CHECK(built->index.decoded_size / built->index.spans.size() < (1 << 20) * 5 / 4);
 }
 
 TEST_CASE("What is no layer gives an error that says why", "[tarindex][build][error]") {
   auto const refused = [](Bytes const& blob) {
-    auto const built = build_layer<Sha256>(Memory(blob));
+    auto const built = build_layer(Memory(blob));
     REQUIRE_FALSE(built.has_value());
     return built.error();
   };
   auto const tar = contents(tar_data + "in/basic.tar");
   CHECK(refused(to_bytes("\x28\xb5\x2f\xfd zstd")).code == Errc::unsupported);
-  CHECK(refused(contents(tar_data + "in/trunc.tar")).code == Errc::truncated);
-  CHECK(refused(gzipped(contents(tar_data + "in/trunc.tar"))).code == Errc::truncated);
+  auto short_of_data = contents(tar_data + "in/trunc.tar");  // which lacks some of its padding
+  CHECK(build_layer(Memory(short_of_data)).has_value());
+  short_of_data.resize(1024 + 512 + 699);
+  CHECK(refused(short_of_data).code == Errc::truncated);
+  CHECK(refused(gzipped(short_of_data)).code == Errc::truncated);
   auto cut = gzipped(tar);
   cut.resize(cut.size() - 1);
   CHECK(refused(cut).code == Errc::truncated);
@@ -140,15 +146,32 @@ TEST_CASE("What is no layer gives an error that says why", "[tarindex][build][er
   stop.request_stop();
   BuildOptions options;
   options.stop = stop.get_token();
-  CHECK(build_layer<Sha256>(Memory(tar), options).error().code == Errc::stopping);
+  CHECK(build_layer(Memory(tar), options).error().code == Errc::stopping);
+}
+
+TEST_CASE("A layer may not decode to more, nor take longer, than allowed",
+          "[tarindex][build][error]") {
+  auto const tar = contents(tar_data + "in/basic.tar");
+  BuildOptions options;
+  options.max_decoded = tar.size();
+  CHECK(build_layer(Memory(gzipped(tar)), options));
+  options.max_decoded = tar.size() - 1;
+  auto const more = build_layer(Memory(gzipped(tar)), options);
+  REQUIRE_FALSE(more);
+  CHECK(more.error().code == Errc::unsupported);
+  CHECK(more.error().context.find("oci.index_size") != std::string::npos);
+
+  BuildOptions late;
+  late.deadline = std::chrono::steady_clock::now();
+  CHECK(build_layer(Memory(tar), late).error().code == Errc::timed_out);
 }
 
 TEST_CASE("An empty blob is an empty layer", "[tarindex][build]") {
-  auto const built = build_layer<Sha256>(Memory(Bytes{}));
+  auto const built = build_layer(Memory(Bytes{}));
   REQUIRE(built.has_value());
   CHECK(built->index.decoded_size == 0);
   CHECK(built->layer.tree.root().directory()->children.empty());
 }
 
-}  // namespace
+}  // namespace build_test
 }  // namespace erofs_oci::tarindex

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tar to tree to image and back: what was read from an archive is what a reader of the index finds.
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/erofs/load.hpp>
@@ -11,7 +11,7 @@
 #include "support.hpp"
 
 namespace erofs_oci::tarindex {
-namespace {
+namespace round_trip_test {
 
 Bytes image_of(erofs::Tree const& tree, std::vector<erofs::Device> devices,
                erofs::WriteOptions options) {
@@ -101,5 +101,5 @@ TEST_CASE("An image's index gives the merged tree back", "[tarindex][merge][fixt
              Lister(merged->tree, archives, Show::overlay).rows());
 }
 
-}  // namespace
+}  // namespace round_trip_test
 }  // namespace erofs_oci::tarindex

@@ -3,7 +3,7 @@
 /// What the tarindex tests share: a tree as a list of files, and the manifests to compare it with.
 #pragma once
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 
 #include <algorithm>
 #include <filesystem>
@@ -24,6 +24,8 @@
 #include <erofs_oci/tar/reader.hpp>
 #include <erofs_oci/tarindex/layer.hpp>
 #include <erofs_oci/testing/tar_maker.hpp>
+
+#include "data_path.hpp"
 
 namespace erofs_oci::tarindex {
 
@@ -81,7 +83,7 @@ using Rows = std::map<std::string, Row>;
 }
 
 [[nodiscard]] inline Bytes read_data(std::string const& name) {
-  auto bytes = read_file(EROFS_OCI_TEST_DATA "/tarindex/" + name);
+  auto bytes = read_file(test_data("/tarindex/") + name);
   return name.ends_with(".gz") ? gunzip(bytes) : bytes;
 }
 
@@ -204,7 +206,7 @@ class Lister {
   [[nodiscard]] Bytes content(erofs::Regular const& file) const {
     Bytes bytes(static_cast<std::size_t>(file.size));
     for (auto const& extent : file.extents) {
-      auto const& archive = archives_.at(extent.device - 1);
+      auto const& archive = extent.device == 0 ? file.stored : archives_.at(extent.device - 1);
       REQUIRE(extent.device_offset + extent.length <= archive.size());
       REQUIRE(extent.file_offset + extent.length <= file.size);
       std::copy_n(archive.begin() + static_cast<std::ptrdiff_t>(extent.device_offset),

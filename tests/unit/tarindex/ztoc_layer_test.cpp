@@ -7,15 +7,16 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/testing/ztoc_maker.hpp>
 
+#include "data_path.hpp"
 #include "support.hpp"
 
 namespace erofs_oci::tarindex {
-namespace {
+namespace ztoc_layer_test {
 
 using testing::TarMaker;
 
@@ -56,7 +57,7 @@ TEST_CASE("The tree of a ztoc is the tree of its archive", "[tarindex][ztoc][fix
 }
 
 Bytes read_oci(std::string const& name) {
-  std::ifstream in(EROFS_OCI_TEST_DATA "/oci/" + name, std::ios::binary);
+  std::ifstream in(test_data("/oci/") + name, std::ios::binary);
   REQUIRE(in.good());
   std::string const text{std::istreambuf_iterator<char>(in), {}};
   return to_bytes(text);
@@ -73,7 +74,7 @@ TEST_CASE("Another reader's list of an archive gives the same tree", "[tarindex]
   check_rows(rows_in(*layer, archive), rows_in(*layer_of(archive), archive));
 }
 
-TEST_CASE("Sparse members are left to whoever reads the archive", "[tarindex][ztoc][error]") {
+TEST_CASE("A ztoc with sparse members is refused", "[tarindex][ztoc][error]") {
   for (auto const* const name : {"sparse-gnu", "sparse-pax0.0", "sparse-pax0.1", "sparse-pax1.0"}) {
     INFO(name);
     auto const layer = ztoc_layer(ztoc_of(read_data("in/" + std::string(name) + ".tar")));
@@ -219,5 +220,5 @@ TEST_CASE("rfc3339_time is the inverse of writing", "[tarindex][ztoc][property]"
   });
 }
 
-}  // namespace
+}  // namespace ztoc_layer_test
 }  // namespace erofs_oci::tarindex

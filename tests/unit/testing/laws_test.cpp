@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/testing/laws.hpp>  // first: proves that the header stands alone
 
-#include <catch2/catch.hpp>
+#include <catch.hpp>
 #include <rapidcheck/catch.h>
 
 #include <erofs_oci/source/memory.hpp>
@@ -9,7 +9,7 @@
 #include <erofs_oci/testing/flaky.hpp>
 
 namespace erofs_oci {
-namespace {
+namespace laws_test {
 
 using testing::Archetype;
 using testing::Flaky;
@@ -67,5 +67,5 @@ TEST_CASE("the laws catch a source that is not its oracle", "[testing][laws][pro
   }));
 }
 
-}  // namespace
+}  // namespace laws_test
 }  // namespace erofs_oci

@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Measures what programs of a mounted image fetch when nothing of it is there but its index.
+
+usage: bench/cold_start.py [--before PROGRAM] [--layer TAR.GZ] [--bin DIR] [--latency MS]
+                           [--bandwidth SIZE] [--way WAY] [--mount-options WORDS] [--repeat N]
+                           [--workloads NAME,...]
+
+Makes an image of Debian with python3-minimal by mmdebstrap, or takes a layer that has bash, perl, python3
+and apt; serves it by oci-registry, with latency, and the bandwidth for each answer; and runs six
+workloads in it by chroot, each on a fresh mount with an empty layer cache: without a start list, and with
+the one that a mount for the same workload has recorded. Counts are what to compare: requests for blobs
+and their bytes, with those of the mount itself. Times (from command to exit, medians) are of this machine.
+"needed" is what the list holds: compressed bytes that decoding what the workload reads takes.
+--before: a mount-oci of another version, without start lists, which takes turns with this one. Needs root
+and FUSE or NBD.
+"""
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+from run import Registry, TOP, server
+
+LIBRARIES = ("find /usr/lib -name '*.so*' -type f | sort | head -n 60 | "
+             "while read -r name; do cat \"$name\"; done > /dev/null")
+WORKLOADS = {
+    "bash": ["bash", "-c", "true"],
+    "perl": ["perl", "-MPOSIX", "-e", "1"],
+    "python": ["python3", "-c", "import os, re"],
+    "dpkg -l": ["dpkg-query", "-W"],
+    "apt list": ["apt", "list", "--installed"],
+    "60 libraries": ["sh", "-c", LIBRARIES],
+}
+
+
+def make_layer(directory):
+    """A gzipped tar of a small Debian, the same for the same packages."""
+    if shutil.which("mmdebstrap") is None:
+        sys.exit("no mmdebstrap, and no --layer")
+    tar = directory / "layer.tar"
+    subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", "--include=python3-minimal",
+                    "bookworm", tar], check=True)
+    subprocess.run(["gzip", "-6", "-n", tar], check=True)
+    return directory / "layer.tar.gz"
+
+
+@contextlib.contextmanager
+def mounted(program, image, words, way, where):
+    command = [program, "mount", "-o", words, image, where]
+    if way:
+        command[2:2] = ["--attach", way]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        subprocess.run([program, "umount", where], check=True, stdout=subprocess.DEVNULL)
+
+
+def drop_caches():
+    os.sync()
+    pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def list_bytes(store):
+    """What a start list needs: the sum of its ranges. See doc/formats/start_list.md."""
+    total = 0
+    for path in store.glob("starts/*/list"):
+        data = path.read_bytes()
+        layers, ranges = struct.unpack_from("<II", data, 12)
+        for i in range(ranges):
+            begin, end = struct.unpack_from("<QQ", data, 24 + 32 * layers + 24 * i + 8)
+            total += end - begin
+    return total
+
+
+class Version:
+    """A program, the store with its index of the image, and what its workloads took.
+
+    start_list: the word of oci.start_list for what is measured, or None for none. With "use", a mount for
+    the same workload has recorded the list before."""
+
+    def __init__(self, name, program, directory, start_list):
+        self.name = name
+        self.program = program
+        self.directory = directory
+        self.store = directory / f"store {name}"
+        self.start_list = start_list
+        self.taken = {workload: [] for workload in WORKLOADS}
+        self.needed = {}
+
+    def words(self, args, start_list=None, cache="none"):
+        more = f",{args.mount_options}" if args.mount_options else ""
+        more += f",oci.start_list={start_list}" if start_list else ""
+        return f"oci.insecure,oci.store={self.store},oci.cache_dir={cache}{more}"
+
+    def index(self, args, image):
+        subprocess.run([self.program, "index", "-o", self.words(args), image], check=True,
+                       stdout=subprocess.DEVNULL)
+
+    def run(self, args, image, registry, where, workload):
+        if self.start_list == "use":
+            shutil.rmtree(self.store / "starts", ignore_errors=True)
+            self.run_once(args, image, registry, where, workload, "record")
+            self.needed[workload] = list_bytes(self.store) / 1e6
+        taken = self.run_once(args, image, registry, where, workload, self.start_list)
+        self.taken[workload].append(taken)
+
+    def run_once(self, args, image, registry, where, workload, start_list):
+        drop_caches()
+        registry.reset()
+        with tempfile.TemporaryDirectory(dir=self.directory) as cache:
+            words = self.words(args, start_list, cache)
+            with mounted(self.program, image, words, args.way, where):
+                begin = time.monotonic()
+                done = subprocess.run([shutil.which("chroot"), where, *WORKLOADS[workload]],
+                                      capture_output=True, timeout=300,
+                                      env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"})
+                seconds = time.monotonic() - begin
+            seen = registry.stats()
+        if done.returncode != 0:
+            sys.exit(f"{workload}: {done.stderr.decode()[-500:]}")
+        return seen["range_requests"], seen["bytes"] / 1e6, seconds
+
+    def row(self, workload):
+        return [statistics.median(column) for column in zip(*self.taken[workload])]
+
+
+def print_table(versions):
+    print("| workload | " + " | ".join(
+        f"{v.name}: requests | MB | seconds" for v in versions) + " | needed: MB |")
+    print("|---|" + "---|" * (3 * len(versions) + 1))
+    sums = [[0, 0, 0] for _ in versions]
+    for workload in versions[-1].needed:
+        cells = [workload]
+        for total, version in zip(sums, versions):
+            row = version.row(workload)
+            total[:] = [a + b for a, b in zip(total, row)]
+            cells += [f"{row[0]:.0f}", f"{row[1]:.2f}", f"{row[2]:.2f}"]
+        cells.append(f"{versions[-1].needed[workload]:.2f}")
+        print("| " + " | ".join(cells) + " |")
+    cells = [text for t in sums for text in (f"{t[0]:.0f}", f"{t[1]:.2f}", f"{t[2]:.2f}")]
+    cells.append(f"{sum(versions[-1].needed.values()):.2f}")
+    print("| together | " + " | ".join(cells) + " |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--before", type=pathlib.Path)
+    parser.add_argument("--layer", type=pathlib.Path)
+    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/bin")
+    parser.add_argument("--latency", default="30", help="milliseconds")
+    parser.add_argument("--bandwidth", default="12500000", help="bytes a second")
+    parser.add_argument("--way", default="")
+    parser.add_argument("--mount-options", default="", help="more words of -o")
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="names, joined by commas")
+    args = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("needs root")
+    with tempfile.TemporaryDirectory(prefix="bench") as name:
+        directory = pathlib.Path(name)
+        layer = args.layer or make_layer(directory)
+        size = layer.stat().st_size
+        layout = directory / "layout"
+        subprocess.run([TOP / "tools/make_layout.py", layer, layout, "--tag", "latest"], check=True,
+                       stdout=subprocess.DEVNULL)
+        program = args.bin / "mount-oci"
+        versions = [Version("without", program, directory, "off"),
+                    Version("start list", program, directory, "use")]
+        if args.before:
+            versions.insert(0, Version("before", args.before.resolve(), directory, None))
+        where = directory / "mnt"
+        where.mkdir()
+        with server([args.bin / "oci-registry", layout], "http") as address:
+            for version in versions:
+                version.index(args, f"{Registry(address).host}/bench:latest")
+        with server([args.bin / "oci-registry", "--latency", args.latency, "--bandwidth",
+                     args.bandwidth, layout], "http") as address:
+            registry = Registry(address)
+            for _ in range(args.repeat):
+                for workload in args.workloads.split(","):
+                    for version in versions:
+                        version.run(args, f"{registry.host}/bench:latest", registry, where,
+                                    workload)
+    print(f"layer of {size / 1e6:.2f} MB, {args.latency} ms, {int(args.bandwidth) / 1e6:.1f} MB/s "
+          f"for each answer, {args.way or 'the best way here'}")
+    for version in versions:
+        index = sum(p.stat().st_size for p in version.store.glob("read/*/index"))
+        print(f"{version.name}: index file {index} bytes, {100 * index / size:.3f} % of the layer")
+    print_table(versions)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Pushes the indexes of an image's layers into a registry.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <erofs_oci/digest/signature.hpp>
+#include <erofs_oci/oci/json.hpp>
+#include <erofs_oci/oci/reference.hpp>
+
+#include "find_image.hpp"
+#include "indexing.hpp"
+#include "options.hpp"
+#include "process.hpp"
+
+namespace mount_oci {
+
+/// Where indexes go, and who signs them.
+struct PushTarget {
+  erofs_oci::Reference repository;
+  ImageOptions access;  ///< how its registry is reached, and as whom
+  std::optional<erofs_oci::PrivateKey> key{};
+};
+
+/// Opens the way to the registry that `index --push` means, and reads the key, as long as this
+/// process may; empty: nothing is pushed. Makes no request.
+/// @error{as prepare_registry(), PrivateKey::from_pem() and read_trusted_file(), as they say}
+[[nodiscard]] Result<std::optional<PushTarget>> prepare_push(Options const& options,
+                                                             Log const& log);
+
+/// Puts the indexes into the repository, then the artifact that refers to the image, then its
+/// signature; with `dry_run`, nothing.
+/// @return what was done, for the user
+/// @error{as erofs_oci::BasicPusher, as there}
+[[nodiscard]] Result<erofs_oci::json::Value> push_indexes(PushTarget const& target,
+                                                          PushIndexOptions const& options,
+                                                          FoundImage const& found,
+                                                          IndexedImage const& indexed,
+                                                          Log const& log);
+
+/// The same as text.
+[[nodiscard]] std::string push_text(erofs_oci::json::Value const& pushed);
+
+}  // namespace mount_oci

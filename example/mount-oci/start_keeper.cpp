@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "start_keeper.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include <fcntl.h>
+
+#include <erofs_oci/core/clock.hpp>
+#include <erofs_oci/image/index_store.hpp>
+
+#include "indexing.hpp"
+
+namespace mount_oci {
+namespace {
+
+using erofs_oci::IndexStore;
+using erofs_oci::StartFetcher;
+using erofs_oci::StartLayer;
+using erofs_oci::StartList;
+
+constexpr std::chrono::minutes minute(1);
+
+bool reads_list(StartListUse wanted) {
+  return wanted == StartListUse::use || wanted == StartListUse::all;
+}
+
+bool writes_list(StartListUse wanted) {
+  return wanted == StartListUse::record || wanted == StartListUse::all;
+}
+
+}  // namespace
+
+StartKeeper::StartKeeper(ImageOptions const& options, Log const& log)
+    : wanted_(options.start_list),
+      store_(store_path(options).value_or("")),
+      connections_(options.connections),
+      most_(options.cache_bytes() / 8),  // as much as a Gzran fetches for one reader
+      requests_(options.access.requests.get_token()),
+      log_(log),
+      recorder_(minute) {}
+
+StartKeeper::~StartKeeper() {
+  end();
+}
+
+void StartKeeper::begin(std::vector<StartLayer> layers) {
+  if (store_.empty() || layers.empty()) return;
+  for (auto const& layer : layers) layers_.push_back(layer.digest);
+  // The user of this process may not get there later, by the path.
+  directory_ = UniqueFd(::open(store_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!directory_) return;
+  store_ = "/proc/self/fd/" + std::to_string(directory_.get());
+  if (reads_list(wanted_)) fetch(std::move(layers));
+  if (!writes_list(wanted_)) return;
+  auto const started = erofs_oci::without_throwing([&]() -> Result<void> {
+    writer_ = std::jthread([this](std::stop_token const& stop) {
+      static_cast<void>(erofs_oci::SteadyClock{stop}.sleep(minute));
+      write();
+    });
+    return {};
+  });
+  if (!started) log_.say(Level::info, "no start list is kept: " + started.error().message());
+}
+
+std::optional<StartList> StartKeeper::read() const {
+  auto list = open_store_at(store_).and_then(
+      [&](IndexStore const& store) { return store.find_start_list(layers_); });
+  if (list) return *std::move(list);
+  log_.say(Level::debug, "the start list is not used: " + list.error().message());
+  return std::nullopt;
+}
+
+void StartKeeper::fetch(std::vector<StartLayer> layers) {
+  auto const list = read();
+  if (!list || list->empty()) return;
+  erofs_oci::StartFetchOptions const options{
+      .threads = connections_, .most_bytes = most_, .on_failure = [this](Error const& error) {
+        log_.say(Level::debug, "fetching ahead has ended: " + error.message());
+      }};
+  auto plan = plan_start(*list, layers, options);
+  log_.say(Level::debug, "start list: " + std::to_string(list->bytes()) + " bytes, " +
+                             std::to_string(plan.size()) + " ranges are fetched ahead");
+  auto fetcher =
+      std::make_unique<StartFetcher>(std::move(plan), std::move(layers), options, requests_);
+  std::lock_guard const lock(mutex_);
+  fetcher_ = std::move(fetcher);
+}
+
+void StartKeeper::write() const noexcept {
+  auto const written = erofs_oci::without_throwing([&]() -> Result<void> {
+    auto list = recorder_.list();
+    if (list.empty()) return {};
+    EROFS_OCI_TRY_ASSIGN(auto const store, open_store_at(store_));
+    auto const before = store.find_start_list(layers_);
+    if (before && *before) list = StartList::merge(**before, list);
+    return store.put_start_list(layers_, list);
+  });
+  if (written) return;
+  log_.say(Level::info, "the start list is not kept: " + written.error().message());
+}
+
+void StartKeeper::end() noexcept {
+  if (fetcher_) {
+    auto const used = erofs_oci::without_throwing([&]() -> Result<StartUse> { return use(); });
+    std::unique_ptr<StartFetcher> ended;  // ends after the lock
+    std::lock_guard const lock(mutex_);
+    ended_ = used.value_or(StartUse{});
+    ended = std::move(fetcher_);
+  }
+  if (!writer_.joinable()) return;
+  writer_.request_stop();
+  writer_.join();
+}
+
+StartUse StartKeeper::use() const {
+  std::lock_guard const lock(mutex_);
+  if (!fetcher_) return ended_;
+  auto const fetched = fetcher_->fetched();
+  return {fetched.bytes, fetched.list.overlap(recorder_.list())};
+}
+
+std::shared_ptr<StartKeeper> start_keeper_of(ImageOptions const& options, Log const& log) {
+  if (options.start_list == StartListUse::off || options.opened_before) return nullptr;
+  return std::make_shared<StartKeeper>(options, log);
+}
+
+}  // namespace mount_oci

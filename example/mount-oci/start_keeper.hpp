@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// StartKeeper: records what the first minute of a mount needs, and fetches it at the next one.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <erofs_oci/core/fd.hpp>
+#include <erofs_oci/digest/digest.hpp>
+#include <erofs_oci/image/start_fetcher.hpp>
+#include <erofs_oci/image/start_list.hpp>
+#include <erofs_oci/image/start_recorder.hpp>
+
+#include "mount_report.hpp"
+#include "options.hpp"
+#include "process.hpp"
+
+namespace mount_oci {
+
+/// The start list of the image that a process serves. Its file is in the index store; where there
+/// is no store, nothing is kept.
+///
+/// @par Thread safety
+/// note() and use(), from any thread.
+class StartKeeper {
+ public:
+  /// Begins the minute; touches nothing. Borrows `log`.
+  StartKeeper(ImageOptions const& options, Log const& log);
+
+  StartKeeper(StartKeeper const&) = delete;
+  StartKeeper& operator=(StartKeeper const&) = delete;
+  /// end().
+  ~StartKeeper();
+
+  /// As erofs_oci::ImageReadOptions::on_need.
+  void note(erofs_oci::Digest const& layer, std::uint64_t begin, std::uint64_t end) {
+    recorder_.needed(layer, begin, end);
+  }
+
+  /// Begins to fetch what the list names, and to wait for the end of the minute, to write it. A
+  /// list that cannot be read or written is a message. Before end_opening().
+  /// @param layers  of the image that was opened
+  void begin(std::vector<erofs_oci::StartLayer> layers);
+
+  /// Ends fetching, and writes the list if that has not been done. Waits for fetches under way:
+  /// who ends all requests before does not wait long.
+  void end() noexcept;
+
+  /// What was fetched ahead, and how much of that reads have needed in the first minute.
+  [[nodiscard]] StartUse use() const;
+
+ private:
+  [[nodiscard]] std::optional<erofs_oci::StartList> read() const;
+  void fetch(std::vector<erofs_oci::StartLayer> layers);
+  void write() const noexcept;
+
+  StartListUse const wanted_;
+  std::string store_;              // empty: none
+  erofs_oci::UniqueFd directory_;  // of the store
+  unsigned const connections_;     // ranges at a time
+  std::uint64_t const most_;       // bytes fetched ahead
+  std::stop_token const requests_;
+  Log const& log_;
+  erofs_oci::StartRecorder<> recorder_;
+  std::vector<erofs_oci::Digest> layers_;
+  mutable std::mutex mutex_;  // guards the pointer
+  std::unique_ptr<erofs_oci::StartFetcher> fetcher_;
+  StartUse ended_;       // once the fetcher has ended
+  std::jthread writer_;  // last: ends first
+};
+
+/// A keeper for an image that is mounted or served now, if the options want a start list; else
+/// null.
+[[nodiscard]] std::shared_ptr<StartKeeper> start_keeper_of(ImageOptions const& options,
+                                                           Log const& log);
+
+}  // namespace mount_oci

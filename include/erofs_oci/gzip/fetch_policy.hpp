@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// FetchPolicy: how much of a gzip blob is fetched at once, decided without I/O.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include <erofs_oci/gzip/checkpoint.hpp>
+
+namespace erofs_oci {
+
+/// How much a FetchPolicy has fetched beyond what is needed.
+struct FetchOptions {
+  /// Compressed bytes beyond what a read needs, at a place where nobody has read yet.
+  /// Default: 512 KiB, with which a cold start takes the fewest bytes that cost no time at 20 ms.
+  std::uint64_t first = 512 * 1024;
+
+  /// The same for a reader that goes on: `first` is doubled at each of its fetches up to this.
+  /// Default: 8 MiB, so that a layer in sequence takes one request for 4 MiB of it or more.
+  std::uint64_t most = 8 << 20;
+
+  /// Decoded bytes between the end of a read and the begin of one that counts as going on there.
+  /// Default: 256 KiB.
+  std::uint64_t nearby = 256 * 1024;
+};
+
+/// What a read lacks.
+struct FetchNeed {
+  std::size_t span = 0;       ///< number of the span where fetching begins
+  std::uint64_t begin = 0;    ///< first byte of the blob that is lacking there
+  std::uint64_t out_end = 0;  ///< where the read ends in the decoded stream
+  std::uint64_t beyond = 0;   ///< compressed bytes wanted beyond that
+};
+
+/// Where spans lie in a blob, as a FetchPolicy needs to know it.
+struct SpanMap {
+  GzipIndex const* index = nullptr;
+  std::uint64_t blob_size = 0;
+  std::uint64_t decoded_size = 0;  ///< 0: not known
+
+  /// Compressed bytes of a span, counted from its first one, that are checked at once: a fetch ends
+  /// between two. 0: a span is checked as a whole.
+  std::uint64_t granule = 64 * 1024;
+
+  [[nodiscard]] std::uint64_t begin(std::size_t span) const noexcept {
+    return index->checkpoints[span].first_byte();
+  }
+  [[nodiscard]] std::uint64_t end(std::size_t span) const noexcept {
+    auto const& points = index->checkpoints;
+    return span + 1 < points.size() ? points[span + 1].in : blob_size;
+  }
+
+  /// Up to where in the blob bytes are needed to decode up to `out`, of span `span`: a guess, as if
+  /// the span were compressed evenly.
+  [[nodiscard]] std::uint64_t needed(std::size_t span, std::uint64_t out) const noexcept {
+    auto const& points = index->checkpoints;
+    auto const from = points[span].out;
+    auto const to = span + 1 < points.size() ? points[span + 1].out : decoded_size;
+    if (out >= to) return end(span);
+    if (out <= from) return begin(span);
+    auto const part = static_cast<double>(out - from) / static_cast<double>(to - from);
+    auto const bytes = end(span) - begin(span);
+    auto const guess = static_cast<std::uint64_t>(part * static_cast<double>(bytes));
+    return begin(span) + std::min(bytes, guess + 1);
+  }
+};
+
+/// Where the fetch that answers `need` ends in the blob: from `need.begin` on it is one range,
+/// which ends `need.beyond` bytes behind what is needed or before that, between two granules;
+/// before a span that is not free; and, where spans are checked as a whole, before one that is not
+/// needed and would have to come in part. It is never empty.
+/// @param is_free  `(std::size_t span) -> bool`: nothing of it is there or on its way. Asked once
+///                 for each span behind `need.span` that the range reaches into, in order; a span
+///                 for which it said yes is in the range
+template <std::predicate<std::size_t> IsFree>
+[[nodiscard]] std::uint64_t fetch_end(SpanMap const& map, FetchNeed const& need,
+                                      IsFree const& is_free) {
+  auto const last_out = need.out_end == 0 ? 0 : need.out_end - 1;
+  auto const last = std::max(need.span, map.index->span_of(last_out));
+  auto const needed = std::max(map.needed(last, need.out_end), need.begin + 1);
+  auto const left = map.blob_size - std::min(map.blob_size, needed);
+  auto const wanted = std::min(needed, map.blob_size) + std::min(need.beyond, left);
+
+  // The end of a fetch that ends in `span`, which begins at `from` there: `from` if it is not worth
+  // reaching into it.
+  auto const end_in = [&](std::size_t span, std::uint64_t from) {
+    auto const begin = map.begin(span);
+    auto const end = map.end(span);
+    if (wanted >= end) return end;
+    if (map.granule == 0) return needed > from ? end : from;
+    auto const whole = [&](std::uint64_t bytes) { return bytes / map.granule * map.granule; };
+    auto const up = needed > from ? begin + whole(needed - begin + map.granule - 1) : from;
+    auto const down = wanted > begin ? begin + whole(wanted - begin) : from;
+    return std::min(end, std::max(up, down));
+  };
+
+  auto end = end_in(need.span, need.begin);
+  for (auto span = need.span; end == map.end(span) && span + 1 < map.index->checkpoints.size();) {
+    auto const from = map.end(span);  // a byte in which the next one begins is in this one, too
+    ++span;
+    auto const next = end_in(span, from);
+    if (next <= from || next <= end || !is_free(span)) break;
+    end = next;
+  }
+  return end;
+}
+
+/// Tells readers that go on from those that jump, and how much each has fetched beyond its need.
+/// Not thread-safe.
+class FetchPolicy {
+ public:
+  explicit FetchPolicy(FetchOptions const& options) noexcept : options_(options) {}
+
+  /// Notes a read of decoded bytes [begin, end).
+  /// @param fetches  whether something must be fetched for it
+  /// @return FetchNeed::beyond for that
+  std::uint64_t read(std::uint64_t begin, std::uint64_t end, bool fetches) noexcept {
+    auto const found = std::ranges::find_if(readers_, [&](Reader const& r) {
+      return r.used && begin + options_.nearby >= r.end && begin <= r.end + options_.nearby;
+    });
+    Reader reader{end, options_.first, true};
+    if (found != readers_.end()) {
+      reader.end = std::max(end, found->end);
+      reader.beyond = fetches ? std::min(options_.most, 2 * found->beyond) : found->beyond;
+    }
+    // The one read longest ago goes.
+    auto const gap = found != readers_.end() ? found : readers_.end() - 1;
+    std::move_backward(readers_.begin(), gap, gap + 1);
+    readers_.front() = reader;
+    return reader.beyond;
+  }
+
+  /// Whether a reader that has `beyond` bytes fetched at once is sure enough to go on that the next
+  /// fetch may begin before it needs it.
+  [[nodiscard]] bool runs(std::uint64_t beyond) const noexcept {
+    return 2 * beyond >= options_.most;
+  }
+
+ private:
+  struct Reader {
+    std::uint64_t end = 0;  // of its last read
+    std::uint64_t beyond = 0;
+    bool used = false;
+  };
+
+  FetchOptions options_;
+  std::array<Reader, 16> readers_{};  // the one that read last first
+};
+
+}  // namespace erofs_oci

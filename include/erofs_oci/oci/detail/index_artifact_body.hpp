@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// What oci/index_artifact.hpp only declares.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/core/config.hpp>
+#include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/oci/index_artifact.hpp>
+
+namespace erofs_oci {
+
+EROFS_OCI_BODY Manifest make_index_artifact(Descriptor const& image,
+                                            std::vector<Descriptor> indexes) {
+  Manifest out;
+  out.media_type = media_type::oci_manifest;
+  out.artifact_type = index_artifact::type;
+  out.config.media_type = index_artifact::empty_type;
+  out.config.digest = digest_of(as_bytes(index_artifact::empty_config));
+  out.config.size = index_artifact::empty_config.size();
+  out.layers = std::move(indexes);
+  out.subject = Descriptor{};
+  out.subject->media_type = image.media_type;
+  out.subject->digest = image.digest;
+  out.subject->size = image.size;
+  return out;
+}
+
+EROFS_OCI_BODY Descriptor describe_index(std::span<std::byte const> packed, Digest const& layer) {
+  Descriptor out;
+  out.media_type = index_artifact::layer_type;
+  out.digest = digest_of(packed);
+  out.size = packed.size();
+  out.annotations[index_artifact::layer_digest] = layer.to_string();
+  return out;
+}
+
+}  // namespace erofs_oci

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// IndexArtifact: the indexes of an image's layers, in a registry beside the image.
+///
+/// An image manifest whose subject is the manifest of the image, whose artifactType is
+/// index_artifact::type, and whose layers are packed indexes (doc/formats), each annotated with the
+/// digest of the image's layer that it is for. Anyone who may push to the repository can add one,
+/// without a change to the image: its indexes say what the files of the image are, so take one only
+/// from whom you would take the image. @spec{OCI image-spec 1.1, manifest.md, guidelines for
+/// artifact usage}
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <iterator>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/core/result.hpp>
+#include <erofs_oci/digest/digest.hpp>
+#include <erofs_oci/oci/manifest.hpp>
+
+namespace erofs_oci {
+
+/// What an index artifact is made of.
+namespace index_artifact {
+
+inline constexpr std::string_view type = "application/vnd.erofs-oci.index.v1";
+inline constexpr std::string_view layer_type = "application/vnd.erofs-oci.layer-index.v1+gzip";
+inline constexpr std::string_view empty_type = "application/vnd.oci.empty.v1+json";
+inline constexpr std::string_view empty_config = "{}";
+/// On a packed index's descriptor: the digest of its layer.
+inline constexpr char const* layer_digest = "dev.erofs-oci.layer.digest";
+
+}  // namespace index_artifact
+
+/// The indexes of an image. Layers that need none have none.
+struct IndexArtifact {
+  Digest digest;                    ///< of the artifact's manifest
+  std::vector<Descriptor> indexes;  ///< each with its layer's digest in an annotation
+
+  /// The index of a layer, if there is one; the first of several.
+  [[nodiscard]] Descriptor const* index_of(Digest const& layer) const {
+    auto const name = layer.to_string();
+    auto const found = std::ranges::find_if(indexes, [&](Descriptor const& d) {
+      return d.annotation(index_artifact::layer_digest) == name;
+    });
+    return found == indexes.end() ? nullptr : &*found;
+  }
+};
+
+/// The artifact that a manifest is.
+/// @param digest  of the manifest
+/// @param image   digest of the image's manifest
+/// @error{Errc::mismatch, the manifest is something else\, or of another image}
+[[nodiscard]] inline Result<IndexArtifact> read_index_artifact(Manifest const& manifest,
+                                                               Digest const& digest,
+                                                               Digest const& image) {
+  auto const name = digest.to_string();
+  if (manifest.artifact_type != index_artifact::type) {
+    return fail(Errc::mismatch, name + ": not an index artifact");
+  }
+  if (!manifest.subject || manifest.subject->digest != image) {
+    return fail(Errc::mismatch, name + ": an index artifact of another image");
+  }
+  IndexArtifact out{digest, {}};
+  std::ranges::copy_if(manifest.layers, std::back_inserter(out.indexes), [](Descriptor const& d) {
+    return d.media_type == index_artifact::layer_type &&
+           d.annotations.contains(index_artifact::layer_digest);
+  });
+  return out;
+}
+
+/// The artifact's manifest; the same one for the same image and indexes.
+/// @param image    the manifest of the image, without annotations
+/// @param indexes  as describe_index() makes them, in the order of the layers
+[[nodiscard]] Manifest make_index_artifact(Descriptor const& image,
+                                           std::vector<Descriptor> indexes);
+
+/// Points to a packed index.
+[[nodiscard]] Descriptor describe_index(std::span<std::byte const> packed, Digest const& layer);
+
+}  // namespace erofs_oci
+
+#ifndef EROFS_OCI_COMPILED
+#include <erofs_oci/oci/detail/index_artifact_body.hpp>
+#endif

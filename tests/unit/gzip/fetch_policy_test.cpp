@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <erofs_oci/gzip/fetch_policy.hpp>  // first: proves that the header stands alone
+
+#include <vector>
+
+#include <catch.hpp>
+#include <rapidcheck/catch.h>
+
+namespace erofs_oci {
+namespace fetch_policy_test {
+
+struct Layer {
+  GzipIndex index;
+  std::uint64_t blob_size = 0;
+  std::uint64_t decoded_size = 0;
+
+  [[nodiscard]] SpanMap map(std::uint64_t granule) const {
+    return {&index, blob_size, decoded_size, granule};
+  }
+};
+
+Layer any_layer() {
+  Layer layer;
+  auto const spans = *rc::gen::inRange(1, 20);
+  std::uint64_t in = 10;
+  std::uint64_t out = 0;
+  for (int i = 0; i < spans; ++i) {
+    auto const bits = static_cast<std::uint8_t>(i == 0 ? 0 : *rc::gen::inRange(0, 8));
+    layer.index.checkpoints.push_back({in, out, bits});
+    in += *rc::gen::element<std::uint64_t>(1, 100, 65536, 300'000, 2'000'000);
+    out += *rc::gen::element<std::uint64_t>(0, 100, 65536, 1'000'000, 1'500'000);
+  }
+  layer.blob_size = in;
+  layer.decoded_size = out;
+  return layer;
+}
+
+TEST_CASE("A range is what is needed and no more than was asked beyond",
+          "[gzip][fetch][property]") {
+  rc::prop("for all layers, needs and spans that are there", [] {
+    auto const layer = any_layer();
+    auto const granule = *rc::gen::element<std::uint64_t>(0, 1, 4096, 65536);
+    auto const map = layer.map(granule);
+    auto const count = layer.index.checkpoints.size();
+    auto const span = *rc::gen::inRange<std::size_t>(0, count);
+    auto const come = *rc::gen::inRange<std::uint64_t>(0, map.end(span) - map.begin(span));
+    auto const begin = map.begin(span) + (granule == 0 ? 0 : come / granule * granule);
+    auto const out =
+        *rc::gen::inRange<std::uint64_t>(layer.index.checkpoints[span].out, layer.decoded_size + 1);
+    auto const beyond = *rc::gen::element<std::uint64_t>(0, 1000, 512 * 1024, 8 << 20);
+    auto const there = *rc::gen::container<std::vector<bool>>(count, rc::gen::arbitrary<bool>());
+
+    auto reached = span;
+    auto const end = fetch_end(map, {span, begin, out, beyond}, [&](std::size_t next) {
+      RC_ASSERT(next == ++reached);
+      return !there[next];
+    });
+
+    RC_ASSERT(end > begin);
+    RC_ASSERT(end <= layer.blob_size);
+    auto const last = std::max(span, layer.index.span_of(out == 0 ? 0 : out - 1));
+    auto const needed = map.needed(last, out);
+    // Everything needed, unless a span on the way is there.
+    bool blocked = false;
+    for (auto i = span + 1; i <= last; ++i) blocked = blocked || there[i];
+    if (!blocked) RC_ASSERT(end >= std::min(needed, layer.blob_size));
+    // No more than that, but for what is checked together.
+    auto const whole = granule == 0 ? map.end(last) - map.begin(last) : granule;
+    RC_ASSERT(end <= std::max(needed, begin + 1) + std::max(beyond, whole));
+    // Between two granules.
+    auto in = span;
+    while (in + 1 < count && map.end(in) < end) ++in;
+    bool const at_end = end == map.end(in);
+    RC_ASSERT(at_end || (granule > 0 && (end - map.begin(in)) % granule == 0));
+    for (auto i = span + 1; i <= in; ++i) RC_ASSERT(!there[i]);
+  });
+}
+
+TEST_CASE("A span is not fetched for the one byte that it shares with the one before",
+          "[gzip][fetch]") {
+  Layer layer;
+  layer.index.checkpoints = {{10, 0, 0}, {1010, 1000, 3}};
+  layer.blob_size = 2'000'000;
+  layer.decoded_size = 3'000'000;
+
+  for (auto const granule : {0U, 1U, 65536U}) {
+    auto const end =
+        fetch_end(layer.map(granule), {0, 10, 1000, 0}, [](std::size_t) { return true; });
+    CHECK(end == 1010);
+  }
+}
+
+TEST_CASE("A layer in sequence takes a request for 4 MiB of it", "[gzip][fetch]") {
+  auto const mebibytes = GENERATE(32U, 64U, 500U);
+  Layer layer;
+  layer.blob_size = std::uint64_t{mebibytes} << 20;
+  layer.decoded_size = 3 * layer.blob_size;
+  for (std::uint64_t out = 0; out < layer.decoded_size; out += 1 << 20) {
+    layer.index.checkpoints.push_back({out / 3 + 2, out, 0});
+  }
+  auto const map = layer.map(65536);
+  FetchPolicy policy({});
+  std::uint64_t come = 2;
+  std::uint64_t requests = 0;
+
+  for (std::uint64_t at = 0; at < layer.decoded_size; at += 128 * 1024) {
+    auto const end = std::min<std::uint64_t>(at + 128 * 1024, layer.decoded_size);
+    auto const needed = map.needed(layer.index.span_of(end - 1), end);
+    auto const beyond = policy.read(at, end, needed > come);
+    if (needed <= come) continue;
+    ++requests;
+    auto span = layer.index.span_of(at);
+    while (map.end(span) <= come) ++span;
+    come = fetch_end(map, {span, come, end, beyond}, [](auto) { return true; });
+  }
+
+  CHECK(requests <= mebibytes / 4);
+}
+
+TEST_CASE("What is fetched beyond doubles for one who goes on, and not for one who jumps",
+          "[gzip][fetch]") {
+  FetchPolicy policy({.first = 100, .most = 1000, .nearby = 10});
+  CHECK(policy.read(0, 50, true) == 100);
+  CHECK(policy.read(50, 90, false) == 100);
+  CHECK(policy.read(95, 120, true) == 200);
+  CHECK(policy.read(5000, 5100, true) == 100);  // a jump
+  CHECK(policy.read(120, 130, true) == 400);    // the first one goes on
+  CHECK(policy.read(130, 140, true) == 800);
+  CHECK(policy.read(140, 150, true) == 1000);
+  CHECK(policy.runs(1000));
+  CHECK_FALSE(policy.runs(400));
+  CHECK(policy.read(5111, 5120, true) == 100);  // not near enough
+  for (std::uint64_t i = 0; i < 16; ++i)
+    (void)policy.read(100'000 * (i + 1), 100'000 * (i + 1), true);
+  CHECK(policy.read(150, 160, true) == 100);  // forgotten
+}
+
+}  // namespace fetch_policy_test
+}  // namespace erofs_oci

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <erofs_oci/image/remote_index.hpp>  // first: proves that the header stands alone
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <catch.hpp>
+
+#include <erofs_oci/image/found_image.hpp>
+#include <erofs_oci/source/memory.hpp>
+#include <erofs_oci/testing/fake_registry.hpp>
+#include <erofs_oci/testing/gzip_streams.hpp>
+#include <erofs_oci/testing/tar_maker.hpp>
+
+namespace erofs_oci {
+namespace remote_index_test {
+
+using testing::FakeRegistry;
+using testing::FakeTransport;
+using Registry = BasicRegistry<FakeTransport, ManualClock>;
+using testing::signing_key;
+
+/// A registry with an image of one layer, and its packed index.
+struct World {
+  FakeRegistry registry;
+  Bytes blob = testing::gzip_member({testing::TarMaker().file("a").end().bytes(), 6});
+  Descriptor layer;
+  Descriptor image;
+  IndexFiles files;
+
+  explicit World(FakeRegistry::Habits habits = {}) : registry(std::move(habits)) {
+    layer = registry.add_blob("n/m", as_text(blob));
+    layer.media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+    Manifest manifest;
+    manifest.media_type = media_type::oci_manifest;
+    manifest.config = registry.add_blob("n/m", "{}");
+    manifest.config.media_type = "application/vnd.oci.image.config.v1+json";
+    manifest.layers = {layer};
+    image = registry.add_manifest("n/m", "v1", encode(manifest));
+    files = index_files(tarindex::build_layer(Memory(blob)).value()).value();
+  }
+
+  /// Pushes an artifact.
+  Descriptor push(Descriptor const& subject, Bytes const& packed, Descriptor const& of,
+                  bool with_signature) const {
+    auto const push = testing::fake_pusher(registry);
+    auto const at = describe_index(packed, of.digest);
+    REQUIRE(push.put_blob(at.digest, packed).has_value());
+    registry.add_blob("n/m", index_artifact::empty_config);
+    auto const artifact = push.attach(make_index_artifact(subject, {at}));
+    REQUIRE(artifact.has_value());
+    if (with_signature) {
+      REQUIRE(sign_manifest(push, "r.x/n/m", artifact->digest, signing_key()).has_value());
+    }
+    return *artifact;
+  }
+  Descriptor push(bool with_signature) const {
+    return push(image, pack_index(files).value(), layer, with_signature);
+  }
+
+  /// What a mount would take; empty: nothing.
+  [[nodiscard]] Result<std::optional<RemoteIndex>> look(
+      IndexTrust const& trust, std::string const& name = "r.x/n/m:v1") const {
+    auto const from = *Registry::make(*Reference::parse(name), {}, registry.transport());
+    auto const found = find_in_registry(from, {"linux", "amd64", ""}, {}, {}, trust);
+    REQUIRE(found.has_value());
+    if (!found->index) return std::optional<RemoteIndex>();
+    return found->index(found->layers[0].descriptor, std::make_shared<ImageMemory>());
+  }
+};
+
+IndexTrust const by_key{IndexUse::by_key, {signing_key().public_key()}};
+IndexTrust const bound{IndexUse::bound, {signing_key().public_key()}};
+IndexTrust const trusted{IndexUse::trusted, {}};
+
+TEST_CASE("A signed index is taken by whoever has the key", "[image][remote_index]") {
+  FakeRegistry::Habits habits;
+  habits.has_referrers = GENERATE(true, false);
+  World const world(habits);
+  auto const artifact = world.push(true);
+
+  for (auto const& trust : {by_key, bound}) {
+    auto const found = world.look(trust);
+    REQUIRE(found.has_value());
+    REQUIRE(found->has_value());
+    CHECK((**found).files.index == world.files.index);
+    CHECK((**found).artifact == artifact.digest);
+    CHECK((**found).is_signed);
+    CHECK(open_index((**found).files, world.layer).has_value());
+  }
+}
+
+TEST_CASE("An index that nobody has signed is taken only where that is asked for, and by tag",
+          "[image][remote_index]") {
+  World const world;
+  world.push(false);
+
+  CHECK_FALSE(world.look(by_key)->has_value());
+  CHECK_FALSE(world.look(bound)->has_value());
+  auto const found = world.look(trusted);
+  REQUIRE(found->has_value());
+  CHECK_FALSE((**found).is_signed);
+  CHECK_FALSE(world.look(trusted, "r.x/n/m@" + world.image.digest.to_string())->has_value());
+}
+
+TEST_CASE("Without a key and trust nothing is asked", "[image][remote_index]") {
+  World const world;
+  world.push(true);
+  for (auto const use : {IndexUse::none, IndexUse::by_key, IndexUse::bound}) {
+    auto const before = world.registry.transport().requests().size();
+    CHECK_FALSE(world.look({use, {}})->has_value());
+    CHECK(world.registry.transport().requests().size() == before + 1);  // the image's manifest
+  }
+}
+
+TEST_CASE("A signed index counts more than one that was pushed before", "[image][remote_index]") {
+  World const world;
+  auto other = world.files;
+  other.links = to_bytes(std::string("not the same"));
+  world.push(world.image, pack_index(other).value(), world.layer, false);
+  auto const artifact = world.push(true);
+
+  auto const found = world.look({IndexUse::trusted, {signing_key().public_key()}});
+
+  REQUIRE(found->has_value());
+  CHECK((**found).artifact == artifact.digest);
+}
+
+TEST_CASE("Artifacts that lie are errors, and never indexes", "[image][remote_index][error]") {
+  World const world;
+  Descriptor other_image;
+  other_image.media_type = media_type::oci_manifest;
+  other_image.digest = digest_of(as_bytes(std::string("another image")));
+  other_image.size = 13;
+  Descriptor other_layer;
+  other_layer.digest = digest_of(as_bytes(std::string("another layer")));
+
+  SECTION("of another image") {
+    world.push(other_image, pack_index(world.files).value(), world.layer, true);
+    CHECK_FALSE(world.look(by_key)->has_value());
+  }
+  SECTION("of another layer") {
+    world.push(world.image, pack_index(world.files).value(), other_layer, true);
+    CHECK_FALSE(world.look(by_key)->has_value());
+  }
+  SECTION("of the layer, but with the index of another one") {
+    auto const blob = testing::gzip_member({testing::TarMaker().file("b").end().bytes(), 6});
+    auto const files = index_files(tarindex::build_layer(Memory(blob)).value()).value();
+    world.push(world.image, pack_index(files).value(), world.layer, true);
+    auto const found = world.look(by_key);
+    REQUIRE(found->has_value());
+    CHECK(open_index((**found).files, world.layer).error().code == Errc::mismatch);
+  }
+  SECTION("not packed") {
+    world.push(world.image, world.files.index, world.layer, true);
+    CHECK(world.look(by_key).error().code == Errc::corrupt);
+  }
+}
+
+TEST_CASE("A registry that sends another blob than was signed is noticed",
+          "[image][remote_index][error]") {
+  FakeRegistry::Habits habits;
+  auto const target = std::make_shared<std::string>();
+  habits.instead = [target](HttpRequest const& request, std::size_t) {
+    std::optional<testing::FakeReply> reply;
+    if (!target->empty() && request.url.target == *target) {
+      reply = testing::serve(request, Bytes(100'000, std::byte{7}));
+    }
+    return reply;
+  };
+  World const world(habits);
+  world.push(true);
+  auto const at = describe_index(pack_index(world.files).value(), world.layer.digest);
+  *target = "/v2/n/m/blobs/" + at.digest.to_string();
+
+  auto const found = world.look(by_key);
+
+  REQUIRE_FALSE(found.has_value());
+}
+
+}  // namespace remote_index_test
+}  // namespace erofs_oci
