@@ -87,7 +87,7 @@ class MountTest(NetworkTest):
         for way in ("fuse-tree", "fuse-file"):
             with self.subTest(way):
                 host = self.registry()
-                words = self.words("ckpt") + ",oci.verify=off"
+                words = self.words("ckpt") + ",oci.verify=off,oci.start_list=off"
                 subprocess.run([TOOL, *self.command(f"{host}/app:v1", way, words)], check=True,
                                timeout=60)
                 worker = self.status()["worker"]
@@ -107,7 +107,7 @@ class MountTest(NetworkTest):
     def test_a_mount_without_supervisor_ends_at_once(self):
         """The first signal unmounts, and the last user is served on; the second one ends that, too."""
         host = self.registry()
-        words = self.words("ckpt") + ",oci.verify=off"
+        words = self.words("ckpt") + ",oci.verify=off,oci.start_list=off"
         mount = subprocess.Popen(
             [TOOL, *self.command(f"{host}/app:v1", "fuse-tree", words, "--no-supervise",
                                  "--allow-unconfined", "--foreground")], stderr=subprocess.PIPE)
