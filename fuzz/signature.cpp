@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
 /// What a registry and a user say of signatures: a key, a payload, a signature, an artifact's
-/// manifest. No key but the right one makes any of them good.
+/// manifest; and a registry's refusals and tags. No key but the right one makes any of them good.
+#include <algorithm>
 #include <cstdint>
 #include <variant>
 
@@ -44,7 +45,15 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
       if (artifact) fuzz::require(manifest->subject->digest == digest);
       break;
     }
-    default: (void)detail::refusal_text(rest); (void)detail::upload_range(as_text(rest));
+    default: {
+      auto text = detail::read_refusal(rest).text();
+      if (auto const tags = detail::read_tag_list(rest)) text += detail::list_tags(*tags, 10);
+      // A terminal shows it: "…" alone is not ASCII.
+      fuzz::require(
+          std::ranges::none_of(text, [](unsigned char c) { return c < ' ' || c == 127; }));
+      fuzz::require(text.size() < 11 * 320);
+      (void)detail::upload_range(as_text(rest));
+    }
   }
   return 0;
 }

@@ -30,7 +30,8 @@ std::vector<MountWay> ways_of(Attach wanted) {
 
 }  // namespace
 
-Result<MountWay> choose_way(Attach wanted, erofs_oci::ImageNeeds const& image, Log const& log) {
+Result<erofs_oci::MountChoice> choose_way(Attach wanted, erofs_oci::ImageNeeds const& image,
+                                          Log const& log) {
   auto const ways = ways_of(wanted);
   auto host = erofs_oci::probe_host();
   auto choice = erofs_oci::choose_among(ways, host, image);
@@ -41,9 +42,8 @@ Result<MountWay> choose_way(Attach wanted, erofs_oci::ImageNeeds const& image, L
     choice = erofs_oci::choose_among(ways, host, image);
   }
   for (auto const& line : choice.passed_over()) log.say(Level::info, line);
-  if (choice.way)
-    log.say(wanted == Attach::automatic ? Level::notice : Level::info, choice.summary());
-  return choice.result();
+  EROFS_OCI_TRY(choice.result());
+  return choice;
 }
 
 }  // namespace mount_oci

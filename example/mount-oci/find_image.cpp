@@ -80,8 +80,9 @@ Result<erofs_oci::CredentialLookup> credentials_of(std::string const& registry,
   erofs_oci::CredentialOptions where{.config_files = config_files(options)};
   where.helper_limit = std::min<milliseconds>(where.helper_limit, options.timeout / 2);
   if (options.username.empty()) return erofs_oci::credential_lookup(std::move(where));
-  where.given = {registry, {options.username, options.password, {}, {}}};
+  where.given = {registry, {options.username, options.password, {}, {}, "oci.username"}};
   if (!options.password_file.empty()) {
+    where.given->credentials.place = "oci.username and " + options.password_file;
     EROFS_OCI_TRY_ASSIGN(where.given->credentials.password,
                          erofs_oci::read_password_file(options.password_file), "oci.password_file");
   }
@@ -283,9 +284,14 @@ Result<RegistryAccess> registry_access(std::string const& registry, ImageOptions
 }
 
 Result<FoundImage> find_image(ImageOptions const& options, Log const& log) {
-  EROFS_OCI_TRY_ASSIGN(auto found, find_any(options, log), options.image);
-  found.name = options.image;
-  for (auto const& layer : found.layers) {
+  auto found = find_any(options, log);
+  if (!found) {
+    auto error = std::move(found).error();
+    if (error.context.ends_with(erofs_oci::no_tls_text)) error.context += ": see oci.insecure";
+    return fail(std::move(error), options.image);
+  }
+  found->name = options.image;
+  for (auto const& layer : found->layers) {
     log.say(Level::info, "blob " + erofs_oci::describe(layer.blob) + ", " +
                              std::to_string(layer.blob.size()) + " bytes");
   }

@@ -39,7 +39,7 @@ MountMessage refusal(Error error) {
 
 constexpr std::string Credentials::* fields[] = {&Credentials::username, &Credentials::password,
                                                  &Credentials::identity_token,
-                                                 &Credentials::registry_token};
+                                                 &Credentials::registry_token, &Credentials::place};
 
 /// Each field as `LENGTH BYTES`.
 std::string encode(Credentials const& credentials) {

@@ -271,6 +271,12 @@ Result<void> run_mount(Options const& options, Log& log) {
     EROFS_OCI_TRY(open_source(chosen.image, log));
     return {};
   }
+  // mount(8) says rw to a helper whenever it does not say ro.
+  if (mount.asks_rw && !mount.writable && !options.helper) {
+    log.say(Level::warning,
+            "-o rw: the image is mounted read-only; with --writable or oci.writable "
+            "an overlay keeps changes");
+  }
   if (!options.keep.supervise && ::geteuid() == 0 && !options.image.allow_unconfined) {
     return fail(Errc::invalid_argument,
                 "--no-supervise: the process that keeps the mount would read the image with root's "

@@ -17,7 +17,9 @@ Result<std::string> journal_directory(Options const& options) {
   if (::geteuid() == 0) return std::string(erofs_oci::default_journal_directory);
   auto const* const runtime = std::getenv("XDG_RUNTIME_DIR");
   if (runtime != nullptr && *runtime == '/') return std::string(runtime) + "/erofs_oci";
-  return fail(Errc::unsupported, "journal: XDG_RUNTIME_DIR is not set; see --journal");
+  return fail(erofs_oci::explain(
+      Errc::unsupported,
+      "XDG_RUNTIME_DIR is not set: name the directory of the records of mounts by --journal"));
 }
 
 Result<std::string> journal_path(Options const& options) {

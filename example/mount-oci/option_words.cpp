@@ -104,6 +104,7 @@ Checked apply_generic(Word const& word, Command command, MountOptions& mount) {
   for (auto const& [flag, set, clear] : flag_words) {
     if (word.has_value || key == no_word || (key != set && key != clear)) continue;
     mount.flags = (mount.flags & ~flag) | (key == set ? flag : 0);
+    if (flag == MS_RDONLY) mount.asks_rw = key == clear;
     return {};
   }
   if (key == "stack" && !word.has_value) {
@@ -306,6 +307,20 @@ constexpr std::array image_words{
     ImageWord{"oci.hedge", [](auto& i, auto& w) { return set_switch(i.hedge, w); }},
 };
 
+constexpr std::string_view writable_word = "oci.writable";
+
+/// oci.writable[=DIR], as --writable[=DIR].
+Checked set_writable(Word const& word, Options& options) {
+  if (options.command != Command::mount) {
+    return usage("-o " + word.key + ": this command does not mount anything");
+  }
+  if (word.has_value) {
+    if (auto ok = set_text(options.mount.writable_directory, word); !ok) return ok;
+  }
+  options.mount.writable = true;
+  return {};
+}
+
 std::string suggestion(std::string_view key) {
   auto const known = option_words();
   std::vector<std::string_view> const names(known.begin(), known.end());
@@ -321,6 +336,7 @@ Checked apply_word(Word const& word, Options& options) {
   // A disguised key would hide a secret from scrub_secrets().
   if (!word.raw.starts_with(word.key))
     return usage("-o " + word.key + ": quotes belong to a value");
+  if (word.key == writable_word) return set_writable(word, options);
   auto const known = std::ranges::find(image_words, word.key, &ImageWord::name);
   if (known != image_words.end()) return known->apply(options.image, word);
   // Only the key: the value of a misspelt oci.pasword= is a secret all the same.
@@ -358,15 +374,16 @@ void forget_replaced(std::vector<Word> const& words, ImageOptions& image) {
 /// another command, and none goes to the kernel unseen.
 Checked apply_config_word(ConfigWord const& config, Options& options) {
   auto word = config.word;
-  auto const of_image = word.key.starts_with("oci.");
-  if (!of_image) {
-    if (word.key != "stack" && !is_ignored(word.key) && !is_flag(word.key)) {
+  auto const is_writable = word.key == writable_word;
+  if (is_writable || !word.key.starts_with("oci.")) {
+    if (!is_writable && word.key != "stack" && !is_ignored(word.key) && !is_flag(word.key)) {
       return usage(config.place + word.key + ": unknown word" + suggestion(word.key));
     }
-    if (!config.is_switch || word.value != "true") {
+    auto const is_true = config.is_switch && word.value == "true";
+    if (!is_true && (config.is_switch || !is_writable)) {
       return usage(config.place + word.key + ": may only be true");
     }
-    word.has_value = false;
+    if (is_true) word.has_value = false;
     if (options.command != Command::mount) return {};
   }
   auto ok = apply_word(word, options);
@@ -428,7 +445,7 @@ Checked apply_config(Options& options) {
 }  // namespace
 
 std::vector<std::string> option_words() {
-  std::vector<std::string> words{"stack"};
+  std::vector<std::string> words{"stack", std::string(writable_word)};
   for (auto const& word : image_words) words.emplace_back(word.name);
   for (auto const& flag : flag_words) {
     for (auto const& word : {flag.set, flag.clear}) {

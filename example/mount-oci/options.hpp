@@ -51,6 +51,7 @@ enum class Command {
   image,
   doctor,
   pull,
+  verify,
   cache,
   help,
   version,
@@ -196,6 +197,7 @@ struct MountOptions {
   bool stack = false;              ///< mounts over what is mounted at the directory already
   bool fake = false;               ///< everything but attaching and mounting
   bool sloppy = false;             ///< words that nobody knows are left out
+  bool asks_rw = false;            ///< -o rw
   bool writable = false;           ///< changes are kept in a directory of their own
   std::string writable_directory;  ///< that directory; empty: one that goes with the mount
 };

@@ -128,7 +128,9 @@ class RecordedMount {
   }
 
   Result<void> prepare_new() {
-    EROFS_OCI_TRY_ASSIGN(plan_.way, choose_way(options_.mount.attach, {}, log_));
+    EROFS_OCI_TRY_ASSIGN(auto const choice, choose_way(options_.mount.attach, {}, log_));
+    plan_.way = *choice.way;
+    how_ = choice.summary();
     id_ = new_identifier();
     if (!is_nbd(plan_.way)) {
       EROFS_OCI_TRY_ASSIGN(auto const place, erofs_oci::MountPoint::open(options_.mount.target));
@@ -344,6 +346,10 @@ class RecordedMount {
     if (auto const& device = options_.image.in_place_of; device && !device->note.empty()) {
       log_.say(Level::notice, device->note);
     }
+    if (!how_.empty()) {
+      auto const is_choice = options_.mount.attach == Attach::automatic;
+      log_.say(is_choice ? Level::notice : Level::info, "mounted by " + how_);
+    }
     mounter_.tell({MountMessage::Kind::settled, warning, {}, {}});
     mounter_.close();
     if (life_ == Life::daemon) {
@@ -533,6 +539,7 @@ class RecordedMount {
   WorkerCounts counts_;          // of the present worker
   WorkerCounts earlier_counts_;  // of those before
   bool settled_ = false;         // mounted, and no process waits
+  std::string how_;              // a new mount's way, and why that one
   std::unique_ptr<MountSupervisor> supervisor_;
 };
 

@@ -177,7 +177,10 @@ Result<void> run_umount(UmountOptions const& options, Log& log) {
   if (auto const number = block_device(path)) return end_device(path, *number, options, table);
   if (options.disconnect) return fail_errno(ENOTBLK, path);
   auto const entry = find_target(table, path);
-  if (!entry) return fail_errno(EINVAL, path + " is not a mount point");
+  if (!entry) {
+    return fail(erofs_oci::explain(std::make_error_code(std::errc::invalid_argument),
+                                   path + " is not a mount point"));
+  }
   if (!is_ours(*entry)) return fail_errno(EBUSY, foreign_mount(table, path, *entry));
   return end_mount(path, *entry, log);
 }

@@ -9,7 +9,7 @@ mkdir -p "$MNT"
 remember_traces
 mount_it() { "$TOOL" mount "$@" -o oci.store=/run/tmp/store "oci:$LAYOUT:v1" "$MNT"; }
 is_refused() { ! mount_it --attach "$1" 2>said && cat said && grep -q "it needs 6.4.0" said; }
-is_fuse_tree() { mount_it -v 2>said && cat said && grep -q "mounting by fuse-tree" said; }
+is_fuse_tree() { mount_it -v 2>said && cat said && grep -q "mounted by fuse-tree" said; }
 
 for way in netlink fuse-file; do
   check "$way: refused, since the kernel reads no such blocks" is_refused "$way"

@@ -39,7 +39,7 @@ round() {  # round WHAT WAY TYPE [OPTION...]
   local what=$1 way=$2 type=$3
   shift 3
   check "$what: mount" mount_it "$@"
-  check "$what: by $way" says "mounting by $way"
+  check "$what: by $way" says "mounted by $way"
   check "$what: as $type" has_type "$type"
   check "$what: the files are right" diff -r wanted "$mnt"
   check "$what: umount" "$TOOL" umount "$mnt"

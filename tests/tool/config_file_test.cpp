@@ -111,11 +111,19 @@ TEST_CASE("What is wrong in a configuration file is named by file and line, with
         "-o: oci.username is set, but neither oci.password_file nor oci.password");
 }
 
+TEST_CASE("A configuration file can make mounts writable", "[tool][config]") {
+  CHECK(with("oci.writable = true")->mount.writable);
+  auto const named = with("oci.writable = '/upper'");
+  REQUIRE(named.has_value());
+  CHECK(named->mount.writable_directory == "/upper");
+  CHECK_FALSE(with("oci.writable = false").has_value());
+}
+
 TEST_CASE("Words of a mount mean nothing to other commands", "[tool][config]") {
   auto const options =
       parse_options({"mount-oci", "ls", "--config", "mine", "a"}, [](std::string const& chosen) {
         CHECK(chosen == "mine");
-        return parse_config("nosuid = true\noci.timeout = 7", "conf");
+        return parse_config("nosuid = true\noci.writable = true\noci.timeout = 7", "conf");
       });
 
   REQUIRE(options.has_value());

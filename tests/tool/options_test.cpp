@@ -85,6 +85,30 @@ TEST_CASE("--writable takes its directory behind an equals sign only", "[tool][o
   CHECK(named->mount.writable_directory == "/upper");
 }
 
+TEST_CASE("oci.writable says what --writable says, for fstab(5)", "[tool][options]") {
+  auto const plain = parse({"-o", "oci.writable,noatime", "image", "/mnt"});
+  REQUIRE(plain.has_value());
+  CHECK(plain->mount.writable);
+  CHECK(plain->mount.writable_directory.empty());
+
+  auto const named = parse({"-o", "oci.writable=/upper", "image", "/mnt"});
+  REQUIRE(named.has_value());
+  CHECK(named->mount.writable);
+  CHECK(named->mount.writable_directory == "/upper");
+
+  CHECK(error_of({"-o", "oci.writable=", "i", "/m"}) == "-o oci.writable: a value is needed");
+  CHECK(error_of({"ls", "-o", "oci.writable", "i"}) ==
+        "-o oci.writable: this command does not mount anything");
+  CHECK(error_of({"-o", "oci.writable", "-N", "1", "i", "/m"}) ==
+        "--writable and --namespace cannot be set together");
+}
+
+TEST_CASE("The last of ro and rw is what was asked for", "[tool][options]") {
+  CHECK_FALSE(parse({"image", "/mnt"})->mount.asks_rw);
+  CHECK(parse({"-o", "ro,rw", "image", "/mnt"})->mount.asks_rw);
+  CHECK_FALSE(parse({"-o", "rw,ro", "image", "/mnt"})->mount.asks_rw);
+}
+
 TEST_CASE("mount(8) can call it as its helper", "[tool][options]") {
   auto const program = GENERATE("mount.erofs.nbd", "/sbin/mount.erofs.nbd", "/sbin/mount.erofs");
 

@@ -82,10 +82,13 @@ struct Error {
   std::string context;
   /// How long the peer asked us to wait (HTTP Retry-After); empty if it did not.
   std::optional<std::chrono::milliseconds> retry_after{};
+  /// The context is a whole sentence, to which the code's text would add nothing.
+  bool explained = false;
 
-  /// The message for users: context, then the code's text.
+  /// The message for users: context, then the code's text unless the context is `explained`.
   [[nodiscard]] std::string message() const {
-    return context.empty() ? code.message() : context + ": " + code.message();
+    if (context.empty()) return code.message();
+    return explained ? context : context + ": " + code.message();
   }
 };
 
@@ -104,6 +107,11 @@ using Result = tl::expected<T, Error>;
     error.context = error.context.empty() ? std::move(where) : where + ": " + error.context;
   }
   return error;
+}
+
+/// An Error whose message is `sentence` and nothing else: what happened, to what, and why.
+[[nodiscard]] inline Error explain(std::error_code code, std::string sentence) {
+  return {code, std::move(sentence), {}, true};
 }
 
 /// What to return in place of a value.

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -73,10 +74,10 @@ struct MountChoice {
     return verdicts[static_cast<std::size_t>(which)];
   }
 
-  /// One line: "mounting by fuse-file: EROFS on a file (Linux 6.18.0)".
+  /// One line: "fuse-file: EROFS on a file that FUSE serves".
   [[nodiscard]] std::string summary() const {
     if (!way) return "no way to mount";
-    return "mounting by " + std::string(name_of(*way)) + (asked_for ? " as asked for: " : ": ") +
+    return std::string(name_of(*way)) + (asked_for ? ", as asked for: " : ": ") +
            verdict(*way).reason;
   }
 
@@ -101,7 +102,7 @@ struct MountChoice {
       if (one.possible || one.reason.empty()) continue;
       text += (text.empty() ? "" : "; ") + std::string(name_of(one.way)) + ": " + one.reason;
     }
-    return fail(Errc::unsupported, "cannot mount here: " + text);
+    return fail(explain(Errc::unsupported, "cannot mount here: " + text));
   }
 };
 
@@ -126,7 +127,10 @@ namespace detail {
 [[nodiscard]] inline std::string fuse_problem(HostSupport const& host) {
   if (host.fuse == Presence::absent) return "no FUSE in this kernel";
   auto const will_load = host.may_mount && host.fuse == Presence::loadable;
-  if (!host.fuse_device && !will_load) return "/dev/fuse cannot be opened";
+  if (!host.fuse_device && !will_load) {
+    return "/dev/fuse cannot be opened" +
+           (host.fuse_errno == 0 ? "" : ": " + std::system_category().message(host.fuse_errno));
+  }
   if (host.may_mount || host.fusermount) return {};
   return "no fusermount3 (Debian has it in package fuse3), and not root";
 }

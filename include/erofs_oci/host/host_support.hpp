@@ -45,6 +45,7 @@ struct HostSupport {
   Presence loop = Presence::absent;
   Presence fuse = Presence::absent;
   bool fuse_device = false;          ///< this process may open /dev/fuse for reading and writing
+  int fuse_errno = 0;                ///< why it may not, if that is known
   bool fusermount = false;           ///< fusermount3 is in PATH
   bool may_mount = false;            ///< CAP_SYS_ADMIN, in whatever user namespace
   bool first_user_namespace = true;  ///< the one in which block devices can be mounted
@@ -151,6 +152,7 @@ class ModuleProbe {
   host.fuse = modules.of("fuse", detail::names_file_system(types, "fuse"));
   // Opening /dev/fuse where it is a module would load it.
   host.fuse_device = ::access("/dev/fuse", R_OK | W_OK) == 0;
+  host.fuse_errno = host.fuse_device ? 0 : errno;
   host.fusermount = in_path("fusermount3", std::getenv("PATH"));
   host.may_mount = may_mount();
   host.first_user_namespace = in_first_user_namespace();

@@ -15,6 +15,9 @@
 
 namespace erofs_oci {
 
+/// What the message of an exchange ends with if something that is not TLS answers at an https URL.
+inline constexpr std::string_view no_tls_text = "the server does not speak TLS; it may speak http";
+
 /// How connections are made. Certificates are verified, but for HostTls::skip_verify; TLS is 1.2 or
 /// newer.
 struct HttplibOptions {

@@ -77,12 +77,14 @@ union ControlBuffer {
   return fds;
 }
 
-/// `KIND CATEGORY CODE TEXT`; CATEGORY is E for our own errors and S for the system's.
+/// `KIND CATEGORY CODE TEXT`; CATEGORY is E for our own errors and S for the system's, in lower
+/// case if the error is explained.
 [[nodiscard]] inline std::string encode(MountMessage const& message) {
   auto const own = message.error.code.category() == errc_category();
   auto const& text =
       message.kind == MountMessage::Kind::failed ? message.error.context : message.text;
-  auto line = std::string{static_cast<char>(message.kind), own ? 'E' : 'S'} +
+  auto const category = message.error.explained ? (own ? 'e' : 's') : (own ? 'E' : 'S');
+  auto line = std::string{static_cast<char>(message.kind), category} +
               std::to_string(message.error.code.value()) + " " + text;
   line.resize(std::min(line.size(), longest_message));
   return line;
@@ -98,8 +100,10 @@ union ControlBuffer {
   if (problem != std::errc{} || at == end || *at != ' ') return std::nullopt;
   message.text = std::string(at + 1, end);
   if (message.kind == MountMessage::Kind::failed) {
-    auto const& category = line[1] == 'E' ? errc_category() : std::system_category();
+    auto const own = line[1] == 'E' || line[1] == 'e';
+    auto const& category = own ? errc_category() : std::system_category();
     message.error = make_error({code, category}, message.text);
+    message.error.explained = line[1] == 'e' || line[1] == 's';
   }
   return message;
 }

@@ -20,15 +20,24 @@
 
 namespace erofs_oci {
 
-/// Credentials. All members are secrets except the user name; at most one kind is set.
+/// Credentials. All members are secrets except the user name and the place; at most one kind is
+/// set.
 struct Credentials {
   std::string username{};
   std::string password{};
   std::string identity_token{};  ///< to be exchanged for a token, in place of a password
   std::string registry_token{};  ///< to be sent as it is
+  std::string place{};           ///< where they were found, for messages
 
-  friend bool operator==(Credentials const&, Credentials const&) = default;
+  /// Whether they are the same login, wherever it was found.
+  friend bool operator==(Credentials const& a, Credentials const& b) {
+    return a.username == b.username && a.password == b.password &&
+           a.identity_token == b.identity_token && a.registry_token == b.registry_token;
+  }
 };
+
+/// Which login that is, for messages: "user `me`, from /root/.docker/config.json".
+[[nodiscard]] std::string describe(Credentials const& credentials);
 
 /// Finds the credentials for a registry (`host[:port]`) and repository; none means anonymous. It
 /// is asked only once a registry wants some.

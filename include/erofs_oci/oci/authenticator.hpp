@@ -97,6 +97,12 @@ class BasicAuthenticator {
     return current_;
   }
 
+  /// Whose login authorization() yields, for messages: as describe(Credentials); empty: nobody's.
+  [[nodiscard]] std::string describe_login() const {
+    std::lock_guard const lock(mutex_);
+    return whose_;
+  }
+
   [[nodiscard]] Transport const& transport() const noexcept { return transport_; }
   [[nodiscard]] Url const& registry() const noexcept { return registry_; }
   [[nodiscard]] std::string const& repository() const noexcept { return repository_; }
@@ -135,6 +141,7 @@ class BasicAuthenticator {
     login_runs_ = false;
     finished_.notify_all();
     early_failed_ = !outcome;
+    auto const whose = credentials_ && *credentials_ ? describe(**credentials_) : std::string();
     if (!outcome) {
       last_error_ = outcome.error();
       if (outcome.error().code == Errc::unauthorized && credentials_) {
@@ -144,8 +151,10 @@ class BasicAuthenticator {
         }
         credentials_.reset();
       }
-      return fail(std::move(outcome).error(), registry_.authority() + ": login");
+      return fail(std::move(outcome).error(),
+                  registry_.authority() + ": login" + (whose.empty() ? "" : " as " + whose));
     }
+    whose_ = whose;
     current_ = {std::move(outcome->value), current_.generation + 1};
     bearer_ = std::move(outcome->bearer);
     expires_ = asked + outcome->lifetime;
@@ -172,7 +181,7 @@ class BasicAuthenticator {
     }
     if (bearer != challenges.end()) return ask_bearer(*bearer, credentials, deadline);
     if (!credentials || credentials->username.empty()) {
-      return fail(Errc::unauthorized, "the registry wants a user name and password");
+      return fail(explain(Errc::unauthorized, "the registry wants a user name and password"));
     }
     return Login{basic_authorization(*credentials), {}, {}};
   }
@@ -236,12 +245,13 @@ class BasicAuthenticator {
   HttpLimits limits_;
   LoginScope scope_;
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable finished_;
   bool login_runs_ = false;
   bool early_failed_ = false;  // a token gets one early try
   std::optional<Error> last_error_;
   Authorization current_;
+  std::string whose_;
   std::vector<Challenge> challenges_;  // that the last renew() answered
   std::optional<Challenge> bearer_;    // there is a token that expires
   std::chrono::steady_clock::time_point expires_{};

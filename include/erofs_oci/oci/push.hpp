@@ -23,7 +23,7 @@
 #include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/oci/auth.hpp>
-#include <erofs_oci/oci/json.hpp>
+#include <erofs_oci/oci/detail/registry_answers.hpp>
 #include <erofs_oci/oci/manifest.hpp>
 #include <erofs_oci/oci/reference.hpp>
 #include <erofs_oci/oci/registry.hpp>
@@ -72,18 +72,6 @@ struct Upload {
   auto const last = parse_number(text.substr(dash + 1));
   if (!last || *last == UINT64_MAX) return {};
   return *last + 1;
-}
-
-/// The first error in the body of a refusal, as "CODE: message"; empty if there is none.
-[[nodiscard]] inline std::string refusal_text(std::span<std::byte const> body) {
-  auto const value = json::parse(body, "answer");
-  if (!value) return {};
-  auto const* const errors = json::find(*value, "errors");
-  if (errors == nullptr || !errors->is_array() || errors->empty()) return {};
-  auto const code = json::text(errors->front(), "code").value_or("");
-  auto const message = json::text(errors->front(), "message").value_or("");
-  if (code.empty() && message.empty()) return {};
-  return quote(code.empty() || message.empty() ? code + message : code + ": " + message);
 }
 
 }  // namespace detail
@@ -242,12 +230,12 @@ class BasicPusher {
       return true;
     };
     EROFS_OCI_TRY_ASSIGN(reply.url, session_.exchange(request, head, take), url.without_query());
-    if (reply.head.status >= 400) reply.text = detail::refusal_text(text);
+    if (reply.head.status >= 400) reply.text = detail::read_refusal(text).text();
     return reply;
   }
 
-  [[nodiscard]] static Result<void> check(Reply const& reply) {
-    auto error = status_error(reply.head);
+  [[nodiscard]] Result<void> check(Reply const& reply) const {
+    auto error = session_.status_error(reply.head, reply.url);
     // A redirect is not followed by what changes something.
     if (!error && (reply.head.status < 200 || reply.head.status > 299)) {
       error = Error{Errc::protocol, "HTTP status " + std::to_string(reply.head.status)};

@@ -24,6 +24,7 @@
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/oci/auth.hpp>
 #include <erofs_oci/oci/blob.hpp>
+#include <erofs_oci/oci/detail/registry_answers.hpp>
 #include <erofs_oci/oci/image.hpp>
 #include <erofs_oci/oci/manifest.hpp>
 #include <erofs_oci/oci/reference.hpp>
@@ -154,7 +155,8 @@ class BasicRegistry {
 
   /// Follows the reference to the image for `platform`: one request for a manifest, two through an
   /// index. What was asked by digest is checked; a tag's digest is computed.
-  /// @error{Errc::not_found, no such image\, or none for that platform}
+  /// @error{Errc::not_found, no such image\, or none for that platform; the message names tags that
+  /// there are}
   /// @error{Errc::digest_mismatch, the registry sent something else than was asked for}
   /// @error{as parse_document() and BasicOciBlob::read_at(), as they say}
   [[nodiscard]] Result<Image> resolve(Platform const& platform) const {
@@ -176,14 +178,19 @@ class BasicRegistry {
     }
     auto const may = Digest::parse(tag_or_digest) ? &RegistryHost::pulls : &RegistryHost::resolves;
     Result<FoundDocument> found = fail(no_host());
+    Session const* asked = nullptr;
     for (auto const& session : sessions_) {
       if (!(session.host().*may)) continue;
+      asked = &session;
       found = document_from(session, tag_or_digest, size);
       if (found) break;  // else the last one's word counts
     }
     if (!found && local.instead) {
       auto const kept = local.instead(tag_or_digest, found.error());
       if (kept) return local_document(*kept, tag_or_digest, size);
+    }
+    if (!found && found.error().code == Errc::not_found && !Digest::parse(tag_or_digest)) {
+      return fail(no_such_tag(*asked, tag_or_digest, std::move(found).error()));
     }
     return found;
   }
@@ -274,12 +281,38 @@ class BasicRegistry {
     return FoundDocument{kept.digest, kept.body.size(), std::move(document)};
   }
 
+  /// The error of a tag that is not there, with what there is in its place, as far as the registry
+  /// tells within 5 s; else `error` itself.
+  Error no_such_tag(Session const& session, std::string const& tag, Error error) const {
+    constexpr std::size_t most = 10;  // tags in the message
+    auto const limit =
+        std::min<std::chrono::milliseconds>(options_.limits.total, std::chrono::seconds(5));
+    auto const page =
+        fetch(session, session.url("tags/list?n=" + std::to_string(most + 1)), {}, limit);
+    if (!page) {
+      if (page.error().code != Errc::not_found) return error;
+      return explain(Errc::not_found, session.host().api.authority() + " has no repository " +
+                                          detail::quote(reference_.repository));
+    }
+    auto const tags = detail::read_tag_list(page->body);
+    if (!tags || std::ranges::find(*tags, tag) != tags->end()) return error;
+    return explain(Errc::not_found, session.describe() + " has no tag " + detail::quote(tag) +
+                                        "; " + detail::list_tags(*tags, most));
+  }
+
   Result<Page> fetch(Session const& session, Url const& url, HttpHeaders const& headers) const {
+    return fetch(session, url, headers, options_.limits.total);
+  }
+
+  Result<Page> fetch(Session const& session, Url const& url, HttpHeaders const& headers,
+                     std::chrono::milliseconds limit) const {
+    constexpr std::size_t longest_refusal = 64 * 1024;
     Page page;
     std::optional<Error> error;
     auto const head = [&](HttpHead const& response) {
       page.head = response;
-      error = status_error(response);
+      if (response.status >= 400) return true;  // its body may say why
+      error = erofs_oci::status_error(response);
       auto const encoding = response.find("Content-Encoding");
       if (!error && encoding && !encoding->empty() && !equal_ignoring_case(*encoding, "identity")) {
         error = Error{Errc::protocol, "the server packed the content, which was not asked for"};
@@ -287,6 +320,8 @@ class BasicRegistry {
       return !error;
     };
     auto const body = [&](std::span<std::byte const> bytes) {
+      if (page.head.status >= 400 && bytes.size() > longest_refusal - page.body.size())
+        return false;
       if (bytes.size() > max_document_size - page.body.size()) {
         error = Error{Errc::unsupported, "manifest of more than 4 MiB"};
         return false;
@@ -294,8 +329,14 @@ class BasicRegistry {
       page.body.insert(page.body.end(), bytes.begin(), bytes.end());
       return true;
     };
-    auto const deadline = time_.now() + options_.limits.total;
-    EROFS_OCI_TRY(session.get(url, headers, options_.limits, deadline, head, body));
+    auto const from = session.get(url, headers, options_.limits, time_.now() + limit, head, body);
+    if (page.head.status >= 400) {
+      error = session.status_error(page.head, from.value_or(url));
+      auto const why = detail::read_refusal(page.body).text();
+      if (error && !why.empty()) error->context += " " + why;
+    } else if (!from) {
+      return fail(from.error());
+    }
     if (error) return fail(*std::move(error), url.without_query());
     return page;
   }

@@ -108,6 +108,18 @@ class BasicSession {
     }
   }
 
+  /// The error of a response's status, as erofs_oci::status_error(). If that refuses the login,
+  /// the error names the login.
+  /// @param from  where the response came from
+  [[nodiscard]] std::optional<Error> status_error(HttpHead const& head, Url const& from) const {
+    auto error = erofs_oci::status_error(head);
+    if (error && error->code == Errc::unauthorized && from.same_origin(host_->api)) {
+      auto const login = login_->describe_login();
+      error->context += login.empty() ? " without a login" : " to " + login;
+    }
+    return error;
+  }
+
   /// The URL of `API/REPOSITORY/path`. `path` must be fit for a URL.
   [[nodiscard]] Url url(std::string_view path) const {
     auto out = host_->api;

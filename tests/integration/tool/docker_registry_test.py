@@ -91,7 +91,18 @@ class DockerRegistry(unittest.TestCase):
             capture_output=True, text=True, timeout=60)
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(done.stderr.count("not authorized"), 1, done.stderr)
+        self.assertIn(f'user "{USER}" from oci.username and {self.dir}/wrong', done.stderr)
         self.assertNotIn("nope", done.stderr)
+
+    def test_what_is_not_there_is_said_with_what_there_is(self):
+        for name, said in (("debian:v2", f'{self.host}/debian has no tag "v2"; it has "v1"'),
+                           ("nothing:v1", f'{self.host} has no repository "nothing"')):
+            done = subprocess.run(
+                [TOOL, "ls", "-o", f"oci.ca={self.dir}/ca/ca.crt,oci.username={USER},"
+                 f"oci.password_file={self.dir}/password", f"{self.host}/{name}"],
+                capture_output=True, text=True, timeout=60)
+            self.assertEqual((done.returncode, done.stderr),
+                             (2, f"mount-oci: {self.host}/{name}: {said}\n"))
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ class FuseMountTest(MountTest):
         if os.path.exists("/sys/module/nbd"):
             self.skipTest("this machine has nbd")
         said = self.mount()
-        self.assertRegex(said, r"^mount-oci: mounting by fuse-file: [^\n]+\n$")
+        self.assertRegex(said, r"^mount-oci: mounted by fuse-file: [^\n]+\n$")
         self.umount()
         said = self.mount("-v")
         self.assertIn("not netlink: no nbd in this kernel", said)

@@ -286,7 +286,7 @@ class WorldsTest(unittest.TestCase):
                 f"{at('expired')}/app", Refused(at("expired"), "certificate"), ca),
             "TLS 1.0 and 1.1 alone": World(f"{at('old TLS')}/app", Refused(at("old TLS"), "TLS.*version"), ca),
             "http where https is due": World(f"localhost:{self.open}/app",
-                                             Refused(f"localhost:{self.open}", "TLS.*version"), ca),
+                                             Refused(f"localhost:{self.open}", "speak TLS.*oci.insecure"), ca),
             "redirect to http": World(f"{at('to http')}/app", Refused(at("to http"), "http"), ca),
             "blobs redirected to http": World(
                 f"{at('blobs to http')}/app", Refused(at("blobs to http"), "http"), ca),

@@ -132,6 +132,86 @@ TEST_CASE("A sha512 digest is checked as one", "[oci][registry]") {
   CHECK(image->digest.to_string() == digest);
 }
 
+TEST_CASE("The error of a tag that is not there says what there is", "[oci][registry][error]") {
+  auto const many = [] {
+    std::string text = R"({"name":"n/m","tags":["t0")";
+    for (int i = 1; i < 11; ++i) text += ",\"t" + std::to_string(i) + "\"";
+    return text + "]}";
+  }();
+  auto const unknown = std::string(
+      R"({"errors":[{"code":"MANIFEST_UNKNOWN","message":"no such\nthing","detail":{}}]})");
+  struct Case {
+    FakeReply tags;
+    std::string said;  // whole
+  };
+  auto const list = [](std::string const& text) { return FakeReply{200, {}, to_bytes(text)}; };
+  auto const plain = std::string(
+      "https://r.x/v2/n/m/manifests/v1: HTTP status 404 \"MANIFEST_UNKNOWN: no such?thing\": "
+      "not found");
+  auto const cases = std::vector<Case>{
+      {list(R"({"name":"n/m","tags":["v2"]})"), R"(r.x/n/m has no tag "v1"; it has "v2")"},
+      {list(R"({"name":"n/m","tags":["a","\u001b[1m"]})"),
+       R"(r.x/n/m has no tag "v1"; it has "a", "?[1m")"},
+      {list(many),
+       "r.x/n/m has no tag \"v1\"; it has \"t0\", \"t1\", \"t2\", \"t3\", \"t4\", "
+       "\"t5\", \"t6\", \"t7\", \"t8\", \"t9\" and others"},
+      {list(R"({"name":"n/m","tags":null})"), R"(r.x/n/m has no tag "v1"; it has no tags)"},
+      {list(R"({"name":"n/m"})"), R"(r.x/n/m has no tag "v1"; it has no tags)"},
+      {FakeReply{404}, R"(r.x has no repository "n/m")"},
+      // A registry that contradicts itself, or does not tell.
+      {list(R"({"name":"n/m","tags":["v1"]})"), plain},
+      {list(R"({"tags":[7]})"), plain},
+      {list("<html>"), plain},
+      {FakeReply{401}, plain},
+      {FakeReply{503}, plain},
+  };
+  for (auto const& [tags, said] : cases) {
+    auto const transport = FakeTransport([&](HttpRequest const& request, std::size_t) {
+      auto const is_list = request.url.target == "/v2/n/m/tags/list?n=11";
+      return is_list ? tags : FakeReply{404, {}, to_bytes(unknown)};
+    });
+
+    auto const image = registry("r.x/n/m:v1", transport).resolve(amd64);
+
+    REQUIRE_FALSE(image.has_value());
+    CHECK(image.error().code == Errc::not_found);
+    CHECK(image.error().message() == said);
+    CHECK(transport.requests().size() == 2);
+  }
+}
+
+TEST_CASE("What a digest names is not looked for among the tags", "[oci][registry][error]") {
+  auto const digest = "sha256:" + std::string(64, 'a');
+  auto const transport = FakeTransport([](HttpRequest const&, std::size_t) {
+    return FakeReply{404, {}, to_bytes(std::string(100'000, ' '))};  // no refusal is so long
+  });
+
+  auto const image = registry("r.x/n/m@" + digest, transport).resolve(amd64);
+
+  CHECK(image.error().message() ==
+        "https://r.x/v2/n/m/manifests/" + digest + ": HTTP status 404: not found");
+  CHECK(transport.requests().size() == 1);
+}
+
+TEST_CASE("A refused login is named, without its secrets", "[oci][registry][error]") {
+  auto const challenge =
+      GENERATE(as<std::string>(), "Basic realm=x", "Bearer realm=\"https://r.x/token\",service=x");
+  auto const transport = FakeTransport([&](HttpRequest const&, std::size_t) {
+    return FakeReply{401, {{"WWW-Authenticate", challenge}}};
+  });
+  RegistryOptions options;
+  options.credentials = [](auto const&, auto const&) {
+    return Result<std::optional<Credentials>>(Credentials{"me", "s3cret", {}, {}, "/the/file"});
+  };
+
+  auto const image = registry("r.x/n/m:v1", transport, options).resolve(amd64);
+
+  REQUIRE_FALSE(image.has_value());
+  CHECK(image.error().code == Errc::unauthorized);
+  CHECK_THAT(image.error().message(), Catch::Contains("user \"me\" from /the/file"));
+  CHECK_THAT(image.error().message(), !Catch::Contains("s3cret"));
+}
+
 TEST_CASE("Resolving fails clearly", "[oci][registry][error]") {
   auto wrong_size = describe(manifest_text, media_type::oci_manifest);
   wrong_size.platform = amd64;
@@ -248,6 +328,7 @@ TEST_CASE("Hosts are asked only for what they may say, at their own paths, with 
   CHECK(asked ==
         std::vector<std::string>{"https://blind/v2/library/nginx/manifests/latest?ns=docker.io",
                                  "https://real.x/v2/library/nginx/manifests/latest?ns=docker.io",
+                                 "https://real.x/v2/library/nginx/tags/list?n=11&ns=docker.io",
                                  "https://cache/proxy/v2/library/nginx/blobs/",
                                  "https://cdn.x/blob", "https://real.x/v2/library/nginx/blobs/"});
 }

@@ -230,6 +230,12 @@ struct Attempt {
       return {Errc::protocol, "TLS: the server's certificate is not to be trusted: " +
                                   certificate_reason(*connection.tls)};
     }
+    auto const speaks_no_tls = [] {
+      auto const code = ERR_peek_error();
+      return ERR_GET_LIB(code) == ERR_LIB_SSL &&
+             (ERR_GET_REASON(code) == SSL_R_WRONG_VERSION_NUMBER ||
+              ERR_GET_REASON(code) == SSL_R_PACKET_LENGTH_TOO_LONG);
+    };
     // The first one is the cause. To close what has not been opened adds one more, or is the only
     // one if the connection broke.
     auto const tls_reason = [] {
@@ -240,10 +246,13 @@ struct Attempt {
       return std::string(reason != nullptr ? reason : "");
     };
     switch (error) {
-      case Kind::Connection: return {Errc::unavailable, "cannot connect"};
+      case Kind::Connection: return cannot_connect();
       case Kind::ConnectionTimeout: return {Errc::timed_out, "cannot connect in time"};
       case Kind::SSLLoadingCerts: return {Errc::protocol, "TLS: cannot load the CA certificates"};
       case Kind::SSLConnection: {
+        if (speaks_no_tls()) {
+          return erofs_oci::explain(Errc::protocol, "TLS: " + std::string(no_tls_text));
+        }
         auto const reason = tls_reason();
         auto const broke = !state.not_understood &&
                            (reason.empty() || reason.find("unexpected eof") != std::string::npos);

@@ -16,6 +16,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -178,6 +179,13 @@ struct Dial {
   std::string tunnel{};                  ///< what a proxy is asked for first: a CONNECT; or empty
 };
 
+/// Why a connection is not made: what the system says, if that is known.
+[[nodiscard]] inline Error cannot_connect(int number = 0) {
+  return erofs_oci::explain(
+      Errc::unavailable,
+      "cannot connect" + (number == 0 ? "" : ": " + std::system_category().message(number)));
+}
+
 /// Connects to the first address that takes a connection.
 /// @param on_socket  called with each socket before it connects
 /// @error{Errc::timed_out, not within ExchangeState::connect or by its deadline}
@@ -185,10 +193,13 @@ struct Dial {
 template <class OnSocket>
 Result<UniqueFd> connect_to(Dial const& dial, ExchangeState const& state,
                             OnSocket const& on_socket) {
-  Result<UniqueFd> out = fail(Errc::unavailable, "cannot connect");
+  Result<UniqueFd> out = fail(cannot_connect());
   for (auto const& to : dial.addresses) {
     UniqueFd fd(::socket(to.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!fd) continue;
+    if (!fd) {
+      out = fail(cannot_connect(errno));
+      continue;
+    }
     on_socket(fd.get());
     auto const end = std::min(state.deadline, std::chrono::steady_clock::now() + state.connect);
     auto const* const raw = reinterpret_cast<sockaddr const*>(&to.address);
@@ -202,7 +213,10 @@ Result<UniqueFd> connect_to(Dial const& dial, ExchangeState const& state,
       socklen_t size = sizeof error;
       if (::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &size) != 0) error = errno;
     }
-    if (error != 0) continue;
+    if (error != 0) {
+      out = fail(cannot_connect(error));
+      continue;
+    }
     int const on = 1;
     ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     timeval const idle{state.idle.count() / 1000, state.idle.count() % 1000 * 1000};

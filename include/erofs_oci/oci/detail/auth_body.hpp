@@ -36,6 +36,12 @@ EROFS_OCI_BODY std::string basic_authorization(Credentials const& credentials) {
   return "Basic " + base64_encode(credentials.username + ":" + credentials.password);
 }
 
+EROFS_OCI_BODY std::string describe(Credentials const& credentials) {
+  auto const is_user = credentials.identity_token.empty() && credentials.registry_token.empty();
+  auto const what = is_user ? "user " + detail::quote(credentials.username) : "a token";
+  return credentials.place.empty() ? what : what + " from " + credentials.place;
+}
+
 namespace detail {
 
 /// Walks over a WWW-Authenticate value.

@@ -92,7 +92,9 @@ inline Result<std::optional<Credentials>> ask_helper(std::string const& name,
   auto const asked = registry == Reference::docker_hub ? hub_key : registry;
   auto const outcome = run_helper(program, "get", asked, limit);
   if (!outcome) return fail(Errc::unauthorized, "helper " + outcome.error().message());
-  return helper_login(*outcome, program);
+  EROFS_OCI_TRY_ASSIGN(auto found, helper_login(*outcome, program));
+  if (found) found->place = program;
+  return found;
 }
 
 /// One entry of `auths`. An empty one means that a helper has the secret: nothing is known here.
@@ -181,7 +183,10 @@ EROFS_OCI_BODY Result<std::optional<Credentials>> find_credentials(CredentialOpt
     }
     auto found = credentials_from(read->text, registry, repository, options.helper_limit);
     if (!found) return fail(std::move(found).error(), path);
-    if (*found) return found;
+    if (!*found) continue;
+    auto& place = (*found)->place;
+    place = path + (place.empty() ? "" : " by " + place);
+    return found;
   }
   return std::optional<Credentials>();
 }
