@@ -14,6 +14,7 @@
 #include <erofs_oci/image/open_layers.hpp>
 #include <erofs_oci/oci/manifest.hpp>
 
+#include "image_config.hpp"
 #include "indexing.hpp"
 #include "progress.hpp"
 #include "reading.hpp"
@@ -69,7 +70,7 @@ class Checker {
                          found.name);
     EROFS_OCI_TRY(check_tree(reader, false));
     if (!reading_.options.read.data) return {};
-    auto const wanted = diff_ids(found);
+    auto const wanted = diff_ids_of(found);
     if (!wanted) add("configuration", wanted.error().message());
     for (std::size_t i = 0; i < found.layers.size(); ++i) {
       check_data(found.layers[i], indexed.indexes[i], wanted.value_or(std::vector<std::string>()));
@@ -89,23 +90,6 @@ class Checker {
     }
     found_.count += result.count;
     return {};
-  }
-
-  /// What the image's configuration says of the layers' contents; empty without one.
-  Result<std::vector<std::string>> diff_ids(FoundImage const& found) const {
-    std::vector<std::string> result;
-    if (!found.config || !found.config_at) return result;
-    erofs_oci::Bytes bytes(static_cast<std::size_t>(
-        std::min<std::uint64_t>(found.config->size(), erofs_oci::max_document_size)));
-    EROFS_OCI_TRY(read_exact(*found.config, 0, bytes));
-    auto const digest = erofs_oci::digest_of(bytes, found.config_at->digest.algorithm());
-    if (digest != found.config_at->digest) {
-      return fail(Errc::digest_mismatch, found.config_at->digest.to_string());
-    }
-    EROFS_OCI_TRY_ASSIGN(auto const config, erofs_oci::json::parse(bytes, "configuration"));
-    auto const* const rootfs = erofs_oci::json::find(config, "rootfs");
-    if (rootfs == nullptr) return result;
-    return erofs_oci::json::text_list(*rootfs, "diff_ids");
   }
 
   void check_data(FoundLayer const& layer, erofs_oci::StoredLayer const& index,

@@ -80,31 +80,29 @@ std::string file_name(FoundImage const& found, FoundLayer const& layer) {
 // ---------------------------------------------------------------- reading back
 
 /// Verifies the files that were written, as other tools read them.
-Result<std::optional<std::string>> verify_files(FoundLayer const& layer, std::string const& name,
-                                                BlobEncoding encoding, Reading const& reading) {
+Result<IndexToVerify> open_files(FoundLayer const& layer, std::string const& name,
+                                 BlobEncoding encoding) {
   EROFS_OCI_TRY_ASSIGN(auto tarindex, Local::open(name + ".erofs"));
-  auto const stop = reading.guard.stop_token();
-  auto blob = AnySource(layer.blob);
   if (encoding == BlobEncoding::plain) {
-    return find_difference(AnySource(layer.blob), {AnySource(std::move(tarindex)), blob}, stop);
+    return IndexToVerify{AnySource(std::move(tarindex)), AnySource(layer.blob)};
   }
   EROFS_OCI_TRY_ASSIGN(auto zinfo, Local::open(name + ".zinfo"));
   EROFS_OCI_TRY_ASSIGN(auto index, erofs_oci::read_zinfo(AnySource(std::move(zinfo))));
   EROFS_OCI_TRY_ASSIGN(auto contents,
-                       erofs_oci::Gzran<AnySource>::make(std::move(blob), std::move(index)));
-  return find_difference(AnySource(layer.blob),
-                         {AnySource(std::move(tarindex)), AnySource(std::move(contents))}, stop);
+                       erofs_oci::Gzran<AnySource>::make(AnySource(layer.blob), std::move(index)));
+  return IndexToVerify{AnySource(std::move(tarindex)), AnySource(std::move(contents))};
 }
 
 Result<std::optional<std::string>> verify_layer(FoundLayer const& layer, StoredLayer const& index,
                                                 std::optional<std::string> const& name,
                                                 Reading const& reading) {
-  if (name) return verify_files(layer, *name, index.index.index.encoding, reading);
-  EROFS_OCI_TRY_ASSIGN(
-      auto const contents,
-      erofs_oci::open_contents(layer.layer(), index, read_options(reading.options.image)));
-  return find_difference(AnySource(layer.blob), {index.tarindex, contents},
-                         reading.guard.stop_token());
+  auto const encoding = index.index.index.encoding;
+  EROFS_OCI_TRY_ASSIGN(auto const opened,
+                       name ? open_files(layer, *name, encoding)
+                            : index_to_verify(layer, index, reading.options.image));
+  return compare_layer(AnySource(layer.blob), layer.descriptor.digest.algorithm(), opened,
+                       reading.guard.stop_token())
+      .map([](LayerComparison compared) { return std::move(compared.difference); });
 }
 
 // ---------------------------------------------------------------- all together

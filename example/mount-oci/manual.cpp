@@ -38,6 +38,7 @@ COMMANDS
             look into an image without mounting it
   extract   unpack it, to a directory or as a tar
   fsck      check it
+  verify    read all of it and prove that it is what it is said to be
   image     show its layers
   doctor    find out why it cannot be mounted, or is slow
 
@@ -249,12 +250,13 @@ WORDS OF -o
   oci.retry=SECONDS|off        how long a read is retried while the registry fails; default: until
                                oci.timeout
   oci.readahead=SIZE           what the kernel reads ahead, 128K
+  oci.writable[=DIR]           as --writable, for fstab(5)
 
   ro rw nosuid suid nodev dev noexec exec sync async noatime atime relatime norelatime nodiratime
   diratime loud user users owner group remount move
-                               as mount(8) means them; but the image is read-only in any case, and
-                               nosuid and nodev are the default: setuid programs and devices of an
-                               image work only with suid and dev
+                               as mount(8) means them; but the image is read-only in any case (see
+                               oci.writable), and nosuid and nodev are the default: setuid programs
+                               and devices of an image work only with suid and dev
   stack                        mount over what is mounted at the directory already; without it that is
                                an error, or success if it is this image and mount(8) runs this program
   defaults quiet nouser auto noauto nofail _netdev x-*

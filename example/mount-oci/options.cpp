@@ -56,6 +56,7 @@ constexpr std::array entries{
     Entry{"image", Command::image, parse_reading},
     Entry{"doctor", Command::doctor, parse_reading},
     Entry{"pull", Command::pull, parse_reading},
+    Entry{"verify", Command::verify, parse_reading},
     Entry{"cache", Command::cache, parse_cache},
 };
 

@@ -28,6 +28,7 @@ Result<Status> dispatch(Reading const& reading) {
     case Command::image: return run_image(reading);
     case Command::doctor: return run_doctor(reading);
     case Command::pull: return run_pull(reading);
+    case Command::verify: return run_verify(reading);
     default: break;
   }
   return fail(Errc::invalid_argument, "no command that reads an image");

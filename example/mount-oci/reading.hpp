@@ -51,6 +51,7 @@ using Status = int;
 [[nodiscard]] Result<Status> run_image(Reading const& reading);
 [[nodiscard]] Result<Status> run_doctor(Reading const& reading);
 [[nodiscard]] Result<Status> run_pull(Reading const& reading);
+[[nodiscard]] Result<Status> run_verify(Reading const& reading);
 /// @}
 
 /// Calls `one` for each path that was given, or for "/". Reports a path that does not exist, and

@@ -186,6 +186,30 @@ EXIT STATUS
   0 sound, 1 wrong command line or findings, 2 failed
 )";
 
+constexpr std::string_view verify_page =
+    R"(mount-oci verify - read all of an image and prove that it is what it is said to be
+
+SYNOPSIS
+  mount-oci verify [-o LIST]... [--json] IMAGE
+
+DESCRIPTION
+  Reads every byte of every layer, from the registry unless it is kept, and compares: the layer with its
+  digest; its contents, unpacked, with the image's configuration; and the index that a mount would use,
+  wherever it came from, with the layer: each name, attribute and place in the tar, and what decoding
+  from each checkpoint gives.
+
+  A proved index that came from elsewhere counts for all images that have the layer from then on, as if
+  this machine had made it. In place of a wrong one the store gets what the layer gives. Mounts that
+  use the wrong one go on with it until they are unmounted.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  --json   an object for each layer: number, digest, proved (true or false) and, if false, problem
+
+EXIT STATUS
+  0 proved, 1 wrong command line, or something is not what it is said to be, 2 failed
+)";
+
 constexpr std::string_view image_page = R"(mount-oci image - show the layers of an image
 
 SYNOPSIS
@@ -238,6 +262,7 @@ std::string_view reading_manual(Command topic) {
     case Command::find: return find_page;
     case Command::extract: return extract_page;
     case Command::fsck: return fsck_page;
+    case Command::verify: return verify_page;
     case Command::image: return image_page;
     case Command::doctor: return doctor_page;
     default: return {};

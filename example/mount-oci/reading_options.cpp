@@ -96,7 +96,7 @@ Checked check_own(Command command, ReadOptions const& read) {
 
 bool takes_paths(Command command) {
   return command != Command::index && command != Command::fsck && command != Command::image &&
-         command != Command::doctor && command != Command::pull;
+         command != Command::doctor && command != Command::pull && command != Command::verify;
 }
 
 }  // namespace

@@ -11,11 +11,15 @@
 
 #include <erofs_oci/combinator/ref.hpp>
 #include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/erofs/load.hpp>
 #include <erofs_oci/erofs/reader.hpp>
 #include <erofs_oci/gzip/decoder.hpp>
+#include <erofs_oci/image/open_layers.hpp>
 #include <erofs_oci/tar/decoder.hpp>
 #include <erofs_oci/tarindex/layer.hpp>
+
+#include "image.hpp"
 
 namespace mount_oci {
 namespace {
@@ -120,6 +124,12 @@ class TreeComparer {
 
 // ---------------------------------------------------------------- bytes
 
+/// Whether an error says that bytes are wrong, not that they cannot be had.
+bool blames_bytes(Error const& error) {
+  return error.code == Errc::corrupt || error.code == Errc::digest_mismatch ||
+         error.code == Errc::truncated || error.code == Errc::mismatch;
+}
+
 /// Gets the decoded stream, builds the tree from it and compares the bytes.
 class StreamComparer {
  public:
@@ -127,14 +137,11 @@ class StreamComparer {
 
   Result<void> push(std::span<std::byte const> bytes) {
     auto const apply = [this](auto&& entry) { return builder_.apply(std::move(entry)); };
+    hash_.update(bytes);
     EROFS_OCI_TRY(tar_.push(bytes, apply));
-    while (!bytes.empty() && !difference_) {
+    while (!bytes.empty()) {
       auto const part = bytes.first(std::min(bytes.size(), buffer_.size()));
-      auto const out = std::span(buffer_).first(part.size());
-      EROFS_OCI_TRY_ASSIGN(auto const n, contents_.read_at(offset_, out));
-      if (n < part.size() || !std::ranges::equal(part, out)) {
-        difference_ = "other bytes in the tar from offset " + std::to_string(offset_) + " on";
-      }
+      if (!difference_) EROFS_OCI_TRY(compare(part));
       offset_ += part.size();
       bytes = bytes.subspan(part.size());
     }
@@ -154,11 +161,24 @@ class StreamComparer {
   [[nodiscard]] std::optional<std::string> const& difference() const noexcept {
     return difference_;
   }
+  [[nodiscard]] erofs_oci::Digest digest() { return hash_.finish(); }
 
  private:
+  Result<void> compare(std::span<std::byte const> part) {
+    auto const out = std::span(buffer_).first(part.size());
+    auto const n = contents_.read_at(offset_, out);
+    if (!n && !blames_bytes(n.error())) return fail(n.error());
+    if (!n || *n < part.size() || !std::ranges::equal(part, out)) {
+      difference_ = "other bytes in the tar from offset " + std::to_string(offset_) + " on" +
+                    (n ? "" : ": " + n.error().message());
+    }
+    return {};
+  }
+
   AnySource const& contents_;
   erofs_oci::tarindex::LayerBuilder builder_;
   erofs_oci::tar::Decoder tar_;
+  erofs_oci::Sha256 hash_;
   std::uint64_t offset_ = 0;
   Bytes buffer_ = Bytes(256 * 1024);
   std::optional<std::string> difference_;
@@ -206,31 +226,56 @@ class Unpacker {
   Bytes out_ = Bytes(256 * 1024);
 };
 
+/// Compares the files by the index with those of the tar.
+Result<std::optional<std::string>> compare_trees(AnySource const& tarindex,
+                                                 erofs::Tree const& tar) {
+  using erofs_oci::Ref;
+  auto const image = [&]() -> Result<erofs::Tree> {
+    EROFS_OCI_TRY_ASSIGN(auto const reader, erofs::Reader<Ref<AnySource>>::open(Ref(tarindex)));
+    return erofs::load_tree(reader, erofs::Marks::trusted);
+  }();
+  if (image) return TreeComparer(*image, tar).run();
+  if (!blames_bytes(image.error())) return fail(image.error(), "tarindex");
+  return "tarindex: " + image.error().message();
+}
+
 }  // namespace
 
-Result<std::optional<std::string>> find_difference(AnySource const& blob,
-                                                   IndexToVerify const& index,
-                                                   std::stop_token const& stop) {
+Result<IndexToVerify> index_to_verify(FoundLayer const& layer, erofs_oci::StoredLayer const& index,
+                                      ImageOptions const& options) {
+  EROFS_OCI_TRY_ASSIGN(auto contents,
+                       erofs_oci::open_contents(layer.layer(), index, read_options(options)));
+  return IndexToVerify{AnySource(erofs_oci::Ref(index.tarindex)), std::move(contents)};
+}
+
+Result<LayerComparison> compare_layer(AnySource const& blob, erofs_oci::DigestAlgorithm algorithm,
+                                      IndexToVerify const& index, std::stop_token const& stop) {
+  LayerComparison result;
   StreamComparer comparer(index.contents);
   Unpacker unpacker(comparer);
+  erofs_oci::Hasher hash(algorithm);
   Result<void> inside;
-  auto const ok = blob.stream(0, blob.size(), [&](std::span<std::byte const> piece) {
-    inside = stop.stop_requested() ? fail(Errc::stopping, "verify") : unpacker.push(piece);
-    return inside.has_value() && !comparer.difference();
-  });
-  if (!inside) return fail(inside.error());
-  if (!ok) return fail(ok.error());
-  if (comparer.difference()) return comparer.difference();
-  EROFS_OCI_TRY(unpacker.finish());
+  EROFS_OCI_TRY(blob.stream(0, blob.size(), [&](std::span<std::byte const> piece) {
+    if (stop.stop_requested()) return false;
+    hash.update(piece);
+    if (inside) inside = unpacker.push(piece);
+    return inside || blames_bytes(inside.error());  // the digest is wanted in any case
+  }));
+  if (stop.stop_requested()) return fail(Errc::stopping, "verify");
+  if (inside) inside = unpacker.finish();
+  if (!inside && !blames_bytes(inside.error())) return fail(inside.error());
+  result.blob = hash.finish();
+  result.contents = comparer.digest();
+  if (!inside) {
+    result.difference = "the layer cannot be unpacked: " + inside.error().message();
+    return result;
+  }
   EROFS_OCI_TRY_ASSIGN(auto const tar, comparer.finish());
-  if (comparer.difference()) return comparer.difference();
-
-  using erofs_oci::Ref;
-  EROFS_OCI_TRY_ASSIGN(auto const reader, erofs::Reader<Ref<AnySource>>::open(Ref(index.tarindex)),
-                       "tarindex");
-  EROFS_OCI_TRY_ASSIGN(auto const image, erofs::load_tree(reader, erofs::Marks::trusted),
-                       "tarindex");
-  return TreeComparer(image, tar).run();
+  result.difference = comparer.difference();
+  if (!result.difference) {
+    EROFS_OCI_TRY_ASSIGN(result.difference, compare_trees(index.tarindex, tar));
+  }
+  return result;
 }
 
 }  // namespace mount_oci

@@ -8,25 +8,45 @@
 #include <string>
 
 #include <erofs_oci/core/any_source.hpp>
-#include <erofs_oci/erofs/tree.hpp>
+#include <erofs_oci/digest/digest.hpp>
+#include <erofs_oci/image/index_store.hpp>
 
+#include "find_image.hpp"
+#include "options.hpp"
 #include "process.hpp"
 
 namespace mount_oci {
 
 /// An index as readers use it.
 struct IndexToVerify {
-  erofs_oci::AnySource const& tarindex;
-  erofs_oci::AnySource const& contents;  ///< the decoded tar, by way of the checkpoints
+  erofs_oci::AnySource tarindex;
+  erofs_oci::AnySource contents;  ///< the decoded tar, by way of the checkpoints
+};
+
+/// A layer's index as the store or the registry has it. Borrows `index`.
+/// @error{Errc::mismatch, the index is not for this layer}
+[[nodiscard]] Result<IndexToVerify> index_to_verify(FoundLayer const& layer,
+                                                    erofs_oci::StoredLayer const& index,
+                                                    ImageOptions const& options);
+
+/// What reading a layer to its end has shown.
+struct LayerComparison {
+  /// Where index and layer differ first; empty: the index says what the layer holds.
+  std::optional<std::string> difference;
+  erofs_oci::Digest blob;      ///< of the blob's bytes
+  erofs_oci::Digest contents;  ///< SHA-256 of the decoded bytes
 };
 
 /// Reads a layer once more, front to back, decodes it by other means than its checkpoints, and
-/// compares: each byte with what the index gives for its place, and each file (type, attributes,
-/// names, and where in the tar its content is) with the tar's members.
-/// @return what differs first, or nothing
-/// @error{as the blob and the index say}
-[[nodiscard]] Result<std::optional<std::string>> find_difference(erofs_oci::AnySource const& blob,
-                                                                 IndexToVerify const& index,
-                                                                 std::stop_token const& stop);
+/// compares: each byte with what the index gives for its place, which Gzran decodes from the
+/// checkpoint before it; and each file (type, attributes, names, and where in the tar its content
+/// is) with the tar's members. Blocks.
+/// @param algorithm  of LayerComparison::blob
+/// @error{as the blob says}
+/// @error{as the index says, it cannot be read; that what it says is wrong is no error}
+[[nodiscard]] Result<LayerComparison> compare_layer(erofs_oci::AnySource const& blob,
+                                                    erofs_oci::DigestAlgorithm algorithm,
+                                                    IndexToVerify const& index,
+                                                    std::stop_token const& stop);
 
 }  // namespace mount_oci

@@ -119,10 +119,7 @@ class IndexStore {
   /// Whether find_layer() has something to look at. It may turn out to be damaged.
   [[nodiscard]] bool holds_layer(Digest const& blob,
                                  std::optional<Digest> const& image = std::nullopt) const {
-    auto const is_there = [&](std::optional<Digest> const& who) {
-      return ::faccessat(AT_FDCWD, layer_path(blob, who).c_str(), F_OK, AT_EACCESS) == 0;
-    };
-    return (image && is_there(image)) || is_there(std::nullopt);
+    return (image && is_there(layer_path(blob, image))) || is_there(layer_path(blob, std::nullopt));
   }
 
   /// The indexes of the blob with this digest, if they are there and whole.
@@ -140,6 +137,12 @@ class IndexStore {
                                        std::optional<Digest> const& image = std::nullopt) const;
   [[nodiscard]] Result<void> put_layer(Digest const& blob, IndexFiles const& files,
                                        std::optional<Digest> const& image = std::nullopt) const;
+
+  /// Removes what find_layer() finds: an image's claim, or what was made by reading if there is no
+  /// claim. Who has it open goes on with it.
+  /// @error{Errc::unavailable, it cannot be removed}
+  [[nodiscard]] Result<void> remove_layer(Digest const& blob,
+                                          std::optional<Digest> const& image = std::nullopt) const;
 
   /// A merged image, if it is there and whole.
   /// @param key  plain characters; names all that the image was made from
@@ -174,6 +177,10 @@ class IndexStore {
  private:
   IndexStore(std::string root, StoreLimit limit, uid_t owner)
       : root_(std::move(root)), limit_(limit), owner_(owner) {}
+
+  [[nodiscard]] static bool is_there(std::string const& path) {
+    return ::faccessat(AT_FDCWD, path.c_str(), F_OK, AT_EACCESS) == 0;
+  }
 
   [[nodiscard]] std::string layer_path(Digest const& blob,
                                        std::optional<Digest> const& image) const {

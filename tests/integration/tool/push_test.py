@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Indexes that one machine has made serve another one: pushed beside the image, signed or not, found by
 the referrers API or the tag in its place, and never believed more than was asked for."""
+import hashlib
 import json
 import os
 import pathlib
@@ -111,6 +112,71 @@ class PushTest(ImageTest):
         self.push("--sign-key", secret)
         self.uses_it(self.signed(other))
         self.uses_it(self.signed())
+
+    # ---- proof
+
+    def lie(self):
+        """In the store of who makes the index, /etc/passwd has another name, and all digests fit."""
+        changed = 0
+        for entry in pathlib.Path(self.first, "read").iterdir():
+            tarindex, index = (entry / "tarindex").read_bytes(), (entry / "index").read_bytes()
+            lying = tarindex.replace(b"passwd", b"passwe")
+            header = bytearray(index[:256])
+            header[112:144] = hashlib.sha256(lying).digest()
+            (entry / "tarindex").write_bytes(lying)
+            (entry / "index").write_bytes(
+                header + hashlib.sha256(header).digest() + index[288:])
+            changed += lying != tarindex
+        self.assertEqual(changed, 2)
+
+    def verify(self, words, status):
+        return self.json_lines("verify", "--json", words=words, status=status)
+
+    def test_a_proved_index_counts_for_all_images(self):
+        self.start()
+        self.push("--sign-key", self.key)
+        self.uses_it(self.signed())
+        self.assertEqual(os.listdir(os.path.join(self.store, "read")), [])
+        self.assertEqual([layer["proved"] for layer in self.verify(self.signed(), 0)], [True] * 3)
+        self.assertEqual(len(os.listdir(os.path.join(self.store, "read"))), 3)
+        self.assertEqual(self.run_tool("verify").decode().count(": proved\n"), 3)
+
+    def test_an_index_that_lies_is_found_and_replaced(self):
+        self.start()
+        self.run_tool("index", words=f",oci.store={self.first}")
+        self.lie()
+        self.push("--sign-key", self.key)
+        names = lambda: self.run_tool("ls", "/etc", words=self.signed()).decode().split()
+        self.assertIn("passwe", names())  # that is what a key is trusted for
+
+        layers = self.verify(self.signed(), 1)
+        self.assertEqual([layer["proved"] for layer in layers], [False, False, True])
+        for layer in layers[:2]:
+            self.assertEqual(layer["problem"],
+                             "its index is wrong: /etc: other names in this directory")
+        self.assertEqual(names(), ["link", "passwd", "secret"])
+        self.assertEqual([layer["proved"] for layer in self.verify(self.signed(), 0)], [True] * 3)
+
+    def test_files_that_lie_are_found(self):
+        self.start()
+        self.run_tool("index", words=f",oci.store={self.first}")
+        self.lie()
+        files = os.path.join(self.dir, "files")
+        self.run_tool("index", "--output", files, words=f",oci.store={self.first}")
+        layers = self.verify(f",oci.index={files}", 1)
+        self.assertEqual([layer["proved"] for layer in layers], [False, False, True])
+
+    def test_a_registry_that_sends_other_bytes_is_found(self):
+        self.start()
+        self.run_tool("index")
+        digest = self.manifest()["layers"][1]["digest"]
+        blob = pathlib.Path(self.image_layout, "blobs/sha256", digest[7:])
+        data = bytearray(blob.read_bytes())
+        data[len(data) // 2] ^= 1
+        blob.write_bytes(data)
+        layers = self.verify(",oci.cache_dir=none", 1)
+        self.assertEqual([layer["proved"] for layer in layers], [True, False, True])
+        self.assertRegex(layers[1]["problem"], "^its bytes are sha256:")
 
     def test_an_index_of_another_image_is_not_used(self):
         self.start()

@@ -129,6 +129,34 @@ TEST_CASE("A claim is found for the image that made it alone", "[image][index_st
   CHECK(store->holds_layer(blob, other));
 }
 
+TEST_CASE("What an image finds of a layer is removed, its claim first", "[image][index_store]") {
+  Directory const dir;
+  auto const store = IndexStore::open(dir / "store").value();
+  auto const built = build(input_tar("basic"));
+  auto const& blob = built.index.blob;
+  auto const image = digest_of(as_bytes("an image"));
+  auto const other = digest_of(as_bytes("another image"));
+  for (auto const& who : {std::optional(image), std::optional(other), std::optional<Digest>()}) {
+    REQUIRE(store.put_layer(blob, built, who).has_value());
+  }
+  auto const held = [&] {
+    return std::array{store.holds_layer(blob, image), store.holds_layer(blob, other),
+                      store.holds_layer(blob)};
+  };
+
+  auto const open = store.find_layer(blob, image);
+  REQUIRE(store.remove_layer(blob, image).has_value());
+  CHECK(entries(dir / "store/claimed") == 1);
+  CHECK(held() == std::array{true, true, true});
+  Bytes bytes((**open).tarindex.size());
+  CHECK(read_exact((**open).tarindex, 0, bytes).has_value());
+
+  REQUIRE(store.remove_layer(blob, image).has_value());  // it has no claim any more
+  CHECK(held() == std::array{false, true, false});
+  REQUIRE(store.remove_layer(blob, image).has_value());  // nothing is there
+  CHECK(entries(dir / "store/tmp") == 0);
+}
+
 /// Makes an entry's last use lie that many hours back.
 void age(std::string const& path, int hours) {
   fs::last_write_time(path, fs::file_time_type::clock::now() - std::chrono::hours(hours));

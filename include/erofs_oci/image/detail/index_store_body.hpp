@@ -380,6 +380,15 @@ EROFS_OCI_BODY Result<void> IndexStore::put_layer(Digest const& blob, IndexFiles
   return put(layer_path(blob, image), list);
 }
 
+EROFS_OCI_BODY Result<void> IndexStore::remove_layer(Digest const& blob,
+                                                     std::optional<Digest> const& image) const {
+  auto path = layer_path(blob, image);
+  if (image && !is_there(path)) path = layer_path(blob, std::nullopt);
+  detail::remove_entry(root_, path);
+  if (is_there(path)) return fail(Errc::unavailable, "index store: " + path + " stays");
+  return {};
+}
+
 EROFS_OCI_BODY Result<std::optional<AnySource>> IndexStore::find_image(
     std::string const& key) const {
   auto const path = root_ + "/images/" + key;
