@@ -97,6 +97,7 @@ class Version:
         self.directory = directory
         self.store = directory / f"store {name}"
         self.start_list = start_list
+        self.index_bytes = 0
         self.taken = {workload: [] for workload in WORKLOADS}
         self.needed = {}
 
@@ -108,6 +109,7 @@ class Version:
     def index(self, args, image):
         subprocess.run([self.program, "index", "-o", self.words(args), image], check=True,
                        stdout=subprocess.DEVNULL)
+        self.index_bytes = sum(p.stat().st_size for p in self.store.glob("read/*/index"))
 
     def run(self, args, image, registry, where, workload):
         if self.start_list == "use":
@@ -197,8 +199,8 @@ def main():
     print(f"layer of {size / 1e6:.2f} MB, {args.latency} ms, {int(args.bandwidth) / 1e6:.1f} MB/s "
           f"for each answer, {args.way or 'the best way here'}")
     for version in versions:
-        index = sum(p.stat().st_size for p in version.store.glob("read/*/index"))
-        print(f"{version.name}: index file {index} bytes, {100 * index / size:.3f} % of the layer")
+        print(f"{version.name}: index file {version.index_bytes} bytes, "
+              f"{100 * version.index_bytes / size:.3f} % of the layer")
     print_table(versions)
     return 0
 
