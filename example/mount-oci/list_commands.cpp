@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -152,16 +153,27 @@ class Finder {
  public:
   Finder(Reading const& reading, ImageReader const& reader) : reading_(reading), reader_(reader) {}
 
+  /// Looks up the file that others must be newer than.
+  [[nodiscard]] Result<void> prepare() {
+    auto const& newer = reading_.options.read.tests.newer;
+    if (newer.empty()) return {};
+    EROFS_OCI_TRY_ASSIGN(auto const inode, find_path(reader_, newer, Follow::all), "-newer");
+    newer_than_ = inode.mtime;
+    return {};
+  }
+
   [[nodiscard]] Result<Status> find(std::string const& path) {
     EROFS_OCI_TRY_ASSIGN(auto const start, find_path(reader_, path, Follow::parents));
     Result<void> ok;
     walk_from(reader_, start, path_in_image(path), [&](Visit const& at) {
+      auto const& read = reading_.options.read;
       if (at.error != nullptr) {
         complain(reading_, at, status_);
-      } else if (matches(at)) {
+      } else if (at.depth >= read.min_depth && matches(at)) {
         ok = print(at);
       }
-      return ok ? Step::enter : Step::stop;
+      if (!ok) return Step::stop;
+      return at.depth < read.max_depth ? Step::enter : Step::skip;
     });
     if (!ok) return fail(ok.error());
     return status_;
@@ -169,11 +181,19 @@ class Finder {
 
  private:
   bool matches(Visit const& at) const {
-    auto const& read = reading_.options.read;
-    if (read.type != 0 && type_letter(at.inode->mode()) != read.type) return false;
-    if (read.name.empty()) return true;
+    auto const& tests = reading_.options.read.tests;
+    auto const& inode = *at.inode;
     auto const name = at.path == "/" ? at.path : at.path.substr(at.path.rfind('/') + 1);
-    return ::fnmatch(read.name.c_str(), name.c_str(), 0) == 0;
+    auto const fits = [](std::string const& pattern, std::string const& text, int flags) {
+      return pattern.empty() || ::fnmatch(pattern.c_str(), text.c_str(), flags) == 0;
+    };
+    auto const holds = [](auto const& test, auto value) { return !test || test->matches(value); };
+    return (tests.type == 0 || type_letter(inode.mode()) == tests.type) &&
+           fits(tests.name, name, 0) && fits(tests.name_in_any_case, name, FNM_CASEFOLD) &&
+           fits(tests.path, at.path, 0) && holds(tests.mode, inode.mode()) &&
+           holds(tests.size, inode.size()) && holds(tests.uid, inode.record.uid) &&
+           holds(tests.gid, inode.record.gid) && holds(tests.links, inode.record.links) &&
+           (!newer_than_ || inode.mtime > *newer_than_);
   }
 
   Result<void> print(Visit const& at) {
@@ -188,6 +208,7 @@ class Finder {
 
   Reading const& reading_;
   ImageReader const& reader_;
+  std::optional<erofs_oci::erofs::Time> newer_than_;
   Status status_ = 0;
 };
 
@@ -203,6 +224,11 @@ Result<Status> run_ls(Reading const& reading) {
 Result<Status> run_find(Reading const& reading) {
   EROFS_OCI_TRY_ASSIGN(auto const reader, reading.open());
   Finder finder(reading, reader);
+  if (auto const ok = finder.prepare(); !ok) {
+    if (!is_about_path(ok.error())) return fail(ok.error());
+    reading.complain(ok.error());
+    return 1;
+  }
   return for_each_path(reading, [&](auto const& path) { return finder.find(path); });
 }
 

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -26,6 +28,8 @@
 #include <erofs_oci/image/index_use.hpp>
 #include <erofs_oci/oci/auth.hpp>
 #include <erofs_oci/oci/hosts_toml.hpp>
+
+#include "find_tests.hpp"
 
 namespace mount_oci {
 
@@ -237,15 +241,16 @@ struct ReadOptions {
   bool json = false;               ///< for programs: JSON
   bool long_form = false;          ///< `ls`: with modes, owners, sizes, times
   bool recursive = false;          ///< `ls`: directories below, too
-  std::string name;                ///< `find`: pattern that the last component matches, or empty
-  char type = 0;                   ///< `find`: one of fdlcbps, or 0 for all
-  bool print0 = false;             ///< `find`: a NUL behind each path
-  std::string directory;           ///< `extract`: where to
-  bool tar = false;                ///< `extract`: a tar on standard output
-  bool safe = false;               ///< `extract`: no devices, setuid bits, security.* or trusted.*
-  bool data = false;               ///< `fsck`: read every byte
-  std::string output;   ///< `index`: a directory for files that other tools read, or empty
-  bool verify = false;  ///< `index`: compare with the layer
+  FindTests tests;                 ///< `find`: which files
+  std::size_t min_depth = 0;       ///< `find`: none above; the path itself has depth 0
+  std::size_t max_depth = std::numeric_limits<std::size_t>::max();  ///< `find`: none below
+  bool print0 = false;    ///< `find`: a NUL behind each path
+  std::string directory;  ///< `extract`: where to
+  bool tar = false;       ///< `extract`: a tar on standard output
+  bool safe = false;      ///< `extract`: no devices, setuid bits, security.* or trusted.*
+  bool data = false;      ///< `fsck`: read every byte
+  std::string output;     ///< `index`: a directory for files that other tools read, or empty
+  bool verify = false;    ///< `index`: compare with the layer
 };
 
 /// `index --push`.

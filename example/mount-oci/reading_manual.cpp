@@ -124,17 +124,29 @@ EXIT STATUS
 constexpr std::string_view find_page = R"(mount-oci find - search the files of an image
 
 SYNOPSIS
-  mount-oci find [-o LIST]... [-name GLOB] [-type T] [-print0 | --json] IMAGE [PATH]...
+  mount-oci find [-o LIST]... [TEST]... [-print0 | --json] IMAGE [PATH]...
 
 DESCRIPTION
-  Writes the paths of all files from PATH on down, or from the root.
+  Writes the paths of the files from PATH on down, or from the root, for which all tests hold. These
+  mean what they mean to find(1); there is no `!` and no `-o` between them.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
-  -name GLOB   only those whose last component matches, as find(1) has it
-  -type T      only those of this type: f d l c b p s
-  -print0      a NUL behind each path in place of a newline
-  --json       a line of JSON for each file
+  -name GLOB    the last component matches
+  -iname GLOB   the same, whatever the case of its letters
+  -path GLOB    the whole path, which begins with a slash, matches; * matches slashes, too
+  -type T       the type: f d l c b p s
+  -perm MODE    the permissions in octal digits: just MODE; all of -MODE; any of /MODE
+  -size N       in units of 512 bytes, rounded up, or of N's letter: c (1), w (2), b (512), k, M, G; +N:
+                more, -N: less
+  -uid N        the owner's number, or +N, -N
+  -gid N        the group's number, or +N, -N
+  -links N      the number of names, or +N, -N
+  -newer PATH   changed later than PATH, a file of the image
+  -maxdepth N   no more than N directories down; 0: PATH alone
+  -mindepth N   at least N directories down
+  -print0       a NUL behind each path in place of a newline
+  --json        a line of JSON for each file
 
 EXIT STATUS
   0 done, 1 wrong command line or no such path, 2 failed

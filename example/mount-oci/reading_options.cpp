@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Arguments of the commands that read an image.
 #include <algorithm>
+#include <array>
+#include <iterator>
+#include <string>
 #include <string_view>
+#include <tuple>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <erofs_oci/image/image_name.hpp>
 
@@ -11,14 +17,73 @@
 namespace mount_oci {
 namespace {
 
-/// find(1) has long options behind one dash.
+/// Words of find(1); those that come with a value are first.
+constexpr std::array<std::string_view, 13> find_words{
+    "-name", "-iname", "-path",  "-type",     "-perm",     "-size",  "-uid",
+    "-gid",  "-links", "-newer", "-maxdepth", "-mindepth", "-print0"};
+
+/// find(1) has long options behind one dash, and values that begin with one.
 void double_dashes(std::vector<std::string>& words) {
-  for (auto& word : words) {
-    if (is_find_word(word)) word.insert(0, "-");
+  std::vector<std::string> out;
+  for (auto word = words.begin(); word != words.end(); ++word) {
+    if (!is_find_word(*word)) {
+      out.push_back(*word);
+      continue;
+    }
+    out.push_back("-" + *word);
+    if (*word != find_words.back() && std::next(word) != words.end()) out.back() += "=" + *++word;
   }
+  words = std::move(out);
 }
 
-void add_own(CLI::App& app, Command command, Options& options, std::string& type) {
+/// What `find` is asked for, as texts.
+struct FindTexts {
+  std::string type, mode, size, uid, gid, links;
+
+  void add(CLI::App& app, ReadOptions& read) {
+    auto& tests = read.tests;
+    app.add_option("--name", tests.name)->type_name("GLOB");
+    app.add_option("--iname", tests.name_in_any_case)->type_name("GLOB");
+    app.add_option("--path", tests.path)->type_name("GLOB");
+    app.add_option("--type", type)->type_name("f|d|l|c|b|p|s");
+    app.add_option("--perm", mode)->type_name("MODE");
+    app.add_option("--size", size)->type_name("N");
+    app.add_option("--uid", uid)->type_name("N");
+    app.add_option("--gid", gid)->type_name("N");
+    app.add_option("--links", links)->type_name("N");
+    app.add_option("--newer", tests.newer)->type_name("PATH");
+    app.add_option("--maxdepth", read.max_depth)->type_name("N");
+    app.add_option("--mindepth", read.min_depth)->type_name("N");
+    app.add_flag("--print0", read.print0);
+  }
+
+  [[nodiscard]] Checked apply(FindTests& tests) const {
+    constexpr std::string_view types = "fdlcbps";
+    if (type.size() > 1 || types.find(type) == std::string_view::npos) {
+      return usage("find: -type " + type + ": not one of f d l c b p s");
+    }
+    if (!type.empty()) tests.type = type.front();
+    auto const read = [](auto& test, std::string const& text) {
+      if (text.empty()) return true;
+      test = std::remove_reference_t<decltype(*test)>::parse(text);
+      return test.has_value();
+    };
+    if (!read(tests.mode, mode)) {
+      return usage("find: -perm " + mode + ": not octal digits, or these behind - or /");
+    }
+    if (!read(tests.size, size)) {
+      return usage("find: -size " + size + ": not a number, such as 10, +10k or -1M");
+    }
+    for (auto const& [word, text, test] :
+         {std::tuple{"-uid ", &uid, &tests.uid}, std::tuple{"-gid ", &gid, &tests.gid},
+          std::tuple{"-links ", &links, &tests.links}}) {
+      if (!read(*test, *text)) return usage("find: " + (word + *text) + ": not a number, +N or -N");
+    }
+    return {};
+  }
+};
+
+void add_own(CLI::App& app, Command command, Options& options, FindTexts& find) {
   auto& read = options.read;
   auto& push = options.push;
   switch (command) {
@@ -36,11 +101,7 @@ void add_own(CLI::App& app, Command command, Options& options, std::string& type
       app.add_flag("-l,--long", read.long_form);
       app.add_flag("-R,--recursive", read.recursive);
       break;
-    case Command::find:
-      app.add_option("--name", read.name)->type_name("GLOB");
-      app.add_option("--type", type)->type_name("f|d|l|c|b|p|s");
-      app.add_flag("--print0", read.print0);
-      break;
+    case Command::find: find.add(app, read); break;
     case Command::extract:
       app.add_option("-C,--directory", read.directory)->type_name("DIR");
       app.add_flag("--tar", read.tar);
@@ -102,7 +163,7 @@ bool takes_paths(Command command) {
 }  // namespace
 
 bool is_find_word(std::string_view word) {
-  return word == "-name" || word == "-type" || word == "-print0";
+  return std::ranges::find(find_words, word) != find_words.end();
 }
 
 Checked parse_reading(std::vector<std::string> words, Options& options) {
@@ -111,20 +172,14 @@ Checked parse_reading(std::vector<std::string> words, Options& options) {
   auto const command = options.command;
   auto& read = options.read;
   std::vector<std::string> lists;
-  std::string type;
+  FindTexts find;
   add_lists(app, lists, options);
-  add_own(app, command, options, type);
+  add_own(app, command, options, find);
   app.add_option("image", options.image.image);
   if (takes_paths(command)) app.add_option("paths", read.paths);
   if (command == Command::find) double_dashes(words);
   if (auto ok = common.parse(app, std::move(words), options); !ok || common.ends()) return ok;
-  if (!type.empty()) {
-    constexpr std::string_view types = "fdlcbps";
-    if (type.size() != 1 || types.find(type.front()) == std::string_view::npos) {
-      return usage("find: -type " + type + ": not one of f d l c b p s");
-    }
-    read.type = type.front();
-  }
+  if (auto ok = find.apply(read.tests); !ok) return ok;
   if (auto ok = apply_lists(lists, options); !ok) return ok;
   if (options.image.image.empty()) return usage("missing argument: IMAGE");
   if (auto ok = check_push(options.push, options.image); !ok) return ok;

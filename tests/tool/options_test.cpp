@@ -208,8 +208,17 @@ TEST_CASE("Commands that read an image have options of their own", "[tool][optio
   CHECK(read({"ls", "-lR", "i", "/a", "/b"}).long_form);
   CHECK(read({"ls", "-lR", "i", "/a", "/b"}).recursive);
   CHECK(read({"ls", "i", "/a", "/b"}).paths == Arguments{"/a", "/b"});
-  CHECK(read({"find", "-name", "*.so", "-type", "f", "i"}).name == "*.so");
-  CHECK(read({"find", "i", "/lib", "-type", "f"}).type == 'f');
+  CHECK(read({"find", "-name", "*.so", "-type", "f", "i"}).tests.name == "*.so");
+  CHECK(read({"find", "i", "/lib", "-type", "f"}).tests.type == 'f');
+  auto const found = read({"find", "-perm", "-4000", "-size", "-10k", "-uid", "+0", "-maxdepth",
+                           "2", "-newer", "/etc/passwd", "i", "/usr", "-print0"});
+  CHECK(found.tests.mode->matches(04755));
+  CHECK(found.tests.size->matches(9 * 1024));
+  CHECK_FALSE(found.tests.uid->matches(0));
+  CHECK(found.tests.newer == "/etc/passwd");
+  CHECK(found.max_depth == 2);
+  CHECK(found.paths == std::vector<std::string>{"/usr"});
+  CHECK(found.print0);
   CHECK(read({"find", "i", "-print0"}).print0);
   CHECK(read({"extract", "--tar", "i"}).tar);
   CHECK(read({"extract", "-C", "d", "i", "etc"}).directory == "d");
@@ -224,6 +233,11 @@ TEST_CASE("Commands that read an image have options of their own", "[tool][optio
   CHECK(error_of({"extract", "--tar", "--json", "i"}) ==
         "extract: --tar and --json both want standard output");
   CHECK(error_of({"find", "-type", "x", "i"}) == "find: -type x: not one of f d l c b p s");
+  CHECK(error_of({"find", "-perm", "u+s", "i"}) ==
+        "find: -perm u+s: not octal digits, or these behind - or /");
+  CHECK(error_of({"find", "-size", "10x", "i"}) ==
+        "find: -size 10x: not a number, such as 10, +10k or -1M");
+  CHECK(error_of({"find", "-uid", "root", "i"}) == "find: -uid root: not a number, +N or -N");
   CHECK(error_of({"find", "-print0", "--json", "i"}) ==
         "find: -print0 and --json cannot be set together");
 }

@@ -127,6 +127,31 @@ class FilesTest(ImageTest):
         found = [e["path"] for e in self.json_lines("find", "--json", "-type", "d")]
         self.assertEqual(found, ["/", "/data", "/etc", "/gone", "/lib", "/old", "/sticky"])
 
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to own what is extracted")
+    def test_find_finds_what_find_finds(self):
+        there = os.path.join(self.dir, "unpacked")
+        self.run_tool("extract", "-C", there)
+        any_found = 0
+        for tests in ("-perm 644", "-perm -111", "-perm /6000", "-perm -1000", "-uid 5", "-uid +0",
+                      "-gid -6", "-type f -size +1M", "-type f -size -2k", "-type f -size 22c",
+                      "-type f -size 0", "-type f -links 2", "-newer /lib/so", "-newer /data -type d",
+                      "-maxdepth 1", "-mindepth 2 -maxdepth 2", "-maxdepth 0", "-iname SO*",
+                      "-path */so*", "-path /d*", "-name so* -type f", "-type l", "-name nothing"):
+            with self.subTest(tests):
+                words = tests.split()
+                ours = subprocess.run(
+                    [TOOL, "find", "-o", f"oci.platform=linux/amd64,oci.store={self.store}", *words,
+                     "-print0", self.image], capture_output=True, timeout=60, check=True).stdout
+                theirs = [there + word if word.startswith("/") and before != "-perm" else word
+                          for before, word in zip([""] + words, words)]
+                found = subprocess.run(["find", there, *theirs, "-print0"], check=True,
+                                       capture_output=True).stdout
+                names = {path.removeprefix(there.encode()) or b"/"
+                         for path in found.split(b"\0")[:-1]}
+                self.assertEqual(set(ours.split(b"\0")[:-1]), names)
+                any_found += bool(names)
+        self.assertGreater(any_found, 18)
+
     def test_paths_that_lead_nowhere(self):
         for command, path, text in [
                 ("cat", "/no", "/no: No such file"), ("cat", "/etc", "/etc: Is a directory"),
