@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <unordered_set>
@@ -31,12 +32,13 @@ struct Line {
 };
 
 /// The columns of a long listing that stand to the right: links, owner, group, size or device.
-std::array<std::string, 4> columns_of(Inode const& inode) {
+std::array<std::string, 4> columns_of(Inode const& inode, bool human) {
   auto const& record = inode.record;
   return {std::to_string(record.links), std::to_string(record.uid), std::to_string(record.gid),
           inode.is_device()
               ? std::to_string(inode.device().major) + ", " + std::to_string(inode.device().minor)
-              : std::to_string(inode.size())};
+          : human ? short_size(inode.size())
+                  : std::to_string(inode.size())};
 }
 
 /// Reports what cannot be read.
@@ -85,7 +87,28 @@ class Lister {
       lines.push_back({at.path, at.path.substr(at.path.rfind('/') + 1), *at.inode});
       return Step::skip;
     });
+    sort(lines);
     return lines;
+  }
+
+  /// As the options want it; those that are alike stay by name.
+  void sort(std::vector<Line>& lines) const {
+    auto const ahead = [&](Line const& a, Line const& b) {
+      if (read_.by_time) return a.inode.mtime > b.inode.mtime;
+      return read_.by_size && a.inode.size() > b.inode.size();
+    };
+    // By place, not std::stable_sort: the buffer of that is one that clang calls deprecated.
+    std::vector<std::size_t> order(lines.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::sort(order, [&](std::size_t a, std::size_t b) {
+      if (ahead(lines[a], lines[b])) return true;
+      return !ahead(lines[b], lines[a]) && a < b;
+    });
+    if (read_.reverse) std::ranges::reverse(order);
+    std::vector<Line> sorted;
+    sorted.reserve(lines.size());
+    for (auto const i : order) sorted.push_back(std::move(lines[i]));
+    lines = std::move(sorted);
   }
 
   Result<Status> list_directory(std::string const& path, Inode const& directory, bool titled,
@@ -122,12 +145,12 @@ class Lister {
   Result<void> print_long(std::vector<Line> const& lines) {
     std::array<std::size_t, 4> widths{};
     for (auto const& line : lines) {
-      auto const columns = columns_of(line.inode);
+      auto const columns = columns_of(line.inode, read_.human);
       for (std::size_t i = 0; i < 4; ++i) widths[i] = std::max(widths[i], columns[i].size());
     }
     for (auto const& [path, name, inode] : lines) {
       EROFS_OCI_TRY_ASSIGN(auto const target, link_text(reader_, inode, output_), path);
-      auto const columns = columns_of(inode);
+      auto const columns = columns_of(inode, read_.human);
       auto text = mode_text(inode.mode());
       for (std::size_t i = 0; i < 4; ++i) {
         text += std::string(1 + widths[i] - columns[i].size(), ' ') + columns[i];

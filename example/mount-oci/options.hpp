@@ -241,6 +241,11 @@ struct ReadOptions {
   bool json = false;               ///< for programs: JSON
   bool long_form = false;          ///< `ls`: with modes, owners, sizes, times
   bool recursive = false;          ///< `ls`: directories below, too
+  bool human = false;              ///< `ls`: sizes in units of 1024, rounded up
+  bool by_time = false;            ///< `ls`: the one that changed last is first
+  bool by_size = false;            ///< `ls`: the largest one is first
+  bool reverse = false;            ///< `ls`: the other way round
+  bool ignored = false;            ///< `ls`: what asks for that which is so anyway
   FindTests tests;                 ///< `find`: which files
   std::size_t min_depth = 0;       ///< `find`: none above; the path itself has depth 0
   std::size_t max_depth = std::numeric_limits<std::size_t>::max();  ///< `find`: none below

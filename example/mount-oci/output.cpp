@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdio>
 #include <ctime>
+#include <string_view>
 
 #include <unistd.h>
 
@@ -41,6 +42,25 @@ Result<void> Output::flush() {
 
 std::string Output::shown(std::string_view name) const {
   return terminal_ ? escaped(name, "\\") : std::string(name);
+}
+
+std::string short_size(std::uint64_t bytes) {
+  constexpr std::string_view units = "KMGTPE";
+  if (bytes < 1024) return std::to_string(bytes);
+  std::uint64_t unit = 1024;
+  std::size_t number = 0;
+  // 1023.5K is 1.0M: what rounding up makes 1024 belongs to the next unit.
+  while (number + 1 < units.size() && (bytes - 1) / unit + 1 >= 1024) {
+    unit *= 1024;
+    ++number;
+  }
+  auto const whole = bytes / unit;
+  auto const rest = bytes % unit;
+  auto const tenths = whole * 10 + (rest * 10 + unit - 1) / unit;
+  if (whole < 10 && tenths < 100) {
+    return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + units[number];
+  }
+  return std::to_string(whole + (rest == 0 ? 0 : 1)) + units[number];
 }
 
 std::string mode_text(std::uint16_t mode) {

@@ -39,6 +39,9 @@ class Output {
 /// "-rwsr-xr-x"
 [[nodiscard]] std::string mode_text(std::uint16_t mode);
 
+/// A size as `ls -h` has it: "512", "3.9K", "188M"; units of 1024, rounded up.
+[[nodiscard]] std::string short_size(std::uint64_t bytes);
+
 /// "2024-01-31 23:59", in UTC; with seconds and nanoseconds if `full`.
 [[nodiscard]] std::string time_text(erofs_oci::erofs::Time const& time, bool full = false);
 

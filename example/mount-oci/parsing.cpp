@@ -98,9 +98,9 @@ Checked run_parser(CLI::App& app, std::vector<std::string> words) {
   return {};
 }
 
-Common::Common(CLI::App& app) {
+Common::Common(CLI::App& app, std::string const& help) {
   prepare(app);
-  app.add_flag("-h,--help", help_);
+  app.add_flag(help, help_);
   app.add_flag("-V,--version", version_);
   app.add_flag("-v,--verbose", verbose_);
   app.add_flag("-q,--quiet", quiet_);

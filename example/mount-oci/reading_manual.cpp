@@ -71,7 +71,7 @@ EXIT STATUS
 constexpr std::string_view ls_page = R"(mount-oci ls - list files of an image
 
 SYNOPSIS
-  mount-oci ls [-o LIST]... [-l] [-R] [--json] IMAGE [PATH]...
+  mount-oci ls [-o LIST]... [-lRhtSr] [--json] IMAGE [PATH]...
 
 DESCRIPTION
   Lists what is in a directory of the image, or a file; without PATH, the root. Nothing is mounted. Times
@@ -81,6 +81,13 @@ DESCRIPTION
 OPTIONS
   -l, --long       modes, links, owners, sizes and times, too
   -R, --recursive  directories below, too
+  -h, --human-readable
+                   with -l, sizes such as 3.9K, in units of 1024
+  -t               what was changed last comes first
+  -S               what is largest comes first
+  -r, --reverse    the other way round
+  -a, -A, -1, --all
+                   accepted and ignored: all names are listed, one a line
   --json           a line of JSON for each file
 
 EXIT STATUS

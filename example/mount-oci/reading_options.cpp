@@ -100,6 +100,11 @@ void add_own(CLI::App& app, Command command, Options& options, FindTexts& find) 
     case Command::ls:
       app.add_flag("-l,--long", read.long_form);
       app.add_flag("-R,--recursive", read.recursive);
+      app.add_flag("-h,--human-readable", read.human);
+      app.add_flag("-t", read.by_time);
+      app.add_flag("-S", read.by_size);
+      app.add_flag("-r,--reverse", read.reverse);
+      app.add_flag("-a,--all,-A,-1", read.ignored);
       break;
     case Command::find: find.add(app, read); break;
     case Command::extract:
@@ -149,6 +154,7 @@ Checked check_own(Command command, ReadOptions const& read) {
   if (command == Command::extract && read.tar && read.json) {
     return usage("extract: --tar and --json both want standard output");
   }
+  if (read.by_time && read.by_size) return usage("ls: -t and -S cannot be set together");
   if (command == Command::find && read.print0 && read.json) {
     return usage("find: -print0 and --json cannot be set together");
   }
@@ -168,8 +174,8 @@ bool is_find_word(std::string_view word) {
 
 Checked parse_reading(std::vector<std::string> words, Options& options) {
   CLI::App app;
-  Common common(app);
   auto const command = options.command;
+  Common common(app, command == Command::ls ? "--help" : "-h,--help");
   auto& read = options.read;
   std::vector<std::string> lists;
   FindTexts find;

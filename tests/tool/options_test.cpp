@@ -208,6 +208,9 @@ TEST_CASE("Commands that read an image have options of their own", "[tool][optio
   CHECK(read({"ls", "-lR", "i", "/a", "/b"}).long_form);
   CHECK(read({"ls", "-lR", "i", "/a", "/b"}).recursive);
   CHECK(read({"ls", "i", "/a", "/b"}).paths == Arguments{"/a", "/b"});
+  CHECK(read({"ls", "-lahRt", "i"}).human);
+  CHECK(read({"ls", "-lahRt", "i"}).by_time);
+  CHECK(parse({"ls", "--help"})->topic == Command::ls);
   CHECK(read({"find", "-name", "*.so", "-type", "f", "i"}).tests.name == "*.so");
   CHECK(read({"find", "i", "/lib", "-type", "f"}).tests.type == 'f');
   auto const found = read({"find", "-perm", "-4000", "-size", "-10k", "-uid", "+0", "-maxdepth",
@@ -224,6 +227,7 @@ TEST_CASE("Commands that read an image have options of their own", "[tool][optio
   CHECK(read({"extract", "-C", "d", "i", "etc"}).directory == "d");
   CHECK(read({"fsck", "--data", "i"}).data);
   CHECK(read({"index", "--verify", "--output", "d", "i"}).output == "d");
+  CHECK(error_of({"ls", "-tS", "i"}) == "ls: -t and -S cannot be set together");
   CHECK(error_of({"cat", "i"}) == "missing argument: PATH");
   CHECK(error_of({"ls"}) == "missing argument: IMAGE");
   CHECK(error_of({"fsck", "i", "/p"}) == "unexpected argument: /p");

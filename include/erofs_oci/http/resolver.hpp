@@ -114,7 +114,7 @@ struct HostAddress {
   hints.ai_flags = flags;
   addrinfo* found = nullptr;
   if (auto const error = ::getaddrinfo(host.c_str(), nullptr, &hints, &found); error != 0) {
-    return fail(Errc::unavailable, "looking up " + host + ": " + ::gai_strerror(error));
+    return fail(explain(Errc::unavailable, "looking up " + host + ": " + ::gai_strerror(error)));
   }
   std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> const owner(found, &::freeaddrinfo);
   std::vector<HostAddress> out;

@@ -72,6 +72,26 @@ class FilesTest(ImageTest):
                          "/data:\nempty\nlarge\nlarge2\nsecond\n")
         self.assertIn("\n/old:\nnew\n", self.run_tool("ls", "-R").decode())
 
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to own what is extracted")
+    def test_ls_sorts_and_rounds_as_ls_does(self):
+        there = os.path.join(self.dir, "unpacked")
+        self.run_tool("extract", "-C", there)
+        for options in ("-t", "-tr", "-S", "-Sr", "-r", "-1", "-a"):
+            for place in ("/", "/data", "/etc", "/lib"):
+                with self.subTest(options=options, place=place):
+                    ours = self.run_tool("ls", options, place).decode().splitlines()
+                    theirs = subprocess.run(["ls", options.replace("a", "A"), there + place],
+                                            env={"LC_ALL": "C"}, capture_output=True, check=True)
+                    files = [name for name in theirs.stdout.decode().splitlines()
+                             if "S" not in options or not os.path.isdir(f"{there}{place}/{name}")]
+                    self.assertEqual([name for name in ours if name in files], files)
+        sizes = lambda lines: [line.split()[4] for line in lines if line[:1] == "-"]
+        for place in ("/", "/data", "/etc"):
+            theirs = subprocess.run(["ls", "-lh", there + place], env={"LC_ALL": "C"},
+                                    capture_output=True, check=True).stdout.decode()
+            self.assertEqual(sizes(self.run_tool("ls", "-lh", place).decode().splitlines()),
+                             sizes(theirs.splitlines()))
+
     def test_ls_json(self):
         found = {entry["path"]: entry for entry in self.json_lines("ls", "-R", "--json")}
         secret = found["/etc/secret"]
