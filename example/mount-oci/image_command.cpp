@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // image: what there is, without reading layers.
-#include <algorithm>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include <erofs_oci/core/source.hpp>
+
+#include "image_config.hpp"
 #include "indexing.hpp"
+#include "layer_cache.hpp"
 #include "progress.hpp"
 #include "reading.hpp"
 
@@ -14,8 +18,10 @@ namespace {
 using erofs_oci::fail;
 using erofs_oci::json::Value;
 
-Value layer_json(FoundLayer const& layer, bool indexed) {
-  Value object{{"number", layer.number}, {"size", layer.blob.size()}, {"indexed", indexed}};
+/// @param kept  whether all of it is on this machine
+Value layer_json(FoundLayer const& layer, bool indexed, bool kept) {
+  Value object{
+      {"number", layer.number}, {"size", layer.blob.size()}, {"indexed", indexed}, {"kept", kept}};
   auto const& at = layer.descriptor;
   if (at.digest != erofs_oci::Digest()) object["digest"] = at.digest.to_string();
   if (!at.media_type.empty()) object["media_type"] = at.media_type;
@@ -28,6 +34,27 @@ Value image_json(FoundImage const& found, Value layers) {
   if (found.platform) object["platform"] = found.platform->to_string();
   if (found.config_at) object["config"] = found.config_at->digest.to_string();
   return object;
+}
+
+/// What a container of the image would run: a line each of what the configuration says.
+std::string config_text(Value const& configuration, Output const& output) {
+  std::string text;
+  auto const* const config = erofs_oci::json::find(configuration, "config");
+  if (config == nullptr || !config->is_object()) return text;
+  for (auto const& [key, title] :
+       {std::pair{"Entrypoint", "Entry:    "}, std::pair{"Cmd", "Command:  "},
+        std::pair{"User", "User:     "}, std::pair{"WorkingDir", "Directory:"}}) {
+    auto const* const value = erofs_oci::json::find(*config, key);
+    if (value == nullptr || value->empty() || *value == "") continue;
+    auto const shown =
+        value->is_string() ? value->get<std::string>() : erofs_oci::json::dump(*value);
+    text += std::string(title) + (title[9] == ':' ? " " : "") + output.shown(shown) + "\n";
+  }
+  auto const environment = erofs_oci::json::text_list(*config, "Env");
+  for (auto const& variable : environment.value_or(std::vector<std::string>())) {
+    text += "Variable: " + output.shown(variable) + "\n";
+  }
+  return text;
 }
 
 std::string image_text(Value const& image, Output const& output) {
@@ -44,8 +71,10 @@ std::string image_text(Value const& image, Output const& output) {
     text += "Layer " + std::to_string(layer.at("number").get<std::size_t>()) + ":  " +
             layer.value("digest", std::string("-")) + "  " + size_text(size) + "  " +
             output.shown(layer.value("media_type", std::string("-"))) + "  " +
-            (layer.at("indexed").get<bool>() ? "indexed" : "not indexed") + "\n";
+            (layer.at("indexed").get<bool>() ? "indexed" : "not indexed") +
+            (layer.at("kept").get<bool>() ? ", kept" : "") + "\n";
   }
+  if (image.contains("configuration")) text += config_text(image.at("configuration"), output);
   return text + "Size:     " + size_text(total) + "\n";
 }
 
@@ -55,14 +84,21 @@ Result<Status> run_image(Reading const& reading) {
   auto const& options = reading.options.image;
   EROFS_OCI_TRY_ASSIGN(auto const found, find_image(options, reading.log));
   EROFS_OCI_TRY_ASSIGN(auto const store, open_store(options, reading.log));
+  auto& cache = *options.layer_cache;
   auto layers = Value::array();
   for (auto const& layer : found.layers) {
     auto const& digest = layer.descriptor.digest;
     auto const named = digest != erofs_oci::Digest();
     auto const held = named && store && store->holds_layer(digest, claims_of(found, options));
-    layers.push_back(layer_json(layer, held));
+    layers.push_back(layer_json(layer, held, !is_remote(layer.blob) || cache.has_all(layer)));
   }
-  auto const image = image_json(found, std::move(layers));
+  auto image = image_json(found, std::move(layers));
+  auto config = read_config_of(found);
+  if (!config) {
+    reading.log.say(Level::warning, "its configuration: " + config.error().message());
+  } else if (*config) {
+    image["configuration"] = **std::move(config);
+  }
   EROFS_OCI_TRY(reading.options.read.json ? reading.output.put_json(image)
                                           : reading.output.put(image_text(image, reading.output)));
   return 0;

@@ -235,12 +235,13 @@ SYNOPSIS
   mount-oci image [-o LIST]... [--json] IMAGE
 
 DESCRIPTION
-  Shows digests, sizes and media types of the layers, the platform, and which layers are in the index
-  store. Reads no layer.
+  Shows digests, sizes and media types of the layers; which of them are in the index store, and which are
+  kept in full on this machine; the platform; and what a container would run: entry point, command, user,
+  directory and environment. Reads no layer.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
-  --json   as JSON
+  --json   as JSON, with all of the image's configuration
 
 EXIT STATUS
   0 done, 1 wrong command line, 2 failed

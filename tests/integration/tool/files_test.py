@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import subprocess
 import unittest
 
@@ -199,6 +200,31 @@ class FilesTest(ImageTest):
         text = self.run_tool("image").decode()
         self.assertIn(f"Layer 1:  {digest(blobs[1])}", text)
         self.assertEqual(text.count("not indexed"), 2)
+
+    def test_image_shows_what_would_run(self):
+        self.need("umoci")
+        layout = os.path.join(self.dir, "configured")
+        shutil.copytree(self.image_layout, layout)
+        subprocess.run(["umoci", "config", "--image", f"{layout}:v1", "--config.entrypoint", "/bin/sh",
+                        "--config.cmd", "-c", "--config.user", "7:8", "--config.workingdir", "/srv",
+                        "--config.env", "A=\x1b[1m"], check=True, capture_output=True)
+        text = self.run_tool("image", image=f"oci:{layout}:v1").decode()
+        for line in ('Entry:    ["/bin/sh"]', 'Command:  ["-c"]', "User:     7:8", "Directory: /srv",
+                     "Variable: A=\x1b[1m"):  # not to a terminal
+            self.assertIn(line + "\n", text)
+        image = json.loads(self.run_tool("image", "--json", image=f"oci:{layout}:v1"))
+        self.assertEqual(image["configuration"]["config"]["Cmd"], ["-c"])
+        self.assertEqual([layer["kept"] for layer in image["layers"]], [True] * 3)
+
+    def test_image_tells_what_is_kept(self):
+        host = self.three_at_registry()
+        words = f",oci.cache_dir={self.dir}/cache"
+        kept = lambda: [layer["kept"] for layer in
+                        json.loads(self.run_tool("image", "--json", words=words,
+                                                 image=f"{host}/three:v1"))["layers"]]
+        self.assertEqual(kept(), [False] * 3)
+        self.run_tool("pull", words=words, image=f"{host}/three:v1")
+        self.assertEqual(kept(), [True] * 3)
 
     def test_plain_files(self):
         tar = self.layers[0].save(os.path.join(self.dir, "plain.tar"), packed=False)
