@@ -5,6 +5,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -133,7 +135,10 @@ bool blames_bytes(Error const& error) {
 /// Gets the decoded stream, builds the tree from it and compares the bytes.
 class StreamComparer {
  public:
-  explicit StreamComparer(AnySource const& contents) : contents_(contents) {}
+  /// @param packed  bytes of the blob
+  StreamComparer(IndexToVerify const& index, std::uint64_t packed)
+      : contents_(index.contents),
+        builder_({.memory = std::make_shared<erofs_oci::ImageMemory>(index.budget, packed)}) {}
 
   Result<void> push(std::span<std::byte const> bytes) {
     auto const apply = [this](auto&& entry) { return builder_.apply(std::move(entry)); };
@@ -148,14 +153,14 @@ class StreamComparer {
     return {};
   }
 
-  Result<erofs::Tree> finish() {
+  Result<erofs_oci::tarindex::Layer> finish() {
     auto const apply = [this](auto&& entry) { return builder_.apply(std::move(entry)); };
     EROFS_OCI_TRY(tar_.finish(apply));
-    if (!difference_ && offset_ != contents_.size()) {
+    if (!difference_ && offset_ < contents_.size()) {
       difference_ = "the tar has " + std::to_string(offset_) + " bytes, by the index " +
                     std::to_string(contents_.size());
     }
-    return std::move(builder_).finish().tree;
+    return std::move(builder_).finish();
   }
 
   [[nodiscard]] std::optional<std::string> const& difference() const noexcept {
@@ -164,7 +169,10 @@ class StreamComparer {
   [[nodiscard]] erofs_oci::Digest digest() { return hash_.finish(); }
 
  private:
+  /// An index of a ztoc ends with the last file; what follows, nobody reads.
   Result<void> compare(std::span<std::byte const> part) {
+    auto const left = contents_.size() - std::min(contents_.size(), offset_);
+    part = part.first(static_cast<std::size_t>(std::min<std::uint64_t>(part.size(), left)));
     auto const out = std::span(buffer_).first(part.size());
     auto const n = contents_.read_at(offset_, out);
     if (!n && !blames_bytes(n.error())) return fail(n.error());
@@ -227,16 +235,33 @@ class Unpacker {
 };
 
 /// Compares the files by the index with those of the tar.
-Result<std::optional<std::string>> compare_trees(AnySource const& tarindex,
-                                                 erofs::Tree const& tar) {
+Result<std::optional<std::string>> compare_files(IndexToVerify const& index,
+                                                 erofs_oci::tarindex::Layer const& tar) {
   using erofs_oci::Ref;
   auto const image = [&]() -> Result<erofs::Tree> {
-    EROFS_OCI_TRY_ASSIGN(auto const reader, erofs::Reader<Ref<AnySource>>::open(Ref(tarindex)));
-    return erofs::load_tree(reader, erofs::Marks::trusted);
+    EROFS_OCI_TRY_ASSIGN(auto const reader,
+                         erofs::Reader<Ref<AnySource>>::open(Ref(index.tarindex)));
+    return erofs::load_tree(reader, erofs::Marks::trusted, index.budget.trees());
   }();
-  if (image) return TreeComparer(*image, tar).run();
-  if (!blames_bytes(image.error())) return fail(image.error(), "tarindex");
-  return "tarindex: " + image.error().message();
+  if (!image && blames_bytes(image.error())) return "tarindex: " + image.error().message();
+  if (!image) return fail(image.error(), "tarindex");
+  auto found = TreeComparer(*image, tar.tree).run();
+  auto const size = index.contents.size();
+  for (erofs::NodeId id = 0; !found && id < tar.tree.size(); ++id) {
+    auto const* const file = tar.tree[id].regular();
+    auto const is_beyond = [&](erofs::Extent const& extent) {
+      return extent.device != 0 && extent.device_offset + extent.length > size;
+    };
+    if (file != nullptr && std::ranges::any_of(file->extents, is_beyond)) {
+      found = "data of files behind the " + std::to_string(size) + " bytes that the index is of";
+    }
+  }
+  using erofs_oci::tarindex::DanglingLink;
+  auto const names = [](DanglingLink const& link) { return std::tie(link.path, link.target); };
+  if (!found && index.links && !std::ranges::equal(*index.links, tar.dangling, {}, names, names)) {
+    found = "other hard links to files of lower layers";
+  }
+  return found;
 }
 
 }  // namespace
@@ -245,36 +270,38 @@ Result<IndexToVerify> index_to_verify(FoundLayer const& layer, erofs_oci::Stored
                                       ImageOptions const& options) {
   EROFS_OCI_TRY_ASSIGN(auto contents,
                        erofs_oci::open_contents(layer.layer(), index, read_options(options)));
-  return IndexToVerify{AnySource(erofs_oci::Ref(index.tarindex)), std::move(contents)};
+  return IndexToVerify{AnySource(erofs_oci::Ref(index.tarindex)), std::move(contents),
+                       index.dangling, options.budget()};
 }
 
 Result<LayerComparison> compare_layer(AnySource const& blob, erofs_oci::DigestAlgorithm algorithm,
                                       IndexToVerify const& index, std::stop_token const& stop) {
   LayerComparison result;
-  StreamComparer comparer(index.contents);
+  StreamComparer comparer(index, blob.size());
   Unpacker unpacker(comparer);
   erofs_oci::Hasher hash(algorithm);
   Result<void> inside;
   EROFS_OCI_TRY(blob.stream(0, blob.size(), [&](std::span<std::byte const> piece) {
     if (stop.stop_requested()) return false;
     hash.update(piece);
-    if (inside) inside = unpacker.push(piece);
+    if (inside && !comparer.difference()) inside = unpacker.push(piece);
     return inside || blames_bytes(inside.error());  // the digest is wanted in any case
   }));
   if (stop.stop_requested()) return fail(Errc::stopping, "verify");
-  if (inside) inside = unpacker.finish();
-  if (!inside && !blames_bytes(inside.error())) return fail(inside.error());
   result.blob = hash.finish();
-  result.contents = comparer.digest();
-  if (!inside) {
-    result.difference = "the layer cannot be unpacked: " + inside.error().message();
-    return result;
-  }
-  EROFS_OCI_TRY_ASSIGN(auto const tar, comparer.finish());
-  result.difference = comparer.difference();
-  if (!result.difference) {
-    EROFS_OCI_TRY_ASSIGN(result.difference, compare_trees(index.tarindex, tar));
-  }
+  auto const compare_rest = [&]() -> Result<std::optional<std::string>> {
+    EROFS_OCI_TRY(inside);
+    if (comparer.difference()) return comparer.difference();
+    EROFS_OCI_TRY(unpacker.finish());
+    EROFS_OCI_TRY_ASSIGN(auto const tar, comparer.finish());
+    if (comparer.difference()) return comparer.difference();
+    return compare_files(index, tar);
+  };
+  auto difference = compare_rest();
+  if (!difference && !blames_bytes(difference.error())) return fail(std::move(difference).error());
+  result.difference = difference ? *std::move(difference)
+                                 : "the layer cannot be unpacked: " + difference.error().message();
+  if (!result.difference) result.contents = comparer.digest();
   return result;
 }
 

@@ -65,13 +65,13 @@ class Prover {
     if (compared.blob != layer.descriptor.digest) {
       return {"its bytes are " + compared.blob.to_string(), false};
     }
+    if (compared.difference) return {"its index is wrong: " + *compared.difference, true};
     auto const contents = compared.contents.to_string();
     if (layer.number < diff_ids_.size() && diff_ids_[layer.number] != contents) {
       return {"its contents are " + contents + ", the image's configuration says " +
                   diff_ids_[layer.number],
               false};
     }
-    if (compared.difference) return {"its index is wrong: " + *compared.difference, true};
     return {};
   }
 

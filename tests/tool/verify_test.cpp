@@ -119,6 +119,31 @@ TEST_CASE("Whatever an index says of a file that is not so is found", "[tool][ve
   }
 }
 
+TEST_CASE("An index may end with the last file, and not before", "[tool][verify][error]") {
+  Layer layer;
+  layer.index.index.decoded_size -= 1024;  // the two blocks at the end
+  CHECK(compare(layer.gzip, layer.index).difference.value_or("none") == "none");
+  layer.index.index.decoded_size -= 20'000;
+  CHECK_THAT(compare(layer.gzip, layer.index).difference.value_or("none"),
+             Catch::StartsWith("data of files behind the "));
+  layer.index.index.decoded_size += 100'000;
+  CHECK_THAT(compare(layer.gzip, layer.index).difference.value_or("none"),
+             Catch::Contains("other bytes") || Catch::Contains("the tar has "));
+}
+
+TEST_CASE("A link to a lower layer that the layer has not is found", "[tool][verify][error]") {
+  auto const tar = testing::TarMaker().hard_link("kept", "lower").end().bytes();
+  auto const index = erofs_oci::tarindex::build_layer(Memory(tar)).value();
+  REQUIRE(index.layer.dangling.size() == 1);
+  CHECK(compare(tar, index).difference.value_or("none") == "none");
+
+  auto lie = index;
+  lie.layer.dangling[0].target = "etc/shadow";
+  CHECK(compare(tar, lie).difference == "other hard links to files of lower layers");
+  lie.layer.dangling.clear();
+  CHECK(compare(tar, lie).difference == "other hard links to files of lower layers");
+}
+
 TEST_CASE("A window that decodes to other bytes is found, whichever it is",
           "[tool][verify][property][error]") {
   Layer const layer;
@@ -162,6 +187,7 @@ TEST_CASE("Another layer than the index's is found, and its digests are told",
 
   CHECK(compared.difference.has_value());
   CHECK(compared.blob == erofs_oci::digest_of(other));
+  CHECK(compared.contents == erofs_oci::Digest());
 }
 
 }  // namespace verify_test

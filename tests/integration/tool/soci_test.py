@@ -161,6 +161,13 @@ class SociTest(unittest.TestCase):
                 self.assertEqual(images.differences(images.tree(str(out)),
                                                     images.tree(str(self.wanted))), [])
 
+    def test_an_honest_index_is_proved_and_counts_for_all_images_then(self):
+        self.registry(self.layout("honest", 2))
+        self.cost_of_ls()
+        self.assertEqual((self.kept("claimed"), self.kept("read")), (3, 0))
+        self.assertEqual(self.tool("verify").decode().count(": proved\n"), 3)
+        self.assertEqual((self.kept("claimed"), self.kept("read")), (3, 3))
+
     def test_a_device_is_served_without_reading_a_layer(self):
         self.registry(self.layout("v2", 2))
         before = self.read_bytes()
