@@ -115,8 +115,11 @@ class World {
     return failure_;
   }
 
-  // Ends all that runs, so that nothing may be left.
+  // Ends all that runs, so that nothing may be left. A run that gives up leaves reads; from now on
+  // nobody gets their bytes, and threads of dead workers, which thaw() lets go on, write into the
+  // memory that these had for their answers, as no dead process does.
   std::string finish(Scheduler& scheduler) {
+    is_over_ = true;
     look_at_store();
     net_.close();
     relay_->close_engines();
@@ -448,8 +451,12 @@ class World {
 
   void check_bytes(std::string_view who, std::uint64_t offset, std::span<std::byte const> bytes) {
     if (is_right(offset, bytes)) return;
+    auto const right = std::span(image_.device).subspan(static_cast<std::size_t>(offset));
+    auto const first = std::ranges::mismatch(bytes, right).in1 - bytes.begin();
     broke(std::string(who) + " has wrong bytes, offset " + std::to_string(offset) + ", length " +
-          std::to_string(bytes.size()));
+          std::to_string(bytes.size()) + ", the first one at " +
+          std::to_string(offset + static_cast<std::uint64_t>(first)) + " of " +
+          std::to_string(image_.device.size()));
   }
 
   // --- the course of a run -----------------------------------------------------------------------
@@ -624,6 +631,7 @@ class World {
   bool last_was_good_ = false;  // the last answer
   Bytes input_;
   bool is_calm_ = false;
+  bool is_over_ = false;
   bool ever_served_ = false;
   std::string failure_;
 };
@@ -638,7 +646,7 @@ class Timed {
   [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
     auto const begin = steady_clock::now();
     auto n = inner_.read_at(offset, out);
-    if (world_->is_dead()) return n;
+    if (world_->is_dead() || world_->is_over_) return n;
     if (n) world_->check_bytes("a read", offset, out.first(*n));
     if (!n) world_->saw("  read", n.error());
     using Seconds = std::chrono::duration<double>;
