@@ -45,7 +45,7 @@ options=oci.insecure,oci.store=$dir/store
 say "mount-oci index $image: each layer is read once"
 start=$(date +%s%N)
 "$tool" index -o "$options" "$image"
-echo "indexed in $((($(date +%s%N) - start) / 1000000)) ms; indexes take $(du -sh "$dir/store" | cut -f 1)"
+echo "indexed in $((($(date +%s%N) - start) / 1000000)) ms; indexes take $(du -sh "$dir/store/read" | cut -f 1), layers are kept: $(du -sh "$dir/store" | cut -f 1) in all"
 
 before=$(stats)
 say "mount-oci cat: one file, without a mount"
