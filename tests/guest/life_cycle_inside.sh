@@ -141,7 +141,8 @@ check "the same in the foreground" fails_with 32 "mount /dev/nbd0 .*Invalid argu
   "$TOOL" -t erofs.nbd --foreground -o "$words,cache_strategy=nonsense" "$host/app:v1" "$mnt"
 check "no registry" fails_with 32 "127.0.0.1:1.*cannot connect" \
   "$TOOL" -t erofs.nbd -o "$words" 127.0.0.1:1/app:v1 "$mnt"
-check "no such image" fails_with 32 "404" "$TOOL" -t erofs.nbd -o "$words" "$host/app:v2" "$mnt"
+check "no such image" fails_with 32 'app has no tag "v2"; it has "v1"' \
+  "$TOOL" -t erofs.nbd -o "$words" "$host/app:v2" "$mnt"
 check "no such directory" fails_with 32 "/mnt/none: No such file" \
   "$TOOL" -t erofs.nbd -o "$words" "$host/app:v1" /mnt/none
 check "no such namespace" fails_with 32 "/proc/999999/ns/mnt" \

@@ -82,9 +82,9 @@ Outcome run(Timer timer, Exchange const& first, Exchange const& second,
   auto const before = hedging.counts();
   Outcome out;
   std::atomic<int> exchanges = 0;
+  auto const me = std::this_thread::get_id();
   {
-    ThreadPool threads(1, 1);
-    auto const me = std::this_thread::get_id();
+    ThreadPool threads(1, 1);  // a second exchange that lost may go on until this ends
     HedgedExchange<Timer> const hedged(
         hedging, [&]() -> ThreadPool& { return threads; },
         [&](HttpRequest const& one, HttpHeadSink head, ByteSink body) {
