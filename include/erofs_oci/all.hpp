@@ -32,6 +32,7 @@
 #include <erofs_oci/core/activity.hpp>
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/core/arithmetic.hpp>
+#include <erofs_oci/core/backoff.hpp>
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/config.hpp>

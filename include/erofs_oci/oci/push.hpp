@@ -16,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include <erofs_oci/core/backoff.hpp>
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/result.hpp>
@@ -115,7 +116,7 @@ class BasicPusher {
     if (there) return BlobPush::was_there;
     detail::Upload upload;
     auto done = put_from(upload, digest, bytes, 0);
-    for (unsigned n = 1; !done && n < push_.attempts && pauses(n, done.error()); ++n) {
+    for (unsigned n = 1; !done && pauses(n, done.error()); ++n) {
       auto const before = upload.sent;
       upload.in_doubt = true;
       done = put_from(upload, digest, bytes, n);
@@ -198,18 +199,20 @@ class BasicPusher {
 
   [[nodiscard]] std::string where() const { return session_.describe(); }
 
-  // Lets the pause before attempt `n`, from 1, pass, if there is to be one.
-  [[nodiscard]] bool pauses(unsigned n, Error const& error) const {
+  // Lets the pause before attempt `n`, from 1, pass, if there is to be one. A registry that asks
+  // for more than 30 s is asked again then: how often counts, not how long it has taken.
+  [[nodiscard]] bool pauses(unsigned n, Error error) const {
     constexpr std::chrono::milliseconds longest{30'000};
-    if (!is_transient(error)) return false;
-    auto const pause = std::min(push_.pause * (1U << std::min(n - 1, 10U)), longest);
-    return time_.sleep(std::max(pause, std::min(error.retry_after.value_or(pause), longest)));
+    if (error.retry_after) error.retry_after = std::min(*error.retry_after, longest);
+    Backoff const backoff{push_.attempts, push_.pause, longest, longest, 0};
+    auto const pause = backoff.next(n - 1, error, std::chrono::milliseconds(0));
+    return pause && time_.sleep(*pause);
   }
 
   template <class F>
   [[nodiscard]] auto trying(F const& step) const {
     auto done = step();
-    for (unsigned n = 1; !done && n < push_.attempts && pauses(n, done.error()); ++n) done = step();
+    for (unsigned n = 1; !done && pauses(n, done.error()); ++n) done = step();
     return done;
   }
 

@@ -137,57 +137,6 @@ TEST_CASE("Retry does not resume a stream that its sink has stopped", "[combinat
   CHECK(log.fetches() == 1);
 }
 
-TEST_CASE("Backoff doubles its pauses up to a limit", "[combinator][retry]") {
-  Backoff const policy{.attempts = 100, .most_pause = 1s, .total = 1h, .jitter = 0};
-  auto const error = error_of(Errc::timed_out);
-
-  CHECK(policy.next(0, error, 0ms) == 100ms);
-  CHECK(policy.next(1, error, 0ms) == 200ms);
-  CHECK(policy.next(3, error, 0ms) == 800ms);
-  CHECK(policy.next(4, error, 0ms) == 1000ms);
-  CHECK(policy.next(98, error, 0ms) == 1000ms);
-  CHECK(policy.next(99, error, 0ms) == std::nullopt);
-  CHECK(Backoff{.attempts = 1}.next(0, error, 0ms) == std::nullopt);
-}
-
-TEST_CASE("Backoff begins no attempt after its total time", "[combinator][retry]") {
-  Backoff const policy{.total = 1s, .jitter = 0};
-  auto const error = error_of(Errc::unavailable);
-
-  CHECK(policy.next(0, error, 900ms) == 100ms);
-  CHECK(policy.next(0, error, 901ms) == std::nullopt);
-  CHECK(policy.next(0, error, 5s) == std::nullopt);
-}
-
-TEST_CASE("Backoff waits as long as the peer says, if there is time", "[combinator][retry]") {
-  Backoff const policy{.total = 10s, .jitter = 1};
-  auto error = error_of(Errc::unavailable);
-
-  error.retry_after = 9s;
-  CHECK(policy.next(0, error, 0ms) == 9s);
-  CHECK(policy.next(0, error, 1001ms) == std::nullopt);
-  error.retry_after = 0s;
-  CHECK(policy.next(0, error, 0ms) <= 100ms);
-}
-
-TEST_CASE("Backoff shortens its pauses at random, by no more than the jitter",
-          "[combinator][retry][property]") {
-  Backoff const policy{.first_pause = 1s, .jitter = 0.5};
-  auto const error = error_of(Errc::unavailable);
-  auto least = 1000ms;
-  auto most = 0ms;
-
-  for (auto i = 0; i < 200; ++i) {
-    auto const pause = policy.next(0, error, 0ms).value();
-    least = std::min(least, pause);
-    most = std::max(most, pause);
-  }
-
-  CHECK(least >= 500ms);
-  CHECK(most <= 1000ms);
-  CHECK(most - least > 100ms);
-}
-
 TEST_CASE("Retry makes no request for an empty stream", "[combinator][retry]") {
   RequestLog log;
   Retry const source(Counting(Memory(Bytes(8)), log));
