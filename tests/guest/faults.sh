@@ -6,12 +6,10 @@
 #
 # MOUNT_OCI: the tool (build/bin/mount-oci).
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-top=$(cd "$here/../.." && pwd)
-tool=$(realpath "${MOUNT_OCI:-$top/build/bin/mount-oci}")
-work=$top/build/guest/faults
-rm -rf "$work"
-mkdir -p "$work/files"
+WORK_NAME=faults
+. "$(dirname "${BASH_SOURCE[0]}")/outside.sh"
+fresh_work
+mkdir "$work/files"
 head -c 6000000 /dev/urandom >"$work/files/bad"  # more than one span
 seq 20000 >"$work/files/good"
 tar -C "$work/files" -czf "$work/layer.tar.gz" bad good

@@ -7,13 +7,10 @@
 # MOUNT_OCI: the tool (build/bin/mount-oci). The other tool's daemon is other_daemon.py, which sets
 # devices up in the same way.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-top=$(cd "$here/../.." && pwd)
-tool=$(realpath "${MOUNT_OCI:-$top/build/bin/mount-oci}")
+WORK_NAME=import
+. "$(dirname "${BASH_SOURCE[0]}")/outside.sh"
 data=$top/tests/data/oci
-work=$top/build/guest/import
-rm -rf "$work"
-mkdir -p "$work"
+fresh_work
 "$top/tools/make_layout.py" "$data"/{basic,ckpt}.tar.gz "$work/layout" --tag v1 >/dev/null
 "$top/tools/make_layout.py" "$data"/{ckpt,multi}.tar.gz "$work/moved" --tag v1 >/dev/null
 # What mount.erofs serves: the tarindex, then the part of the tar that the tarindex maps.

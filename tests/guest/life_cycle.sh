@@ -6,12 +6,9 @@
 #
 # MOUNT_OCI: the tool (build/bin/mount-oci).
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-top=$(cd "$here/../.." && pwd)
-tool=$(realpath "${MOUNT_OCI:-$top/build/bin/mount-oci}")
-work=$top/build/guest/life
-rm -rf "$work"
-mkdir -p "$work"
+WORK_NAME=life
+. "$(dirname "${BASH_SOURCE[0]}")/outside.sh"
+fresh_work
 "$top/tools/make_layout.py" "$top"/tests/data/oci/{basic,ckpt}.tar.gz "$work/layout" --tag v1 >/dev/null
 "$here/run.sh" -t 400 TOOL="$tool" LAYOUT="$work/layout" DATA="$top/tests/data/oci" \
   "$here/life_cycle_inside.sh"

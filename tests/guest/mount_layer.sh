@@ -7,22 +7,19 @@
 # MOUNT_OCI: the tool (build/bin/mount-oci). EROFS_OCI_FIXTURES: where debian-essential/ is
 # (../shared/fixtures); without it the test is skipped with status 77.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-top=$(cd "$here/../.." && pwd)
-tool=$(realpath "${MOUNT_OCI:-$top/build/bin/mount-oci}")
+WORK_NAME=layer
+. "$(dirname "${BASH_SOURCE[0]}")/outside.sh"
 fixture=${EROFS_OCI_FIXTURES:-$top/../shared/fixtures}/debian-essential
 [ -e "$fixture/layer.tar.gz" ] || { echo "skipped: no $fixture"; exit 77; }
 fixture=$(realpath "$fixture")
 [ -x "$tool" ] || { echo "no $tool; ./run --version builds it" >&2; exit 1; }
 [ $# -gt 0 ] || set -- netlink ioctl
 
-work=$top/build/guest/layer
 mkdir -p "$work"
 
 # The registry is filled here, where it is fast, and only read in the guest.
 if [ ! -e "$work/ready" ]; then
-  rm -rf "$work"
-  mkdir -p "$work"
+  fresh_work
   "$top/tools/make_layout.py" "$fixture/layer.tar.gz" "$work/layout" --tag latest >"$work/digests"
   "$top/tools/tree_manifest.py" tar "$fixture/layer.tar.gz" >"$work/wanted.jsonl"
   "$here/fill_registry.sh" "$work/layout" latest "$work/registry" img

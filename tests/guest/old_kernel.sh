@@ -6,13 +6,10 @@
 #
 # MOUNT_OCI: the tool (build/bin/mount-oci).
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-top=$(cd "$here/../.." && pwd)
-tool=$(realpath "${MOUNT_OCI:-$top/build/bin/mount-oci}")
-work=$top/build/guest/old_kernel
+WORK_NAME=old_kernel
+. "$(dirname "${BASH_SOURCE[0]}")/outside.sh"
 layer=$top/tests/data/oci/ckpt.tar.gz
-rm -rf "$work"
-mkdir -p "$work"
+fresh_work
 "$top/tools/make_layout.py" "$layer" "$work/layout" --tag v1 >/dev/null
 "$top/tools/tree_manifest.py" tar "$layer" >"$work/manifest.jsonl"
 GUEST_KERNEL=6.1 "$here/run.sh" -t 300 TOOL="$tool" LAYOUT="$work/layout" DATA="$top/tests/data/oci" \

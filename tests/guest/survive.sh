@@ -8,15 +8,12 @@
 # MOUNT_OCI: the tool (build/bin/mount-oci). KEEP_MOUNTED: the example (built if it is not there). EROFS_OCI_FIXTURES: where debian-essential/ is
 # (../shared/fixtures); without it the first part reads a small layer.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-top=$(cd "$here/../.." && pwd)
-tool=$(realpath "${MOUNT_OCI:-$top/build/bin/mount-oci}")
+WORK_NAME=survive
+. "$(dirname "${BASH_SOURCE[0]}")/outside.sh"
 fixture=${EROFS_OCI_FIXTURES:-$top/../shared/fixtures}/debian-essential
 layer=$fixture/layer.tar.gz
 [ -e "$layer" ] || layer=$top/tests/data/oci/ckpt.tar.gz
-work=$top/build/guest/survive
-rm -rf "$work"
-mkdir -p "$work"
+fresh_work
 "$top/tools/make_layout.py" "$layer" "$work/large" --tag v1 >/dev/null
 "$top/tools/tree_manifest.py" tar "$layer" >"$work/large.jsonl"
 "$tool" index -o oci.store="$work/store" "oci:$work/large:v1" >/dev/null

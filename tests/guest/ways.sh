@@ -6,12 +6,9 @@
 #
 # MOUNT_OCI: the tool (build/bin/mount-oci).
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-top=$(cd "$here/../.." && pwd)
-tool=$(realpath "${MOUNT_OCI:-$top/build/bin/mount-oci}")
-work=$top/build/guest/ways
-rm -rf "$work"
-mkdir -p "$work"
+WORK_NAME=ways
+. "$(dirname "${BASH_SOURCE[0]}")/outside.sh"
+fresh_work
 "$top/tools/make_layout.py" "$top"/tests/data/oci/ckpt.tar.gz "$work/layout" --tag v1 >/dev/null
 "$here/run.sh" -t 300 TOOL="$tool" LAYOUT="$work/layout" DATA="$top/tests/data/oci" \
   "$here/ways_inside.sh"

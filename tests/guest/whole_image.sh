@@ -7,18 +7,15 @@
 # MOUNT_OCI: the tool (build/bin/mount-oci). Skipped with status 77 without skopeo, umoci or
 # docker-registry.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-top=$(cd "$here/../.." && pwd)
-tool=$(realpath "${MOUNT_OCI:-$top/build/bin/mount-oci}")
+WORK_NAME=whole
+. "$(dirname "${BASH_SOURCE[0]}")/outside.sh"
 [ -x "$tool" ] || { echo "no $tool; ./run --version builds it" >&2; exit 1; }
 for program in skopeo umoci docker-registry; do
   command -v "$program" >/dev/null || { echo "skipped: no $program"; exit 77; }
 done
 
 # Made here, where it is fast; the guest only reads.
-work=$top/build/guest/whole
-rm -rf "$work"
-mkdir -p "$work"
+fresh_work
 MOUNT_OCI=$tool PYTHONPATH=$top/tests/integration/tool python3 -B - "$work" <<'END'
 import sys
 import images
