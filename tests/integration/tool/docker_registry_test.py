@@ -13,7 +13,7 @@ from servers import run
 from support import Running, TOOL, make_layout, read
 import support
 
-FIXTURE = pathlib.Path(support.HERE).parents[3] / "shared/fixtures/debian-essential"
+FIXTURE = pathlib.Path(support.FIXTURES) / "debian-essential"
 USER, PASSWORD = "reader", "a pass, word"
 
 
@@ -107,6 +107,6 @@ class DockerRegistry(unittest.TestCase):
 
 if __name__ == "__main__":
     if not FIXTURE.exists():
-        print(f"skipped: no {FIXTURE}")
+        print("skipped: no large layer; see EROFS_OCI_FIXTURES")
         sys.exit(77)
     unittest.main(verbosity=2)

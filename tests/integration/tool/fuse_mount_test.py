@@ -20,14 +20,12 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 
 import images
-from support import TOOL
+from support import FIXTURES, TOOL
 
 NOBODY = 65534
 LIBC = ctypes.CDLL(None, use_errno=True)
 WAYS = ["fuse-file", "fuse-tree"]
 HERE = os.path.dirname(os.path.abspath(__file__))
-FIXTURES = os.environ.get("EROFS_OCI_FIXTURES",
-                          os.path.join(HERE, "../../../../shared/fixtures"))
 
 
 def why_skip():

@@ -50,21 +50,13 @@ class StallTest(NetworkTest):
 class MountTest(NetworkTest):
     def setUp(self):
         super().setUp()
-        self.target = os.path.join(self.dir, "mount")
-        os.mkdir(self.target)
-        self.journal = os.path.join(self.dir, "journal")
-        self.addCleanup(subprocess.run, ["umount", "-l", self.target], capture_output=True)
+        self.make_target()
         self.wanted = contents(path("ckpt.tar.gz"))
         self.name = max(self.wanted, key=lambda name: os.path.basename(name))
 
     def command(self, image, way, words, *options):
         return ["mount", "--attach", way, "--journal", self.journal, *options, "-o", words, image,
                 self.target]
-
-    def status(self):
-        done = subprocess.run([TOOL, "status", "--json", "--journal", self.journal],
-                              capture_output=True, text=True, timeout=60, check=True)
-        return json.loads(done.stdout)[0]
 
     def begin_read(self):
         """A thread that reads a file; what it has got is in `self.got`."""
@@ -90,7 +82,7 @@ class MountTest(NetworkTest):
                 words = self.words("ckpt") + ",oci.verify=off,oci.start_list=off"
                 subprocess.run([TOOL, *self.command(f"{host}/app:v1", way, words)], check=True,
                                timeout=60)
-                worker = self.status()["worker"]
+                worker = self.status()[0]["worker"]
                 self.stall()
                 reader = self.begin_read()
                 self.assertTrue(wait_for(lambda: has_unread_bytes(host)))
@@ -147,18 +139,18 @@ class MountTest(NetworkTest):
         subprocess.run([TOOL, *self.command(f"{host}/app:v1", "fuse-tree",
                                             "oci.insecure=1,oci.native=yes,oci.store=none")],
                        check=True, timeout=60, env=environment)
-        before = self.status()
+        before = self.status()[0]
         self.log_in(host, "rotated")
         os.kill(before["worker"], signal.SIGKILL)
-        self.assertTrue(wait_for(lambda: "not authorized" in self.status()["last_error"]))
+        self.assertTrue(wait_for(lambda: "not authorized" in self.status()[0]["last_error"]))
         # Long enough for a supervisor that gives up to have done so.
-        restarts = self.status()["restarts"]
-        self.assertTrue(wait_for(lambda: self.status()["restarts"] > restarts + 1))
+        restarts = self.status()[0]["restarts"]
+        self.assertTrue(wait_for(lambda: self.status()[0]["restarts"] > restarts + 1))
         self.log_in(host, PASSWORD)
         with open(os.path.join(self.target, "file"), "rb") as stream:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             self.assertEqual(stream.read(), (source / "file").read_bytes())
-        self.assertEqual(self.status()["supervisor"], before["supervisor"])
+        self.assertEqual(self.status()[0]["supervisor"], before["supervisor"])
         subprocess.run(["umount", self.target], check=True)
 
 

@@ -2,7 +2,6 @@
 """Start lists: what a mount needs first is recorded, and fetched ahead at the next cold start."""
 import glob
 import hashlib
-import json
 import os
 import random
 import socket
@@ -138,9 +137,7 @@ class StartListTest(ToolTest):
             self.assertEqual(done.returncode, 0, done.stderr)
 
     def whole_status(self):
-        done = subprocess.run([TOOL, "status", "--json", "--journal", self.journal],
-                              capture_output=True, timeout=60)
-        return json.loads(done.stdout)[0]
+        return super().status()[0]
 
     def status(self):
         return self.whole_status()["start_list"]

@@ -19,6 +19,8 @@ DATA = os.path.join(os.path.dirname(os.path.dirname(HERE)), "data", "oci")
 sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(HERE))), "tools"))
 import make_layout  # noqa: E402
 
+# Where debian-essential/, a real layer, is; tests that want it are skipped where it is not.
+FIXTURES = os.environ.get("EROFS_OCI_FIXTURES", os.path.join(HERE, "../../../../shared/fixtures"))
 TOOL = os.environ["MOUNT_OCI"]
 REGISTRY = os.path.join(os.path.dirname(TOOL), "oci-registry")
 LAYERS = ["basic", "ckpt", "multi"]
@@ -109,6 +111,20 @@ class ToolTest(unittest.TestCase):
     def setUp(self):
         self.dir = tempfile.mkdtemp()
         self.addCleanup(remove_tree, self.dir)
+
+    def make_target(self):
+        """A directory to mount at, and a place for records. What is mounted there at the end goes."""
+        self.target = os.path.join(self.dir, "mount")
+        os.mkdir(self.target)
+        self.journal = os.path.join(self.dir, "journal")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.target], capture_output=True)
+
+    def status(self):
+        """What `status` tells of the mounts in the journal."""
+        done = subprocess.run([TOOL, "status", "--json", "--journal", self.journal],
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
 
     def mount_small(self, directory, words):
         """Mounts a small file system, or skips the test."""

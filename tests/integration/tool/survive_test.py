@@ -48,12 +48,9 @@ def wait_for(condition, seconds=20):
 class SurviveTest(ToolTest):
     def setUp(self):
         super().setUp()
-        self.target = os.path.join(self.dir, "mount")
-        os.mkdir(self.target)
-        self.journal = os.path.join(self.dir, "journal")
         self.store = os.path.join(self.dir, "store")
         self.addCleanup(self.wait_for_end)
-        self.addCleanup(subprocess.run, ["umount", "-l", self.target], capture_output=True)
+        self.make_target()
 
     def wait_for_end(self):
         """What is written down goes a moment later than the mount."""
@@ -75,11 +72,6 @@ class SurviveTest(ToolTest):
         self.mount(f"oci:{self.layout}:v1",
                    words=f",oci.tarindex={index},oci.zinfo={path('gz-ckpt.zinfo')}")
         return index
-
-    def status(self):
-        done = self.run_tool("status", "--json", "--journal", self.journal)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return json.loads(done.stdout)
 
     def kill_worker(self):
         """Kills the present worker; waits for another one."""
