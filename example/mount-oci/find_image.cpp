@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <erofs_oci/combinator/retry.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/http/registry.hpp>
 #include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/oci/credentials.hpp>
@@ -110,9 +111,7 @@ Result<erofs_oci::HostsFile> hosts_file_of(std::string const& registry, ImageOpt
   if (!options.hosts.empty()) {
     roots.clear();
     for (auto rest = std::string_view(options.hosts); !rest.empty();) {
-      auto const end = std::min(rest.find(':'), rest.size());
-      roots.emplace_back(rest.substr(0, end));
-      rest.remove_prefix(std::min(end + 1, rest.size()));
+      roots.emplace_back(erofs_oci::take_part(rest, ':'));
     }
   }
   auto found = erofs_oci::find_hosts(roots, registry);

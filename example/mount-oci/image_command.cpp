@@ -43,12 +43,12 @@ std::string config_text(Value const& configuration, Output const& output) {
   if (config == nullptr || !config->is_object()) return text;
   for (auto const& [key, title] :
        {std::pair{"Entrypoint", "Entry:    "}, std::pair{"Cmd", "Command:  "},
-        std::pair{"User", "User:     "}, std::pair{"WorkingDir", "Directory:"}}) {
+        std::pair{"User", "User:     "}, std::pair{"WorkingDir", "Directory: "}}) {
     auto const* const value = erofs_oci::json::find(*config, key);
     if (value == nullptr || value->empty() || *value == "") continue;
     auto const shown =
         value->is_string() ? value->get<std::string>() : erofs_oci::json::dump(*value);
-    text += std::string(title) + (title[9] == ':' ? " " : "") + output.shown(shown) + "\n";
+    text += title + output.shown(shown) + "\n";
   }
   auto const environment = erofs_oci::json::text_list(*config, "Env");
   for (auto const& variable : environment.value_or(std::vector<std::string>())) {

@@ -93,6 +93,7 @@ class Lister {
 
   /// As the options want it; those that are alike stay by name.
   void sort(std::vector<Line>& lines) const {
+    if (!read_.by_time && !read_.by_size && !read_.reverse) return;  // by name already
     auto const ahead = [&](Line const& a, Line const& b) {
       if (read_.by_time) return a.inode.mtime > b.inode.mtime;
       return read_.by_size && a.inode.size() > b.inode.size();

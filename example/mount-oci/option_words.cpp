@@ -189,22 +189,17 @@ Checked set_seconds(std::chrono::seconds& field, Word const& word) {
                    "not a number of seconds from 1 to 86400");
 }
 
-Checked set_retry(ImageOptions& image, Word const& word) {
-  return set_value(image.retry, parse_seconds(word.value == "off" ? "0" : word.value, 0), word,
-                   "neither off nor a number of seconds from 0 to 86400");
-}
-
-Checked set_idle(ImageOptions& image, Word const& word) {
-  return set_value(image.idle, parse_seconds(word.value == "off" ? "0" : word.value, 0), word,
+Checked set_seconds_or_off(auto& field, Word const& word) {
+  return set_value(field, parse_seconds(word.value == "off" ? "0" : word.value, 0), word,
                    "neither off nor a number of seconds from 0 to 86400");
 }
 
 /// DIR[:DIR]...|none
 Checked set_hosts(ImageOptions& image, Word const& word) {
-  auto const good = word.value == "none" ||
-                    erofs_oci::detail::are_parts_good(word.value, ':', [](std::string_view path) {
-                      return path.starts_with('/') && path.find('\0') == path.npos;
-                    });
+  auto const good =
+      word.value == "none" || erofs_oci::are_parts_good(word.value, ':', [](std::string_view path) {
+        return path.starts_with('/') && path.find('\0') == path.npos;
+      });
   return set_value(image.hosts, good ? std::optional(word.value) : std::nullopt, word,
                    "neither none nor absolute paths of directories, joined by colons");
 }
@@ -284,7 +279,7 @@ constexpr std::array image_words{
               [](auto& i, auto& w) { return set_size(i.memory, w, 64u << 20, 1ull << 41); }},
     ImageWord{"oci.cache",
               [](auto& i, auto& w) { return set_size(i.cache, w, 1u << 20, 1ull << 40); }},
-    ImageWord{"oci.idle", set_idle},
+    ImageWord{"oci.idle", [](auto& i, auto& w) { return set_seconds_or_off(i.idle, w); }},
     ImageWord{"oci.index_size",
               [](auto& i, auto& w) { return set_size(i.index_size, w, 1u << 20, 1ull << 50); }},
     ImageWord{"oci.index_time", [](auto& i, auto& w) { return set_seconds(i.index_time, w); }},
@@ -300,7 +295,7 @@ constexpr std::array image_words{
     ImageWord{"oci.cache_size",
               [](auto& i, auto& w) { return set_size(i.cache_size, w, 1u << 20, 1ull << 50); }},
     ImageWord{"oci.pull", set_pull},
-    ImageWord{"oci.retry", set_retry},
+    ImageWord{"oci.retry", [](auto& i, auto& w) { return set_seconds_or_off(i.retry, w); }},
     ImageWord{"oci.timeout", [](auto& i, auto& w) { return set_seconds(i.timeout, w); }},
     ImageWord{"oci.connections", set_connections},
     ImageWord{"oci.start_list", set_start_list},

@@ -5,6 +5,8 @@
 #include <span>
 #include <utility>
 
+#include <erofs_oci/core/text.hpp>
+
 namespace mount_oci {
 namespace {
 
@@ -124,9 +126,7 @@ class SectionReader {
 std::vector<std::string_view> lines_of(std::string_view text) {
   std::vector<std::string_view> lines;
   while (!text.empty()) {
-    auto const end = std::min(text.find('\n'), text.size());
-    lines.push_back(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
+    lines.push_back(erofs_oci::take_part(text, '\n'));
   }
   return lines;
 }

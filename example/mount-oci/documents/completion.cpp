@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include <erofs_oci/core/text.hpp>
+
 #include "documents.hpp"
 
 namespace mount_oci {
@@ -24,9 +26,7 @@ std::string joined(std::vector<std::string> const& words, std::string_view betwe
 std::vector<std::string> alternatives(std::string_view value) {
   std::vector<std::string> out;
   while (!value.empty()) {
-    auto const end = std::min(value.find('|'), value.size());
-    out.emplace_back(value.substr(0, end));
-    value.remove_prefix(std::min(end + 1, value.size()));
+    out.emplace_back(erofs_oci::take_part(value, '|'));
   }
   return out;
 }

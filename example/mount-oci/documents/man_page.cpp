@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include <erofs_oci/core/text.hpp>
+
 #include "../page.hpp"
 #include "documents.hpp"
 
@@ -108,9 +110,7 @@ std::string filled(std::string_view text) {
 void put_verbatim(std::string& out, std::string_view text) {
   out += ".nf\n";
   while (!text.empty()) {
-    auto const end = std::min(text.find('\n'), text.size());
-    out += roff_line(text.substr(0, end)) + "\n";
-    text.remove_prefix(std::min(end + 1, text.size()));
+    out += roff_line(erofs_oci::take_part(text, '\n')) + "\n";
   }
   out += ".fi\n";
 }

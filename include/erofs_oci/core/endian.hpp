@@ -5,7 +5,10 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <span>
+
+#include <erofs_oci/core/bytes.hpp>
 
 namespace erofs_oci {
 
@@ -33,6 +36,11 @@ template <std::unsigned_integral T>
 template <std::unsigned_integral T>
 constexpr void store_le(T value, std::span<std::byte, sizeof(T)> raw) noexcept {
   for (std::size_t i = 0; i < sizeof(T); ++i) raw[i] = static_cast<std::byte>(value >> (8 * i));
+}
+
+/// Appends the low `size` bytes of `value`, at most 8, little-endian.
+inline void append_le(Bytes& to, std::uint64_t value, std::size_t size) {
+  for (std::size_t i = 0; i < size; ++i) to.push_back(static_cast<std::byte>(value >> (8 * i)));
 }
 
 /// Writes `value`, big-endian, over `raw`.

@@ -65,6 +65,28 @@ namespace erofs_oci {
   return true;
 }
 
+/// Takes the part before the first separator off the front, and the separator, which is in no part;
+/// all of a text that has none. So a separator at the end ends the last part.
+[[nodiscard]] constexpr std::string_view take_part(std::string_view& text,
+                                                   char separator) noexcept {
+  auto const part = text.substr(0, text.find(separator));
+  text.remove_prefix(std::min(part.size() + 1, text.size()));
+  return part;
+}
+
+/// Whether `is_good` says so of all parts of a text, in order, up to the first that it does not
+/// like. A text without a separator is one part, be it empty.
+template <class IsGood>
+[[nodiscard]] constexpr bool are_parts_good(std::string_view text, char separator,
+                                            IsGood const& is_good) {
+  for (;;) {
+    auto const part = text.substr(0, text.find(separator));
+    if (!is_good(part)) return false;
+    if (part.size() == text.size()) return true;
+    text.remove_prefix(part.size() + 1);
+  }
+}
+
 /// Takes a run of decimal digits off the front; empty if there is none or T cannot hold it.
 template <std::unsigned_integral T>
 [[nodiscard]] std::optional<T> take_number(std::string_view& text) noexcept {

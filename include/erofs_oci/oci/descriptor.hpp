@@ -96,7 +96,7 @@ struct Platform {
       parts.emplace_back(part);
       return !part.empty() && is_made_of(part, "_-.") && parts.size() <= 3;
     };
-    if (!detail::are_parts_good(text, '/', take) || parts.size() < 2) {
+    if (!are_parts_good(text, '/', take) || parts.size() < 2) {
       return fail(Errc::invalid_argument,
                   "platform " + detail::quote(text) + ": not OS/ARCHITECTURE[/VARIANT]");
     }

@@ -51,18 +51,6 @@ struct Reference {
 
 namespace detail {
 
-/// Whether `is_good` says so of all parts of a text, in order, up to the first that it does not
-/// like. A text without a separator is one part, be it empty.
-template <class IsGood>
-[[nodiscard]] bool are_parts_good(std::string_view text, char separator, IsGood const& is_good) {
-  for (;;) {
-    auto const part = text.substr(0, text.find(separator));
-    if (!is_good(part)) return false;
-    if (part.size() == text.size()) return true;
-    text.remove_prefix(part.size() + 1);
-  }
-}
-
 /// For messages: what a user typed or a peer sent, cut and without control characters.
 inline std::string quote(std::string_view text) {
   std::string out = "\"";
@@ -116,7 +104,7 @@ inline bool is_port(std::string_view text) noexcept {
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, one or more, joined by "/".
 [[nodiscard]] inline bool is_repository(std::string_view text) noexcept {
-  return detail::are_parts_good(text, '/', detail::is_path_component);
+  return are_parts_good(text, '/', detail::is_path_component);
 }
 
 /// A DNS name, an IPv4 address or a bracketed IPv6 address, then perhaps ":" and a port.

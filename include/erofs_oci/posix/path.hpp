@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text.hpp>
 
 namespace erofs_oci {
 
@@ -38,13 +39,9 @@ inline constexpr std::size_t longest_path = 4095;  ///< bytes, as PATH_MAX witho
   if (path.empty() || path.size() > longest_path || path.front() != '/') return false;
   if (path.find('\0') != path.npos) return false;
   if (path == "/") return true;
-  for (auto rest = path.substr(1);;) {
-    auto const end = std::min(rest.find('/'), rest.size());
-    auto const part = rest.substr(0, end);
-    if (part.empty() || part == "." || part == "..") return false;
-    if (end == rest.size()) return true;
-    rest.remove_prefix(end + 1);
-  }
+  return are_parts_good(path.substr(1), '/', [](std::string_view part) {
+    return !part.empty() && part != "." && part != "..";
+  });
 }
 
 }  // namespace erofs_oci

@@ -127,13 +127,7 @@ inline Objection check_image(RecordImage const& image) {
 
 /// `none`, nothing, or absolute paths joined by colons.
 inline bool is_path_list(std::string_view text) noexcept {
-  if (text.empty() || text == "none") return true;
-  for (;;) {
-    auto const end = std::min(text.find(':'), text.size());
-    if (!is_absolute_path(text.substr(0, end))) return false;
-    if (end == text.size()) return true;
-    text.remove_prefix(end + 1);
-  }
+  return text.empty() || text == "none" || are_parts_good(text, ':', is_absolute_path);
 }
 
 inline Objection check_reach(RecordReach const& reach) {

@@ -54,5 +54,17 @@ TEST_CASE("what is stored is loaded again", "[core][endian][property]") {
   round_trips<std::uint64_t>("for all 64-bit values");
 }
 
+TEST_CASE("what is appended is loaded again", "[core][endian][property]") {
+  rc::prop("for all values, in 8 bytes and in 4", [](std::uint64_t value) {
+    Bytes bytes{std::byte{7}};
+    append_le(bytes, value, 8);
+    append_le(bytes, value, 4);
+    RC_ASSERT(bytes.size() == 13U);
+    auto const all = std::span<std::byte const>(bytes);
+    RC_ASSERT(load_le<std::uint64_t>(all.subspan<1, 8>()) == value);
+    RC_ASSERT(load_le<std::uint32_t>(all.subspan<9, 4>()) == static_cast<std::uint32_t>(value));
+  });
+}
+
 }  // namespace endian_test
 }  // namespace erofs_oci

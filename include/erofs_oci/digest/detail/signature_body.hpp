@@ -80,18 +80,26 @@ inline int no_passphrase(char* /*into*/, int /*size*/, int /*writes*/, void* ask
   return -1;
 }
 
-constexpr std::size_t longest_key = 64 * 1024;  // bytes of PEM
+/// The key in a text of at most 64 KiB, by one of OpenSSL's readers; null if there is none.
+/// @param asked  becomes true if it wants a passphrase
+inline OpensslKey read_pem(std::string_view text,
+                           EVP_PKEY* (*read)(BIO*, EVP_PKEY**, pem_password_cb*, void*),
+                           bool& asked) {
+  constexpr std::size_t longest = 64 * 1024;
+  OpensslKey key;
+  if (text.size() <= longest) {
+    auto const in = openssl_text(text);
+    key.reset(read(in.get(), nullptr, no_passphrase, &asked));
+  }
+  ERR_clear_error();
+  return key;
+}
 
 }  // namespace detail
 
 EROFS_OCI_BODY Result<PublicKey> PublicKey::from_pem(std::string_view text) {
   auto asked = false;
-  detail::OpensslKey key;
-  if (text.size() <= detail::longest_key) {
-    auto const in = detail::openssl_text(text);
-    key.reset(PEM_read_bio_PUBKEY(in.get(), nullptr, detail::no_passphrase, &asked));
-  }
-  ERR_clear_error();
+  auto key = detail::read_pem(text, PEM_read_bio_PUBKEY, asked);
   if (!key) return fail(Errc::invalid_argument, "no public key in PEM");
   EROFS_OCI_TRY_ASSIGN(auto made, detail::SigningKey::make(std::move(key)));
   return PublicKey(std::move(made));
@@ -110,12 +118,7 @@ EROFS_OCI_BODY bool PublicKey::verify(std::span<std::byte const> message,
 
 EROFS_OCI_BODY Result<PrivateKey> PrivateKey::from_pem(std::string_view text) {
   auto asked = false;
-  detail::OpensslKey key;
-  if (text.size() <= detail::longest_key) {
-    auto const in = detail::openssl_text(text);
-    key.reset(PEM_read_bio_PrivateKey(in.get(), nullptr, detail::no_passphrase, &asked));
-  }
-  ERR_clear_error();
+  auto key = detail::read_pem(text, PEM_read_bio_PrivateKey, asked);
   if (!key && (asked || text.find("ENCRYPTED") != text.npos)) {
     return fail(Errc::unsupported, "the private key is encrypted: decrypt it first");
   }

@@ -63,14 +63,10 @@ EROFS_OCI_BODY Result<Proxies> Proxies::from_environment(
                        "HTTP_PROXY");
   auto const list = find({"no_proxy", "NO_PROXY"});
   for (auto rest = std::string_view(list); !rest.empty();) {
-    auto const end = std::min(rest.find(','), rest.size());
-    auto entry = rest.substr(0, end);
+    auto entry = take_part(rest, ',');
     while (entry.starts_with(' ')) entry.remove_prefix(1);
     while (entry.ends_with(' ')) entry.remove_suffix(1);
-    std::string lower(entry);
-    for (auto& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-    if (!lower.empty()) out.direct.push_back(std::move(lower));
-    rest.remove_prefix(std::min(end + 1, rest.size()));
+    if (!entry.empty()) out.direct.push_back(ascii_lower(entry));
   }
   return out;
 }

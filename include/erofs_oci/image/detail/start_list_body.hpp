@@ -30,10 +30,6 @@ inline constexpr std::size_t start_list_header = 24;  // bytes
 inline constexpr std::size_t start_list_range = 24;   // bytes
 inline constexpr std::size_t sha256_size = 32;        // bytes
 
-inline void put_le(Bytes& to, std::uint64_t value, std::size_t size) {
-  for (std::size_t i = 0; i < size; ++i) to.push_back(static_cast<std::byte>(value >> (8 * i)));
-}
-
 }  // namespace detail
 
 EROFS_OCI_BODY std::vector<Digest> StartList::layers() const {
@@ -111,19 +107,19 @@ EROFS_OCI_BODY StartList StartList::merge(StartList const& older, StartList cons
 EROFS_OCI_BODY Bytes StartList::encode() const {
   auto const named = layers();
   Bytes file(detail::start_list_magic.begin(), detail::start_list_magic.end());
-  detail::put_le(file, detail::start_list_version, 4);
-  detail::put_le(file, named.size(), 4);
-  detail::put_le(file, ranges_.size(), 4);
-  detail::put_le(file, 0, 4);
+  append_le(file, detail::start_list_version, 4);
+  append_le(file, named.size(), 4);
+  append_le(file, ranges_.size(), 4);
+  append_le(file, 0, 4);
   for (auto const& layer : named) {
     file.insert(file.end(), layer.bytes().begin(), layer.bytes().end());
   }
   for (auto const& range : ranges_) {
     auto const layer = std::ranges::find(named, range.layer) - named.begin();
-    detail::put_le(file, static_cast<std::uint64_t>(layer), 4);
-    detail::put_le(file, range.age, 4);
-    detail::put_le(file, range.begin, 8);
-    detail::put_le(file, range.end, 8);
+    append_le(file, static_cast<std::uint64_t>(layer), 4);
+    append_le(file, range.age, 4);
+    append_le(file, range.begin, 8);
+    append_le(file, range.end, 8);
   }
   auto const digest = digest_of(file);
   file.insert(file.end(), digest.bytes().begin(), digest.bytes().end());

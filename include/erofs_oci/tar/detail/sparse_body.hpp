@@ -18,6 +18,7 @@
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/config.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/tar/entry.hpp>
 #include <erofs_oci/tar/header.hpp>
 #include <erofs_oci/tar/sparse.hpp>
@@ -48,11 +49,9 @@ EROFS_OCI_BODY bool SparseRecords::take(std::string_view key, std::string_view v
   while (!value.empty()) {
     std::uint64_t pair[2]{};
     for (auto& part : pair) {
-      auto const comma = std::min(value.find(','), value.size());
-      auto const parsed = decimal(value.substr(0, comma));
+      auto const parsed = decimal(take_part(value, ','));
       if (!parsed) return false;
       part = *parsed;
-      value.remove_prefix(std::min(comma + 1, value.size()));
     }
     if (segments.size() >= max_segments) return false;
     segments.push_back({pair[0], pair[1]});

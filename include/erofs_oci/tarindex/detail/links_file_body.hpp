@@ -21,14 +21,11 @@ namespace erofs_oci::tarindex {
 EROFS_OCI_BODY Bytes encode_links(std::span<DanglingLink const> links) {
   Bytes file;
   if (links.empty()) return file;
-  auto const put = [&file](std::uint64_t value, std::size_t size) {
-    for (std::size_t i = 0; i < size; ++i) file.push_back(static_cast<std::byte>(value >> (8 * i)));
-  };
-  put(links.size(), 8);
+  append_le(file, links.size(), 8);
   for (auto const& link : links) {
-    put(link.header_offset, 8);
-    put(link.path.size(), 4);
-    put(link.target.size(), 4);
+    append_le(file, link.header_offset, 8);
+    append_le(file, link.path.size(), 4);
+    append_le(file, link.target.size(), 4);
     for (auto const* const text : {&link.path, &link.target}) {
       auto const bytes = as_bytes(*text);
       file.insert(file.end(), bytes.begin(), bytes.end());

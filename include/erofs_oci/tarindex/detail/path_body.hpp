@@ -13,6 +13,7 @@
 
 #include <erofs_oci/core/config.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/erofs/tree.hpp>
 #include <erofs_oci/erofs/tree_rules.hpp>
 #include <erofs_oci/tar/entry.hpp>
@@ -23,11 +24,9 @@ namespace erofs_oci::tarindex {
 EROFS_OCI_BODY Components split(std::string_view path) {
   Components parts;
   while (!path.empty()) {
-    auto const slash = std::min(path.find('/'), path.size());
-    if (auto const part = path.substr(0, slash); !part.empty() && part != ".") {
+    if (auto const part = take_part(path, '/'); !part.empty() && part != ".") {
       parts.push_back(part);
     }
-    path.remove_prefix(std::min(slash + 1, path.size()));
   }
   return parts;
 }

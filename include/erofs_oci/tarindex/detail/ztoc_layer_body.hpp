@@ -17,6 +17,7 @@
 #include <erofs_oci/core/arithmetic.hpp>
 #include <erofs_oci/core/config.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/gzip/ztoc.hpp>
 #include <erofs_oci/tar/entry.hpp>
 #include <erofs_oci/tar/pax.hpp>
@@ -35,12 +36,6 @@ namespace detail {
   if (std::from_chars(text.data(), end, value).ptr != end) return std::nullopt;
   text.remove_prefix(digits);
   return value;
-}
-
-[[nodiscard]] inline bool take_char(std::string_view& text, char c) noexcept {
-  if (!text.starts_with(c)) return false;
-  text.remove_prefix(1);
-  return true;
 }
 
 /// Numbers of the given lengths, each followed by its mark (none for NUL).
