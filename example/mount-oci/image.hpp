@@ -94,9 +94,14 @@ using ImageReader = erofs_oci::erofs::Reader<erofs_oci::AnySource>;
 /// How the options want an image to be read.
 [[nodiscard]] inline erofs_oci::ImageReadOptions read_options(ImageOptions const& options) {
   decltype(erofs_oci::ImageReadOptions::on_need) on_need;
+  decltype(erofs_oci::ImageReadOptions::on_read) on_read;
   if (options.starts) {
     on_need = [starts = options.starts](erofs_oci::Digest const& layer, std::uint64_t begin,
                                         std::uint64_t end) { starts->note(layer, begin, end); };
+    on_read = [starts = options.starts](erofs_oci::Digest const& layer, std::uint64_t begin,
+                                        std::uint64_t end) {
+      starts->note_read(layer, begin, end);
+    };
   }
   return {.cache_bytes = options.cache_bytes(),
           .deadline = options.timeout,
@@ -104,7 +109,8 @@ using ImageReader = erofs_oci::erofs::Reader<erofs_oci::AnySource>;
           .connections = options.connections,
           .verify = options.verify,
           .try_data = !options.opened_before,
-          .on_need = std::move(on_need)};
+          .on_need = std::move(on_need),
+          .on_read = std::move(on_read)};
 }
 
 /// The number of threads that read the image.

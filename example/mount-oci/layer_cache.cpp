@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <erofs_oci/cache/disk_cached.hpp>
+#include <erofs_oci/cache/not_fetched.hpp>
 #include <erofs_oci/combinator/ref.hpp>
 #include <erofs_oci/combinator/verified.hpp>
 #include <erofs_oci/core/any_source.hpp>
@@ -179,6 +180,12 @@ Result<void> LayerCache::check_kept(erofs_oci::FoundImage const& found) {
                     "it: `mount-oci pull` does");
   }
   return {};
+}
+
+std::optional<AnySource> LayerCache::kept(BlobName const& name, Log const& log) {
+  auto const blobs = open(log).blobs;
+  if (!blobs) return std::nullopt;
+  return AnySource(erofs_oci::DiskCached(erofs_oci::NotFetched(name), CachedBlob(blobs, name)));
 }
 
 DiskUse LayerCache::use() {

@@ -14,6 +14,7 @@
 #include <erofs_oci/cache/blob_cache.hpp>
 #include <erofs_oci/cache/cached_blob.hpp>
 #include <erofs_oci/cache/document_store.hpp>
+#include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/image/found_image.hpp>
 #include <erofs_oci/oci/registry.hpp>
 
@@ -55,6 +56,10 @@ class LayerCache {
   /// has_all() for each layer of an image.
   /// @error{Errc::not_found, of one it is not so}
   [[nodiscard]] Result<void> check_kept(erofs_oci::FoundImage const& found);
+
+  /// What is kept of a blob, without asking anybody for the rest; empty: there is no cache.
+  [[nodiscard]] std::optional<erofs_oci::AnySource> kept(erofs_oci::BlobName const& name,
+                                                         Log const& log);
 
   /// What this process has read so far of what keep() has got. What is there is counted anew when
   /// something was read, and not more often than each five seconds.

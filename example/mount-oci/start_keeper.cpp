@@ -10,6 +10,7 @@
 
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/image/index_store.hpp>
+#include <erofs_oci/image/start_refine.hpp>
 
 #include "indexing.hpp"
 
@@ -40,7 +41,8 @@ StartKeeper::StartKeeper(ImageOptions const& options, Log const& log)
       most_(options.cache_bytes() / 8),  // as much as a Gzran fetches for one reader
       requests_(options.access.requests.get_token()),
       log_(log),
-      recorder_(minute) {}
+      recorder_(minute),
+      cache_(options.layer_cache) {}
 
 StartKeeper::~StartKeeper() {
   end();
@@ -48,11 +50,12 @@ StartKeeper::~StartKeeper() {
 
 void StartKeeper::begin(std::vector<StartLayer> layers) {
   if (store_.empty() || layers.empty()) return;
-  for (auto const& layer : layers) layers_.push_back(layer.digest);
+  for (auto const& layer : layers) digests_.push_back(layer.digest);
   // The user of this process may not get there later, by the path.
   directory_ = UniqueFd(::open(store_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!directory_) return;
   store_ = "/proc/self/fd/" + std::to_string(directory_.get());
+  if (writes_list(wanted_)) layers_ = layers;
   if (reads_list(wanted_)) fetch(std::move(layers));
   if (!writes_list(wanted_)) return;
   auto const started = erofs_oci::without_throwing([&]() -> Result<void> {
@@ -67,7 +70,7 @@ void StartKeeper::begin(std::vector<StartLayer> layers) {
 
 std::optional<StartList> StartKeeper::read() const {
   auto list = open_store_at(store_).and_then(
-      [&](IndexStore const& store) { return store.find_start_list(layers_); });
+      [&](IndexStore const& store) { return store.find_start_list(digests_); });
   if (list) return *std::move(list);
   log_.say(Level::debug, "the start list is not used: " + list.error().message());
   return std::nullopt;
@@ -89,14 +92,31 @@ void StartKeeper::fetch(std::vector<StartLayer> layers) {
   fetcher_ = std::move(fetcher);
 }
 
+StartList StartKeeper::refine(IndexStore const& store, StartList list) const {
+  for (auto const& layer : layers_) {
+    auto const reads = recorder_.reads(layer.digest);
+    auto const kept = cache_ ? cache_->kept({layer.digest, layer.size}, log_) : std::nullopt;
+    if (!kept || reads.empty() || !layer.find_checkpoints || layer.entry.empty()) continue;
+    auto const done =
+        refine_start(list, layer, reads, *kept).and_then([&](auto refined) -> Result<void> {
+          EROFS_OCI_TRY(store.put_checkpoints(layer.entry, refined.extra));
+          list = std::move(refined.list);
+          return {};
+        });
+    if (!done) log_.say(Level::debug, "no checkpoints are kept: " + done.error().message());
+  }
+  return list;
+}
+
 void StartKeeper::write() const noexcept {
   auto const written = erofs_oci::without_throwing([&]() -> Result<void> {
     auto list = recorder_.list();
     if (list.empty()) return {};
     EROFS_OCI_TRY_ASSIGN(auto const store, open_store_at(store_));
-    auto const before = store.find_start_list(layers_);
+    list = refine(store, std::move(list));
+    auto const before = store.find_start_list(digests_);
     if (before && *before) list = StartList::merge(**before, list);
-    return store.put_start_list(layers_, list);
+    return store.put_start_list(digests_, list);
   });
   if (written) return;
   log_.say(Level::info, "the start list is not kept: " + written.error().message());

@@ -15,10 +15,12 @@
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/digest/digest.hpp>
+#include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/image/start_fetcher.hpp>
 #include <erofs_oci/image/start_list.hpp>
 #include <erofs_oci/image/start_recorder.hpp>
 
+#include "layer_cache.hpp"
 #include "mount_report.hpp"
 #include "options.hpp"
 #include "process.hpp"
@@ -45,6 +47,11 @@ class StartKeeper {
     recorder_.needed(layer, begin, end);
   }
 
+  /// As erofs_oci::ImageReadOptions::on_read.
+  void note_read(erofs_oci::Digest const& layer, std::uint64_t begin, std::uint64_t end) {
+    recorder_.read(layer, begin, end);
+  }
+
   /// Begins to fetch what the list names, and to wait for the end of the minute, to write it. A
   /// list that cannot be read or written is a message. Before end_opening().
   /// @param layers  of the image that was opened
@@ -60,6 +67,8 @@ class StartKeeper {
  private:
   [[nodiscard]] std::optional<erofs_oci::StartList> read() const;
   void fetch(std::vector<erofs_oci::StartLayer> layers);
+  [[nodiscard]] erofs_oci::StartList refine(erofs_oci::IndexStore const& store,
+                                            erofs_oci::StartList list) const;
   void write() const noexcept;
 
   StartListUse const wanted_;
@@ -70,8 +79,10 @@ class StartKeeper {
   std::stop_token const requests_;
   Log const& log_;
   erofs_oci::StartRecorder<> recorder_;
-  std::vector<erofs_oci::Digest> layers_;
-  mutable std::mutex mutex_;  // guards the pointer
+  std::shared_ptr<LayerCache> const cache_;  // of the image; null: none
+  std::vector<erofs_oci::StartLayer> layers_;
+  std::vector<erofs_oci::Digest> digests_;  // of the layers
+  mutable std::mutex mutex_;                // guards the pointer
   std::unique_ptr<erofs_oci::StartFetcher> fetcher_;
   StartUse ended_;       // once the fetcher has ended
   std::jthread writer_;  // last: ends first

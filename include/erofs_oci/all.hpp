@@ -12,6 +12,7 @@
 #include <erofs_oci/cache/cached_blob.hpp>
 #include <erofs_oci/cache/disk_cached.hpp>
 #include <erofs_oci/cache/document_store.hpp>
+#include <erofs_oci/cache/not_fetched.hpp>
 #include <erofs_oci/combinator/cached.hpp>
 #include <erofs_oci/combinator/checked.hpp>
 #include <erofs_oci/combinator/chunk_table.hpp>
@@ -83,7 +84,9 @@
 #include <erofs_oci/gzip/checkpoint_chooser.hpp>
 #include <erofs_oci/gzip/decoder.hpp>
 #include <erofs_oci/gzip/demand_gate.hpp>
+#include <erofs_oci/gzip/extra_checkpoints.hpp>
 #include <erofs_oci/gzip/fetch_policy.hpp>
+#include <erofs_oci/gzip/find_checkpoints.hpp>
 #include <erofs_oci/gzip/gzip_span.hpp>
 #include <erofs_oci/gzip/gzran.hpp>
 #include <erofs_oci/gzip/gzran_pool.hpp>
@@ -115,6 +118,7 @@
 #include <erofs_oci/http/tcp_info.hpp>
 #include <erofs_oci/http/transport.hpp>
 #include <erofs_oci/http/watchdog.hpp>
+#include <erofs_oci/image/checkpoints_file.hpp>
 #include <erofs_oci/image/found_image.hpp>
 #include <erofs_oci/image/held_memory.hpp>
 #include <erofs_oci/image/image_name.hpp>
@@ -131,6 +135,7 @@
 #include <erofs_oci/image/start_fetcher.hpp>
 #include <erofs_oci/image/start_list.hpp>
 #include <erofs_oci/image/start_recorder.hpp>
+#include <erofs_oci/image/start_refine.hpp>
 #include <erofs_oci/mount/child_task.hpp>
 #include <erofs_oci/mount/front_end.hpp>
 #include <erofs_oci/mount/fuse_message.hpp>

@@ -68,6 +68,9 @@ using Sha512 = detail::EvpHash<DigestAlgorithm::sha512>;
 
 static_assert(Hash<Sha256> && Hash<Sha512>);
 
+/// Bytes of a SHA-256.
+inline constexpr std::size_t sha256_size = 32;
+
 /// The digest of bytes in memory.
 [[nodiscard]] inline Digest digest_of(std::span<std::byte const> bytes,
                                       DigestAlgorithm algorithm = DigestAlgorithm::sha256) {

@@ -53,6 +53,16 @@ struct GzipIndex {
   /// optional field; it must be looked up in the blob (zinfo version 1).
   bool first_is_assumed = false;
 
+  /// For each span, the number of the one from whose first byte the pieces are counted in which its
+  /// bytes are checked: itself, but for what add_checkpoints() has cut off another one. Empty: each
+  /// itself.
+  std::vector<std::size_t> pieces_of{};
+
+  /// The same for one span.
+  [[nodiscard]] std::size_t piece_span(std::size_t span) const noexcept {
+    return pieces_of.empty() ? span : pieces_of[span];
+  }
+
   /// The number of the span that holds byte `offset` of the decoded stream: the last checkpoint
   /// that starts at or before it.
   [[nodiscard]] std::size_t span_of(std::uint64_t offset) const noexcept {
@@ -63,7 +73,7 @@ struct GzipIndex {
   /// Every checkpoint that is more than `span` decoded bytes behind the one before it that is kept;
   /// the first one always.
   [[nodiscard]] GzipIndex spaced(std::uint64_t span) const {
-    GzipIndex kept{{}, {}, first_is_assumed};
+    GzipIndex kept{{}, {}, first_is_assumed, {}};
     std::vector<std::size_t> numbers;
     for (std::size_t i = 0; i < checkpoints.size(); ++i) {
       if (i > 0 && checkpoints[i].out - kept.checkpoints.back().out <= span) continue;

@@ -43,8 +43,8 @@ struct SpanMap {
   std::uint64_t blob_size = 0;
   std::uint64_t decoded_size = 0;  ///< 0: not known
 
-  /// Compressed bytes of a span, counted from its first one, that are checked at once: a fetch ends
-  /// between two. 0: a span is checked as a whole.
+  /// Compressed bytes of a span, counted from granules_begin(), that are checked at once: a fetch
+  /// ends between two. 0: a span is checked as a whole.
   std::uint64_t granule = 64 * 1024;
 
   [[nodiscard]] std::uint64_t begin(std::size_t span) const noexcept {
@@ -53,6 +53,11 @@ struct SpanMap {
   [[nodiscard]] std::uint64_t end(std::size_t span) const noexcept {
     auto const& points = index->checkpoints;
     return span + 1 < points.size() ? points[span + 1].in : blob_size;
+  }
+
+  /// Where the granules of a span are counted from.
+  [[nodiscard]] std::uint64_t granules_begin(std::size_t span) const noexcept {
+    return begin(index->piece_span(span));
   }
 
   /// Up to where in the blob bytes are needed to decode up to `out`, of span `span`: a guess, as if
@@ -89,7 +94,7 @@ template <std::predicate<std::size_t> IsFree>
   // The end of a fetch that ends in `span`, which begins at `from` there: `from` if it is not worth
   // reaching into it.
   auto const end_in = [&](std::size_t span, std::uint64_t from) {
-    auto const begin = map.begin(span);
+    auto const begin = map.granules_begin(span);
     auto const end = map.end(span);
     if (wanted >= end) return end;
     if (map.granule == 0) return needed > from ? end : from;

@@ -76,6 +76,10 @@ struct GzranOptions {
   /// read got has taken: from a span's first byte on, up to the end of a granule. What it was told
   /// of a span it is not told again while that is kept. Default: nobody is.
   std::function<void(std::uint64_t begin, std::uint64_t end)> on_need{};
+
+  /// Told, by the thread of a read of a remote source, which decoded bytes [begin, end) it has got.
+  /// Default: nobody is.
+  std::function<void(std::uint64_t begin, std::uint64_t end)> on_read{};
 };
 
 /// What a Gzran has done so far.
@@ -246,6 +250,18 @@ struct GzranState {
     }
   };
 
+  // Counts a call while it runs.
+  class Running {
+   public:
+    explicit Running(std::atomic<unsigned>& calls) noexcept : calls_(calls) { ++calls_; }
+    Running(Running const&) = delete;
+    Running& operator=(Running const&) = delete;
+    ~Running() { --calls_; }
+
+   private:
+    std::atomic<unsigned>& calls_;
+  };
+
   // What is queued or runs in the pool and uses the state. Outlives it, to tell it of the last end.
   struct Tasks {
     std::mutex mutex;
@@ -278,6 +294,7 @@ struct GzranState {
   std::atomic<std::uint64_t> fetched_bytes{0};
   std::atomic<std::uint64_t> spans_entered{0};
   std::atomic<unsigned> ahead_now{0};
+  std::atomic<unsigned> fetching_ahead{0};  // calls of fetch()
 
   std::mutex policy_mutex;
   FetchPolicy policy{within(options.fetch, pool->cache_bytes())};
@@ -384,6 +401,7 @@ struct GzranState {
                            describe(inner));
       done += n;
     }
+    if (remote && options.on_read) options.on_read(offset, reading.end);
     if (remote && options.read_ahead > 0) fetch_ahead(reading);
     pool->shrink();
     return done;
@@ -406,7 +424,9 @@ struct GzranState {
 
   std::uint64_t grow(std::uint64_t begin, std::uint64_t end, bool lacks) {
     std::lock_guard const lock(policy_mutex);
-    return policy.read(begin, end, lacks);
+    auto const beyond = policy.read(begin, end, lacks);
+    // Who fetches ahead knows better what is needed next.
+    return fetching_ahead > 0 ? std::min(beyond, options.granule) : beyond;
   }
 
   // Begins the next fetch of a reader that is sure to go on, before it has to wait for it.
@@ -468,10 +488,11 @@ struct GzranState {
 
   // The end of the granule of the span in which bytes before `at` of the blob lie.
   std::uint64_t granule_end(std::size_t number, std::uint64_t at) const {
-    auto const begin = map().begin(number);
+    auto const begin = map().granules_begin(number);
     auto const end = map().end(number);
     if (options.granule == 0 || at >= end) return end;
-    auto const granules = (std::max(at, begin + 1) - begin - 1) / options.granule + 1;
+    at = std::max(at, map().begin(number) + 1);
+    auto const granules = (at - begin - 1) / options.granule + 1;
     return std::min(end, begin + granules * options.granule);
   }
 
@@ -651,6 +672,7 @@ struct GzranState {
   Result<std::uint64_t> fetch(std::uint64_t begin, std::uint64_t end, std::stop_token const& stop) {
     std::uint64_t came = 0;
     if (!remote || begin >= inner.size()) return came;
+    Running const running(fetching_ahead);
     auto number = first_span_from(begin + 1);
     if (number > 0) --number;
     while (lies_before(number, end)) {

@@ -22,7 +22,7 @@ enum class BlobEncoding : std::uint32_t {
 };
 
 /// Bytes of a blob that have a digest of their own in an index that is built here.
-inline constexpr std::uint64_t index_piece_size = 64 * 1024;
+inline constexpr std::uint64_t index_piece_size = 32 * 1024;
 
 /// Wanted distance between the checkpoints of an index that is built here, see CheckpointChooser:
 /// 1.125 MiB, with which an index takes 0.25 to 0.33 % of a Debian layer; 1 MiB: up to 0.42 %.

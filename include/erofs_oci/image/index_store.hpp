@@ -20,6 +20,7 @@
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/digest.hpp>
+#include <erofs_oci/gzip/extra_checkpoints.hpp>
 #include <erofs_oci/image/start_list.hpp>
 #include <erofs_oci/tarindex/build.hpp>
 #include <erofs_oci/tarindex/index_file.hpp>
@@ -31,6 +32,8 @@ struct StoredLayer {
   OpenedIndex index;
   AnySource tarindex;  ///< EROFS image of the layer's tree
   std::vector<tarindex::DanglingLink> dangling;
+  ExtraCheckpoints extra{};  ///< where reads have begun before
+  std::string entry{};       ///< names it in its store: "read/sha256-HEX"; empty: it is in none
 };
 
 /// The indexes of a layer as files.
@@ -83,7 +86,8 @@ struct PrunedEntry {
 
 /// A directory of indexes:
 /// ```
-/// read/sha256-HEX/{index,tarindex[,links]}   made by reading the blob, whose digest was right
+/// read/sha256-HEX/{index,tarindex[,links][,checkpoints]}
+///                                            made by reading the blob, whose digest was right
 /// claimed/sha256-IMAGE.sha256-HEX/...        the same by the word of the image with that manifest
 /// images/KEY/{image,digest}                  merged, of the trees that KEY is made from
 /// starts/KEY/list                            what mounts of the layers that KEY names needed first
@@ -112,6 +116,15 @@ class IndexStore {
   /// `$XDG_CACHE_HOME/erofs_oci` or `$HOME/.cache/erofs_oci`.
   /// @error{Errc::invalid_argument, no root\, and neither variable is an absolute path}
   [[nodiscard]] static Result<std::string> default_path();
+
+  /// StoredLayer::entry of what find_layer() finds with these arguments.
+  [[nodiscard]] static std::string entry_of(Digest const& blob,
+                                            std::optional<Digest> const& image = std::nullopt) {
+    auto const name = [](Digest const& digest) {
+      return std::string(to_string(digest.algorithm())) + "-" + digest.hex();
+    };
+    return (image ? "claimed/" + name(*image) + "." : "read/") + name(blob);
+  }
 
   /// The directory.
   [[nodiscard]] std::string const& root() const noexcept { return root_; }
@@ -154,6 +167,13 @@ class IndexStore {
   [[nodiscard]] Result<void> put_image(std::string const& key,
                                        std::span<std::byte const> image) const;
 
+  /// Keeps checkpoints beside a layer's index, in place of those that were there; they go with it.
+  /// As put_start_list() otherwise.
+  /// @param entry  as StoredLayer::entry
+  /// @error{as put_layer(), as there; ENOENT: the entry has gone}
+  [[nodiscard]] Result<void> put_checkpoints(std::string const& entry,
+                                             ExtraCheckpoints const& extra) const;
+
   /// The start list of the image that consists of these layers, if there is one.
   /// @param layers  digests of the blobs, from the bottom up
   /// @error{an errno, as open(2)\, other than that there is no such entry}
@@ -184,14 +204,14 @@ class IndexStore {
 
   [[nodiscard]] std::string layer_path(Digest const& blob,
                                        std::optional<Digest> const& image) const {
-    auto const name = [](Digest const& digest) {
-      return std::string(to_string(digest.algorithm())) + "-" + digest.hex();
-    };
-    return root_ + (image ? "/claimed/" + name(*image) + "." : "/read/") + name(blob);
+    return root_ + "/" + entry_of(blob, image);
   }
 
   [[nodiscard]] Result<void> put(std::string const& path,
                                  std::vector<detail::StoreFile> const& files) const;
+
+  /// Puts a file into an entry in place of the one that is there.
+  [[nodiscard]] Result<void> replace(std::string const& path, detail::StoreFile const& file) const;
 
   std::string root_;
   StoreLimit limit_;

@@ -35,6 +35,9 @@ struct ImageReadOptions {
   /// Told, by threads that read, which bytes [begin, end) of the blob of a remote layer with an
   /// index a read has needed; again and again perhaps. See StartRecorder. Default: nobody is.
   std::function<void(Digest const& layer, std::uint64_t begin, std::uint64_t end)> on_need{};
+  /// Told, by threads that read, which bytes [begin, end) of the decoded stream of such a layer a
+  /// read has got. Of a gzip alone. Default: nobody is.
+  std::function<void(Digest const& layer, std::uint64_t begin, std::uint64_t end)> on_read{};
 };
 
 }  // namespace erofs_oci

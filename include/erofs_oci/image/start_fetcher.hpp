@@ -8,12 +8,17 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <stop_token>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/digest.hpp>
+#include <erofs_oci/gzip/extra_checkpoints.hpp>
+#include <erofs_oci/gzip/find_checkpoints.hpp>
 #include <erofs_oci/image/start_list.hpp>
 
 namespace erofs_oci {
@@ -30,6 +35,12 @@ struct StartLayer {
   std::function<Result<std::uint64_t>(std::uint64_t begin, std::uint64_t end,
                                       std::stop_token const& stop)>
       fetch;
+  /// find_checkpoints() for ranges of its decoded stream that were read; empty: it is no gzip.
+  /// `blob` has what was fetched of it, and an error in place of the rest.
+  std::function<Result<FoundCheckpoints>(AnySource const& blob, std::span<ByteRange const> read)>
+      find_checkpoints{};
+  ExtraCheckpoints extra{};  ///< that it is read by
+  std::string entry{};       ///< as StoredLayer::entry
 };
 
 /// How a StartFetcher fetches.
@@ -37,7 +48,7 @@ struct StartFetchOptions {
   unsigned threads = 4;                 ///< ranges at the same time. Range: 1 to 64. Default: 4
   std::uint64_t most_bytes = 32 << 20;  ///< of all together. Default: 32 MiB
   std::uint64_t request = 1 << 20;      ///< one range has about so many bytes. Default: 1 MiB
-  std::uint64_t gap = 128 << 10;        ///< bytes that cost less than a request. Default: 128 KiB
+  std::uint64_t gap = 64 << 10;         ///< bytes that cost less than a request. Default: 64 KiB
   std::function<void(Error const&)> on_failure{};  ///< told what ended it early, by any thread
 };
 

@@ -57,7 +57,7 @@ inline constexpr std::size_t index_record_size = 32;   ///< bytes
 /// Most spans of an index file that are read; 16 TiB in spans of 1 MiB.
 inline constexpr std::uint64_t index_most_spans = 1U << 24;
 
-/// Most pieces of an index file that are read; 16 TiB in pieces of 64 KiB.
+/// Most pieces of an index file that are read; 8 TiB in pieces of 32 KiB.
 inline constexpr std::uint64_t index_most_pieces = 1U << 28;
 
 /// Writes an index file, in pieces, to `sink`; false from the sink ends it early. The same index

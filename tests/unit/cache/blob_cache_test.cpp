@@ -70,6 +70,15 @@ TEST_CASE("A cache stays below its limit, and what was unused longest goes",
   CHECK(cache->counts().evicted > 0);
 }
 
+TEST_CASE("What an older version has kept goes", "[cache][blob_cache]") {
+  Scratch const scratch;
+  std::filesystem::create_directories(scratch.root() + "/blobs-1/x");
+  std::filesystem::create_directories(scratch.root() + "/documents-1");
+  static_cast<void>(open_cache(scratch, 1 << 20));
+  CHECK_FALSE(std::filesystem::exists(scratch.root() + "/blobs-1"));
+  CHECK(std::filesystem::exists(scratch.root() + "/documents-1"));
+}
+
 TEST_CASE("A blob that is larger than the cache keeps what was used last", "[cache][blob_cache]") {
   Scratch const scratch;
   auto const cache = open_cache(scratch, 1 << 20);

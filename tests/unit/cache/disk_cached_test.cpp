@@ -13,6 +13,7 @@
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
 
+#include <erofs_oci/cache/not_fetched.hpp>
 #include <erofs_oci/combinator/ref.hpp>
 #include <erofs_oci/combinator/verified.hpp>
 #include <erofs_oci/core/any_source.hpp>
@@ -58,17 +59,8 @@ Cached<Inner> over(CachePtr cache, Inner inner, Bytes const& bytes,
   return {std::move(inner), {std::move(cache), name_of(bytes)}, options};
 }
 
-/// Whose bytes come from disk alone.
-struct Unreachable {
-  std::uint64_t bytes;
-  [[nodiscard]] std::uint64_t size() const noexcept { return bytes; }
-  [[nodiscard]] Result<std::size_t> read_at(std::uint64_t, std::span<std::byte>) const {
-    return fail(Errc::unavailable, "unreachable");
-  }
-};
-
 std::string path_of(Scratch const& scratch, Bytes const& bytes) {
-  return scratch.root() + "/blobs-1/" + name_of(bytes).text();
+  return scratch.root() + "/blobs-2/" + name_of(bytes).text();
 }
 
 void flip(std::string const& path, std::uint64_t at, char mask = 1) {
@@ -150,7 +142,7 @@ TEST_CASE("What has been read once comes from disk, for other instances, too",
   REQUIRE(read_all(first, bytes));
   CHECK(log.count(testing::RequestLog::Kind::stream) == 2);  // before and behind
   CHECK(first.blob().kept() == 1000);
-  auto const second = over(open_cache(scratch), Unreachable{1000}, bytes);
+  auto const second = over(open_cache(scratch), NotFetched(name_of(bytes)), bytes);
   CHECK(read_all(second, bytes));
   CHECK(second.blob().cache().counts().hits == 143);
   CHECK(second.blob().cache().counts().misses == 0);
@@ -175,13 +167,13 @@ TEST_CASE("A byte that changes on disk is a miss and never data", "[cache][disk_
         in_table ? (at - BlobLayout::page) / BlobLayout::entry : (at - layout.data_at(0)) / 16;
     for (std::uint64_t index = 0; index < 4; ++index) {
       Bytes out(layout.bytes_in(index));
-      auto const n = over(cache, Unreachable{50}, bytes).read_at(index * 16, out);
+      auto const n = over(cache, NotFetched(name_of(bytes)), bytes).read_at(index * 16, out);
       CAPTURE(at, index);
       REQUIRE(n.has_value() == (index != hurt));
       if (n) REQUIRE(out == testing::slice_of(bytes, index * 16, 16));
     }
     REQUIRE(read_all(over(cache, Memory(bytes), bytes), bytes));  // and mends it
-    REQUIRE(read_all(over(cache, Unreachable{50}, bytes), bytes));
+    REQUIRE(read_all(over(cache, NotFetched(name_of(bytes)), bytes), bytes));
   }
   CHECK(cache->counts().damaged > 0);
 }
@@ -194,7 +186,7 @@ TEST_CASE("A file under another blob's name, and chunks that changed places, are
   auto const cache = open_cache(scratch, {}, {.chunk = 32});
   REQUIRE(read_all(over(cache, Memory(one), one), one));
   std::filesystem::copy_file(path_of(scratch, one), path_of(scratch, two));
-  CHECK_FALSE(read_all(over(cache, Unreachable{64}, two), two));
+  CHECK_FALSE(read_all(over(cache, NotFetched(name_of(two)), two), two));
   CHECK(read_all(over(cache, Memory(two), two), two));
 
   BlobLayout const layout{64, 32};
@@ -206,7 +198,7 @@ TEST_CASE("A file under another blob's name, and chunks that changed places, are
     file.seekp(static_cast<std::streamoff>(at)).write(both.data(), 64);
   }
   file.close();
-  CHECK_FALSE(read_all(over(cache, Unreachable{64}, one), one));
+  CHECK_FALSE(read_all(over(cache, NotFetched(name_of(one)), one), one));
 }
 
 /// One process of the model: it can be killed in any operation.
@@ -340,7 +332,7 @@ TEST_CASE("Whoever waits too long for another reader fetches by itself", "[cache
       over(cache, Memory(bytes), bytes, {.patience = std::chrono::milliseconds(30)});
   CHECK_FALSE(source.blob().claim(3, 1).has_value());
   CHECK(read_all(source, bytes));
-  CHECK(read_all(over(cache, Unreachable{100}, bytes), bytes));
+  CHECK(read_all(over(cache, NotFetched(name_of(bytes)), bytes), bytes));
   claim->pass(4);
   CHECK(source.blob().claim(3, 1).has_value());
   CHECK_FALSE(source.blob().claim(4, 1).has_value());
@@ -391,7 +383,7 @@ TEST_CASE("What is kept in a directory that is read-only serves", "[cache][disk_
   auto const plan = std::make_shared<FaultPlan>();
   plan->read_only = true;
   auto const source = over(open_cache(scratch, plan), Memory(bytes), bytes);
-  CHECK(read_all(over(open_cache(scratch, plan), Unreachable{100}, bytes), bytes));
+  CHECK(read_all(over(open_cache(scratch, plan), NotFetched(name_of(bytes)), bytes), bytes));
   // What is wrong there cannot be erased, and is not read again.
   CHECK(source.forget(0, 100));
   CHECK_FALSE(source.forget(0, 100));
@@ -452,8 +444,8 @@ TEST_CASE("Wrong bytes of a peer are forgotten by what checks them", "[cache][di
     return *Stack::make(Shared(AnySource(over(cache, Memory(from), bytes))), chunks);
   };
   CHECK(read_all(make(bytes), bytes));  // what another one had kept
-  CHECK(read_all(over(cache, Unreachable{100}, bytes), bytes));
-  REQUIRE(over(cache, Unreachable{100}, bytes).forget(0, 100));
+  CHECK(read_all(over(cache, NotFetched(name_of(bytes)), bytes), bytes));
+  REQUIRE(over(cache, NotFetched(name_of(bytes)), bytes).forget(0, 100));
   auto const stack = make(wrong);
   for (int i = 0; i < 2; ++i) {  // what it has fetched itself is asked for once a read
     auto const refused = stack.read_at(0, out);
@@ -462,7 +454,7 @@ TEST_CASE("Wrong bytes of a peer are forgotten by what checks them", "[cache][di
     CHECK(cache->look_at(name_of(bytes))->kept == 0);
   }
   CHECK(read_all(make(bytes), bytes));
-  CHECK(read_all(over(cache, Unreachable{100}, bytes), bytes));
+  CHECK(read_all(over(cache, NotFetched(name_of(bytes)), bytes), bytes));
 }
 
 TEST_CASE("An error of what is below ends the read, and is not kept",

@@ -178,11 +178,16 @@ TEST_CASE("Gzran asks no more of its source than the concept", "[gzip][gzran][pr
   });
 }
 
+testing::GzipBlob const& two_members() {
+  static auto const made = testing::gzip_blob({{compressible(120000, 1), 6, 0, 5000},
+                                               {compressible(40000, 2), 1, 0, 3000}})
+                               .spaced(10000);
+  return made;
+}
+
 template <class Source>
 void check_many_threads() {
-  auto const made = testing::gzip_blob({{compressible(120000, 1), 6, 0, 5000},
-                                        {compressible(40000, 2), 1, 0, 3000}})
-                        .spaced(10000);
+  auto const& made = two_members();
   GzranOptions options;
   options.cache_bytes = *rc::gen::element<std::uint64_t>(1 << 20, 64 << 20);
   options.read_ahead = *rc::gen::inRange(0U, 3U);
@@ -476,9 +481,7 @@ TEST_CASE("Chunks for reuse and compressed bytes keep within the bound together"
 
 template <class Source>
 void check_while_shrinking() {
-  auto const made = testing::gzip_blob({{compressible(120000, 1), 6, 0, 5000},
-                                        {compressible(40000, 2), 1, 0, 3000}})
-                        .spaced(10000);
+  auto const& made = two_members();
   GzranOptions options;
   options.pool = std::make_shared<GzranPool>(64 << 20, 4);
   options.read_ahead = *rc::gen::inRange(0U, 3U);
@@ -785,6 +788,28 @@ TEST_CASE("Fetching ahead begins nothing while a read fetches", "[gzip][gzran][a
   CHECK(gate.streams() == 1);
   gate.open_to(everything);
   CHECK(gzran.fetch(last, made.blob.size(), {}) == made.blob.size() - last);
+}
+
+TEST_CASE("Beside a fetch ahead, a read takes little more than it needs", "[gzip][gzran][ahead]") {
+  auto const made = testing::gzip_blob({{compressible(1500000, 24), 6, 0, 10000}}).spaced(150000);
+  Gate const gate(made.blob);
+  OpenAtEnd const guard{gate};
+  GzranOptions options;
+  options.size = made.content.size();
+  auto const gzran = Gzran<Gate>::make(gate, made.index(), options).value();
+  auto const last = made.checkpoints.back().first_byte();
+  REQUIRE(last > 500'000);
+  gate.open_to(200'000);
+  {
+    std::jthread const ahead([&] { CHECK(gzran.fetch(last, made.blob.size(), {}).has_value()); });
+    while (gate.streams() == 0) std::this_thread::yield();
+    Bytes out(4096);
+    CHECK(gzran.read_at(0, out).has_value());
+    gate.open_to(everything);
+  }
+  gate.wait_until_idle();
+
+  CHECK(gzran.stats().fetched_bytes <= made.blob.size() - last + 3 * options.granule);
 }
 
 TEST_CASE("A failure of fetching ahead is no error for a read", "[gzip][gzran][ahead][error]") {

@@ -511,6 +511,36 @@ struct OneStartList {
   }
 };
 
+TEST_CASE("Checkpoints are kept with their layer, and are none if they are damaged",
+          "[image][index_store]") {
+  Directory const dir;
+  auto const store = IndexStore::open(dir / "store").value();
+  auto const built = build(input_tar("basic"));
+  auto const& blob = built.index.blob;
+  ExtraCheckpoints extra;
+  REQUIRE(extra.add({{50, 2000, 3}, to_bytes("window")}));
+  CHECK_FALSE(store.put_checkpoints(IndexStore::entry_of(blob), extra).has_value());
+  CHECK(entries(dir / "store/tmp") == 0);
+  REQUIRE(store.put_layer(blob, built).has_value());
+  auto const found = [&] { return store.find_layer(blob).value().value(); };
+  CHECK(found().extra.empty());
+  CHECK(found().entry == IndexStore::entry_of(blob));
+
+  REQUIRE(store.put_checkpoints(found().entry, extra).has_value());
+  REQUIRE(found().extra.points().size() == 1);
+  CHECK(found().extra.points()[0].start == Checkpoint{50, 2000, 3});
+  REQUIRE(extra.add({{500, 9000, 0}, {}}));
+  REQUIRE(store.put_checkpoints(found().entry, extra).has_value());
+  CHECK(found().extra.points().size() == 2);
+
+  auto const file = dir / "store/" + IndexStore::entry_of(blob) + "/checkpoints";
+  fs::resize_file(file, fs::file_size(file) - 1);
+  CHECK(found().extra.empty());
+  REQUIRE(store.put_checkpoints(found().entry, extra).has_value());
+  REQUIRE(store.remove_layer(blob).has_value());
+  CHECK_FALSE(fs::exists(file));
+}
+
 TEST_CASE("A torn start list is an error, and the next one takes its place",
           "[image][index_store][error]") {
   OneStartList const kept;

@@ -46,5 +46,29 @@ TEST_CASE("Many threads record", "[image][start_recorder][threads]") {
   CHECK(recorder.list().bytes() == 4000);
 }
 
+TEST_CASE("What reads have got is noted for each layer, in order", "[image][start_recorder]") {
+  ManualClock const clock;
+  StartRecorder<ManualClock> recorder(60s, clock);
+  auto const a = digest_of(as_bytes("a"));
+  auto const b = digest_of(as_bytes("b"));
+  recorder.read(a, 500, 600);
+  recorder.read(b, 0, 10);
+  recorder.read(a, 600, 700);  // goes on
+  recorder.read(a, 100, 200);
+  clock.sleep(60s);
+  recorder.read(a, 0, 1);
+
+  CHECK(recorder.reads(a) == std::vector<ByteRange>{{500, 700}, {100, 200}});
+  CHECK(recorder.reads(b) == std::vector<ByteRange>{{0, 10}});
+  CHECK(recorder.reads(digest_of(as_bytes("c"))).empty());
+}
+
+TEST_CASE("Of too many reads none is told", "[image][start_recorder]") {
+  StartRecorder<ManualClock> recorder(60s, {});
+  auto const layer = digest_of(as_bytes("layer"));
+  for (std::uint64_t i = 0; i < 40'000; ++i) recorder.read(layer, 10 * i, 10 * i + 1);
+  CHECK(recorder.reads(layer).empty());
+}
+
 }  // namespace start_recorder_test
 }  // namespace erofs_oci

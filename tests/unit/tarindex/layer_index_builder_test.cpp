@@ -104,10 +104,10 @@ void check_pieces(LayerIndex const& index, Bytes const& blob) {
   auto at = index.digests.begin();
   for (std::size_t i = 0; i < index.spans.size(); ++i) {
     auto const end = index.blob_end(i);
-    for (auto begin = index.spans[i].start.first_byte(); begin < end; begin += 65536) {
+    for (auto begin = index.spans[i].start.first_byte(); begin < end; begin += index_piece_size) {
       auto const bytes = std::span(blob).subspan(
           static_cast<std::size_t>(begin),
-          static_cast<std::size_t>(std::min<std::uint64_t>(65536, end - begin)));
+          static_cast<std::size_t>(std::min<std::uint64_t>(index_piece_size, end - begin)));
       RC_ASSERT(at != index.digests.end());
       RC_ASSERT(*at++ == digest_of(bytes));
     }
@@ -218,12 +218,12 @@ TEST_CASE("A plain blob has spans with digests too", "[gzip][layer_index]") {
   CHECK(index->decoded_size == size);
   CHECK(index->spans.size() == std::max<std::size_t>(1, (size + 65535) / 65536));
   for (std::size_t i = 0; i < index->digests.size(); ++i) {
-    auto const begin = i * 65536;
-    auto const bytes =
-        std::span(blob).subspan(begin).first(std::min<std::size_t>(65536, blob.size() - begin));
+    auto const begin = i * index_piece_size;
+    auto const bytes = std::span(blob).subspan(begin).first(
+        std::min<std::size_t>(index_piece_size, blob.size() - begin));
     CHECK(index->digests[i] == digest_of(bytes));
   }
-  CHECK(index->digests.size() == (size + 65535) / 65536);
+  CHECK(index->digests.size() == (size + index_piece_size - 1) / index_piece_size);
   CHECK(read(write(*index)).has_value());
 }
 

@@ -44,8 +44,11 @@ EROFS_OCI_BODY std::string layer_name(std::size_t number, Descriptor const& desc
 EROFS_OCI_BODY Result<StoredLayer> opened_layer(tarindex::BuiltLayer built) {
   EROFS_OCI_TRY_ASSIGN(auto file, detail::index_file_bytes(built.index));
   EROFS_OCI_TRY_ASSIGN(auto index, read_index_file(AnySource(Memory(std::move(file)))));
-  return StoredLayer{std::move(index), AnySource(Memory(std::move(built.tarindex))),
-                     std::move(built.layer.dangling)};
+  return StoredLayer{std::move(index),
+                     AnySource(Memory(std::move(built.tarindex))),
+                     std::move(built.layer.dangling),
+                     {},
+                     {}};
 }
 
 EROFS_OCI_BODY Result<bool> is_erofs_layer(ImageLayer const& layer) {
@@ -204,7 +207,9 @@ class Hashed {
     if (!kept && options.warn)
       options.warn(kept.error().message() + "; the index is used, not kept");
   }
-  return opened_layer(std::move(built));
+  EROFS_OCI_TRY_ASSIGN(auto opened, opened_layer(std::move(built)));
+  if (options.store != nullptr) opened.entry = IndexStore::entry_of(digest);
+  return opened;
 }
 
 }  // namespace detail

@@ -33,6 +33,7 @@
 #include <erofs_oci/gzip/checkpoint.hpp>
 #include <erofs_oci/gzip/layer_index.hpp>
 #include <erofs_oci/gzip/window.hpp>
+#include <erofs_oci/image/checkpoints_file.hpp>
 #include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/image/start_list.hpp>
 #include <erofs_oci/posix/private_directory.hpp>
@@ -82,6 +83,16 @@ namespace detail {
   return AnySource(std::move(file));
 }
 
+inline constexpr auto* checkpoints_name = "checkpoints";
+
+/// The extra checkpoints of an entry. Those that are damaged are none: the index does without.
+[[nodiscard]] inline ExtraCheckpoints read_checkpoints(std::string const& path) {
+  constexpr auto most = 2 * ExtraCheckpoints::most_window_bytes;
+  auto const file = read_stored(path + "/" + checkpoints_name, most);
+  auto extra = file.and_then([](Bytes const& bytes) { return decode_checkpoints(bytes); });
+  return extra ? *std::move(extra) : ExtraCheckpoints();
+}
+
 [[nodiscard]] inline Result<StoredLayer> open_stored_layer(std::string const& path,
                                                            Digest const& blob) {
   EROFS_OCI_TRY_ASSIGN(auto file, open_used(path + "/index"));
@@ -97,7 +108,8 @@ namespace detail {
     if (digest_of(bytes) != index.index.links) return fail(Errc::digest_mismatch, path + "/links");
     EROFS_OCI_TRY_ASSIGN(dangling, tarindex::decode_links(bytes), path + "/links");
   }
-  return StoredLayer{std::move(index), std::move(tree), std::move(dangling)};
+  return StoredLayer{
+      std::move(index), std::move(tree), std::move(dangling), read_checkpoints(path), {}};
 }
 
 [[nodiscard]] inline Result<AnySource> open_stored_image(std::string const& path) {
@@ -272,17 +284,15 @@ struct StoredEntry {
   return hash.finish().hex();
 }
 
-/// Writes `fresh` and puts it in place of `path`/list.
-[[nodiscard]] inline Result<void> replace_start_list(std::string const& fresh,
-                                                     std::string const& path,
-                                                     std::span<std::byte const> bytes,
-                                                     uid_t owner) {
+/// Writes `fresh` and puts it in place of the file of that name in `path`, a directory.
+[[nodiscard]] inline Result<void> replace_file(std::string const& fresh, std::string const& path,
+                                               StoreFile const& file, uid_t owner) {
   UniqueFd const fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!fd) return fail_errno(errno, fresh);
   EROFS_OCI_TRY(give_stored(fd, fresh, owner));
-  EROFS_OCI_TRY(write_full(fd.get(), bytes), fresh);
-  EROFS_OCI_TRY(make_private_directory(path, owner));
-  if (::rename(fresh.c_str(), (path + "/list").c_str()) != 0) return fail_errno(errno, path);
+  EROFS_OCI_TRY(write_full(fd.get(), file.bytes), fresh);
+  if (::rename(fresh.c_str(), (path + "/" + file.name).c_str()) != 0)
+    return fail_errno(errno, path);
   ::utimensat(AT_FDCWD, path.c_str(), nullptr, 0);
   return {};
 }
@@ -328,7 +338,9 @@ EROFS_OCI_BODY Result<std::optional<StoredLayer>> IndexStore::find_layer(
     Digest const& blob, std::optional<Digest> const& image) const {
   auto const load = [&](std::optional<Digest> const& who) {
     auto const path = layer_path(blob, who);
-    return detail::found_entry(detail::open_stored_layer(path, blob), path, root_);
+    auto found = detail::found_entry(detail::open_stored_layer(path, blob), path, root_);
+    if (found && *found) (*found)->entry = entry_of(blob, who);
+    return found;
   };
   if (image) {
     auto claimed = load(image);
@@ -417,11 +429,21 @@ EROFS_OCI_BODY Result<std::optional<StartList>> IndexStore::find_start_list(
 
 EROFS_OCI_BODY Result<void> IndexStore::put_start_list(std::span<Digest const> layers,
                                                        StartList const& list) const {
-  auto const bytes = list.encode();
-  EROFS_OCI_TRY(detail::check_room(root_, limit_, {{"list", bytes}}));
-  auto const fresh = detail::fresh_path(root_);
   auto const path = root_ + "/starts/" + detail::start_list_key(layers);
-  auto done = detail::replace_start_list(fresh, path, bytes, owner_);
+  EROFS_OCI_TRY(detail::make_private_directory(path, owner_), "index store");
+  return replace(path, {"list", list.encode()});
+}
+
+EROFS_OCI_BODY Result<void> IndexStore::put_checkpoints(std::string const& entry,
+                                                        ExtraCheckpoints const& extra) const {
+  return replace(root_ + "/" + entry, {detail::checkpoints_name, encode_checkpoints(extra)});
+}
+
+EROFS_OCI_BODY Result<void> IndexStore::replace(std::string const& path,
+                                                detail::StoreFile const& file) const {
+  EROFS_OCI_TRY(detail::check_room(root_, limit_, {file}));
+  auto const fresh = detail::fresh_path(root_);
+  auto done = detail::replace_file(fresh, path, file, owner_);
   if (!done) {
     ::unlink(fresh.c_str());
     return fail(std::move(done).error(), "index store");

@@ -15,6 +15,7 @@
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/gzip/checkpoint.hpp>
+#include <erofs_oci/gzip/extra_checkpoints.hpp>
 #include <erofs_oci/gzip/layer_index.hpp>
 #include <erofs_oci/image/held_memory.hpp>
 #include <erofs_oci/image/index_store.hpp>
@@ -35,6 +36,8 @@ struct LayerData {
   std::uint64_t granule = index_piece_size;     ///< of a gzip: as GzranOptions::granule
   std::shared_ptr<Proof const> proof{};         ///< of a blob that is Proved; else null
   std::optional<Digest> digest{};               ///< SHA-256 of the blob, if its index names one
+  ExtraCheckpoints extra{};                     ///< those of `gzip` that its index does not have
+  std::string entry{};                          ///< as StoredLayer::entry
   /// How parts are fetched before they are read; set by open_layer_data(), of a remote layer with
   /// a digest.
   std::optional<StartLayer> start{};

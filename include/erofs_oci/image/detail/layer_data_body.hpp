@@ -29,6 +29,8 @@
 #include <erofs_oci/core/memory_budget.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/gzip/extra_checkpoints.hpp>
+#include <erofs_oci/gzip/find_checkpoints.hpp>
 #include <erofs_oci/gzip/gzran.hpp>
 #include <erofs_oci/gzip/gzran_pool.hpp>
 #include <erofs_oci/image/detail/layer_data.hpp>
@@ -84,11 +86,11 @@ inline Result<HeldMemory::Part> cache_together(std::vector<AnySource*> const& la
   return held_by(cache);
 }
 
-/// ImageReadOptions::on_need for one layer; empty: nobody is told.
-[[nodiscard]] inline std::function<void(std::uint64_t, std::uint64_t)> need_of(
-    LayerData const& layer, ImageReadOptions const& options) {
-  if (!layer.digest || !options.on_need) return {};
-  return [digest = *layer.digest, told = options.on_need](std::uint64_t begin, std::uint64_t end) {
+/// ImageReadOptions::on_need or on_read for one layer; empty: nobody is told.
+[[nodiscard]] inline std::function<void(std::uint64_t, std::uint64_t)> telling_of(
+    LayerData const& layer, decltype(ImageReadOptions::on_need) const& told) {
+  if (!layer.digest || !told) return {};
+  return [digest = *layer.digest, told](std::uint64_t begin, std::uint64_t end) {
     told(digest, begin, end);
   };
 }
@@ -105,16 +107,24 @@ inline Result<void> decode_layer(LayerData& layer, std::shared_ptr<GzranPool> co
                                       .granule = layer.granule,
                                       .size = layer.decoded_size,
                                       .pool = pool,
-                                      .on_need = need_of(layer, options)}),
+                                      .on_need = telling_of(layer, options.on_need),
+                                      .on_read = telling_of(layer, options.on_read)}),
                        layer.name);
   Shared<Decoded> const shared(std::move(decoded));
   layer.blob = AnySource(shared);
   if (!layer.digest || !remote) return {};
-  layer.start = StartLayer{
-      *layer.digest, blob_size, [shared](std::uint64_t at) { return shared.inner().next_span(at); },
-      [shared](std::uint64_t begin, std::uint64_t end, std::stop_token const& stop) {
-        return shared.inner().fetch(begin, end, stop);
-      }};
+  layer.start =
+      StartLayer{*layer.digest,
+                 blob_size,
+                 [shared](std::uint64_t at) { return shared.inner().next_span(at); },
+                 [shared](std::uint64_t begin, std::uint64_t end, std::stop_token const& stop) {
+                   return shared.inner().fetch(begin, end, stop);
+                 },
+                 [shared](AnySource const& blob, std::span<ByteRange const> read) {
+                   return find_checkpoints(blob, shared.inner().index(), read);
+                 },
+                 std::move(layer.extra),
+                 std::move(layer.entry)};
   return {};
 }
 
@@ -124,14 +134,18 @@ inline void fetch_plain_ahead(LayerData& layer, std::shared_ptr<GzranPool> const
   if (!layer.digest || !is_remote(layer.blob)) return;
   Shared<PlainNeed<AnySource>> const shared(
       PlainNeed<AnySource>(std::move(layer.blob), std::max<std::uint64_t>(layer.span_size, 1), pool,
-                           need_of(layer, options)));
+                           telling_of(layer, options.on_need)));
   layer.blob = AnySource(shared);
   layer.start =
-      StartLayer{*layer.digest, shared.size(),
+      StartLayer{*layer.digest,
+                 shared.size(),
                  [shared](std::uint64_t at) { return shared.inner().next_chunk(at); },
                  [shared](std::uint64_t begin, std::uint64_t end, std::stop_token const& stop) {
                    return shared.inner().fetch(begin, end, stop);
-                 }};
+                 },
+                 {},
+                 {},
+                 {}};
 }
 
 EROFS_OCI_BODY Result<LayerData> stored_data(AnySource blob, StoredLayer const& stored,
@@ -147,7 +161,11 @@ EROFS_OCI_BODY Result<LayerData> stored_data(AnySource blob, StoredLayer const& 
   data.decoded_size = index.decoded_size;
   data.span_size = index.span_size;
   if (index.blob != Digest()) data.digest = index.blob;
-  if (index.encoding != BlobEncoding::plain) data.gzip = stored.index.gzip();
+  data.entry = stored.entry;
+  if (index.encoding != BlobEncoding::plain) {
+    data.gzip = add_checkpoints(stored.index.gzip(), stored.extra);
+    data.extra = stored.extra;
+  }
   return data;
 }
 

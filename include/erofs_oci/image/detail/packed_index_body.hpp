@@ -125,8 +125,8 @@ EROFS_OCI_BODY Result<StoredLayer> open_index(IndexFiles files, Descriptor const
   if (!files.links.empty()) {
     EROFS_OCI_TRY_ASSIGN(dangling, tarindex::decode_links(files.links), "links");
   }
-  return StoredLayer{std::move(opened), AnySource(Memory(std::move(files.tarindex))),
-                     std::move(dangling)};
+  return StoredLayer{
+      std::move(opened), AnySource(Memory(std::move(files.tarindex))), std::move(dangling), {}, {}};
 }
 
 }  // namespace erofs_oci

@@ -28,7 +28,6 @@ inline constexpr std::array start_list_magic{std::byte{0x89}, std::byte{0x45}, s
 inline constexpr std::uint32_t start_list_version = 1;
 inline constexpr std::size_t start_list_header = 24;  // bytes
 inline constexpr std::size_t start_list_range = 24;   // bytes
-inline constexpr std::size_t sha256_size = 32;        // bytes
 
 }  // namespace detail
 
@@ -130,7 +129,6 @@ EROFS_OCI_BODY Result<StartList> StartList::decode(std::span<std::byte const> fi
   auto const bad = [](std::string const& what) {
     return fail(Errc::corrupt, "start list: " + what);
   };
-  using detail::sha256_size;
   if (file.size() < detail::start_list_header + sha256_size ||
       !std::ranges::equal(file.first<8>(), detail::start_list_magic)) {
     return bad("not one, or cut short");
