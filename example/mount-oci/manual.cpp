@@ -34,7 +34,7 @@ COMMANDS
   pull      fetch all of an image onto this machine, without unpacking it
   cache     show, check or remove what is kept of registries
   index     make the indexes that the other commands need, ahead of time or as files
-  ls, cat, stat, find
+  ls, cat, stat, find, tree, du
             look into an image without mounting it
   extract   unpack it, to a directory or as a tar
   fsck      check it

@@ -51,6 +51,8 @@ constexpr std::array entries{
     Entry{"cat", Command::cat, parse_reading},
     Entry{"stat", Command::stat, parse_reading},
     Entry{"find", Command::find, parse_reading},
+    Entry{"tree", Command::tree, parse_reading},
+    Entry{"du", Command::du, parse_reading},
     Entry{"extract", Command::extract, parse_reading},
     Entry{"fsck", Command::fsck, parse_reading},
     Entry{"image", Command::image, parse_reading},

@@ -50,6 +50,8 @@ enum class Command {
   cat,
   stat,
   find,
+  tree,
+  du,
   extract,
   fsck,
   image,
@@ -241,21 +243,29 @@ struct ReadOptions {
   bool json = false;               ///< for programs: JSON
   bool long_form = false;          ///< `ls`: with modes, owners, sizes, times
   bool recursive = false;          ///< `ls`: directories below, too
-  bool human = false;              ///< `ls`: sizes in units of 1024, rounded up
+  bool human = false;              ///< `ls`, `tree`, `du`: sizes in units of 1024, rounded up
   bool by_time = false;            ///< `ls`: the one that changed last is first
   bool by_size = false;            ///< `ls`: the largest one is first
   bool reverse = false;            ///< `ls`: the other way round
-  bool ignored = false;            ///< `ls`: what asks for that which is so anyway
+  bool ignored = false;            ///< `ls`, `tree`: what asks for that which is so anyway
   FindTests tests;                 ///< `find`: which files
   std::size_t min_depth = 0;       ///< `find`: none above; the path itself has depth 0
-  std::size_t max_depth = std::numeric_limits<std::size_t>::max();  ///< `find`: none below
-  bool print0 = false;    ///< `find`: a NUL behind each path
-  std::string directory;  ///< `extract`: where to
-  bool tar = false;       ///< `extract`: a tar on standard output
-  bool safe = false;      ///< `extract`: no devices, setuid bits, security.* or trusted.*
-  bool data = false;      ///< `fsck`: read every byte
-  std::string output;     ///< `index`: a directory for files that other tools read, or empty
-  bool verify = false;    ///< `index`: compare with the layer
+  /// `find`: none below; `tree`: none below is shown; `du`: none below has a line.
+  std::size_t max_depth = std::numeric_limits<std::size_t>::max();
+  bool directories_only = false;  ///< `tree`: no other files
+  bool sizes = false;             ///< `tree`: with sizes
+  bool summary = false;           ///< `du`: one line for each path
+  bool all_files = false;         ///< `du`: a line for each file, not only for directories
+  bool apparent = false;          ///< `du`: sizes of contents, not of the blocks that they take
+  bool in_bytes = false;          ///< `du`: not in units of 1024
+  bool grand_total = false;       ///< `du`: a line for all paths together
+  bool print0 = false;            ///< `find`: a NUL behind each path
+  std::string directory;          ///< `extract`: where to
+  bool tar = false;               ///< `extract`: a tar on standard output
+  bool safe = false;              ///< `extract`: no devices, setuid bits, security.* or trusted.*
+  bool data = false;              ///< `fsck`: read every byte
+  std::string output;   ///< `index`: a directory for files that other tools read, or empty
+  bool verify = false;  ///< `index`: compare with the layer
 };
 
 /// `index --push`.

@@ -58,8 +58,10 @@ void append_start_list(std::string const& start_list, std::vector<std::string>& 
 class Common {
  public:
   /// Prepares `app` and adds the options; must not move while `app` parses.
-  /// @param help  the names of the option that asks for help
-  explicit Common(CLI::App& app, std::string const& help = "-h,--help");
+  /// @param help   the names of the option that asks for help
+  /// @param debug  the names of the option that says which messages are written
+  explicit Common(CLI::App& app, std::string const& help = "-h,--help",
+                  std::string const& debug = "-d,--debug");
 
   /// Parses and, unless ends(), applies these options.
   [[nodiscard]] Checked parse(CLI::App& app, std::vector<std::string> words,

@@ -23,6 +23,8 @@ Result<Status> dispatch(Reading const& reading) {
     case Command::cat: return run_cat(reading);
     case Command::stat: return run_stat(reading);
     case Command::find: return run_find(reading);
+    case Command::tree: return run_tree(reading);
+    case Command::du: return run_du(reading);
     case Command::extract: return run_extract(reading);
     case Command::fsck: return run_fsck(reading);
     case Command::image: return run_image(reading);

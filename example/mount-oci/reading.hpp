@@ -9,6 +9,7 @@
 #include <erofs_oci/host/host_support.hpp>
 
 #include "image.hpp"
+#include "matching_paths.hpp"
 #include "options.hpp"
 #include "output.hpp"
 #include "process.hpp"
@@ -46,6 +47,8 @@ using Status = int;
 [[nodiscard]] Result<Status> run_cat(Reading const& reading);
 [[nodiscard]] Result<Status> run_stat(Reading const& reading);
 [[nodiscard]] Result<Status> run_find(Reading const& reading);
+[[nodiscard]] Result<Status> run_tree(Reading const& reading);
+[[nodiscard]] Result<Status> run_du(Reading const& reading);
 [[nodiscard]] Result<Status> run_extract(Reading const& reading);
 [[nodiscard]] Result<Status> run_fsck(Reading const& reading);
 [[nodiscard]] Result<Status> run_image(Reading const& reading);
@@ -54,19 +57,23 @@ using Status = int;
 [[nodiscard]] Result<Status> run_verify(Reading const& reading);
 /// @}
 
-/// Calls `one` for each path that was given, or for "/". Reports a path that does not exist, and
-/// goes on with the others.
+/// Calls `one` for each path that was given, or that matches a pattern that was given; or for "/".
+/// Reports a path that does not exist, and goes on with the others.
 /// @param one  `(std::string const& path) -> Result<Status>`
 template <class Do>
-[[nodiscard]] Result<Status> for_each_path(Reading const& reading, Do const& one) {
-  auto paths = reading.options.read.paths;
-  if (paths.empty()) paths.emplace_back("/");
+[[nodiscard]] Result<Status> for_each_path(Reading const& reading, ImageReader const& reader,
+                                           Do const& one) {
+  auto given = reading.options.read.paths;
+  if (given.empty()) given.emplace_back("/");
   Status status = 0;
-  for (auto const& path : paths) {
-    auto const done = one(path);
-    if (!done && !is_about_path(done.error())) return erofs_oci::fail(done.error());
-    if (!done) reading.complain(done.error());
-    status = std::max(status, done.value_or(1));
+  for (auto const& pattern : given) {
+    EROFS_OCI_TRY_ASSIGN(auto const paths, matching_paths(reader, pattern));
+    for (auto const& path : paths) {
+      auto const done = one(path);
+      if (!done && !is_about_path(done.error())) return erofs_oci::fail(done.error());
+      if (!done) reading.complain(done.error());
+      status = std::max(status, done.value_or(1));
+    }
   }
   return status;
 }

@@ -75,7 +75,8 @@ SYNOPSIS
 
 DESCRIPTION
   Lists what is in a directory of the image, or a file; without PATH, the root. Nothing is mounted. Times
-  are in UTC, owners are numbers. On a terminal, control bytes in names are shown as \ooo.
+  are in UTC, owners are numbers. On a terminal, control bytes in names are shown as \ooo. PATH may be a
+  pattern, as `mount-oci cat --help` has it.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
@@ -100,11 +101,17 @@ SYNOPSIS
   mount-oci cat [-o LIST]... [--json] IMAGE PATH...
 
 DESCRIPTION
-  Fetches only what the files need. Symbolic links are followed inside the image.
+  Fetches only what the files need. Symbolic links are followed inside the image. PATH may be a pattern,
+  as of a shell: * and ? match any characters or one, but no slash and no dot at the beginning of a name,
+  and [...] matches one of those in it. Quote it, so that your own shell leaves it alone. A PATH that is
+  the name of a file is no pattern.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
   --json   a line of JSON for each file, with its content in base64
+
+EXAMPLE
+  mount-oci cat registry.example.com/app:1.2 '/etc/apt/sources.list.d/*' /etc/os-release
 
 EXIT STATUS
   0 done, 1 wrong command line or no such file, 2 failed
@@ -117,7 +124,7 @@ SYNOPSIS
 
 DESCRIPTION
   Shows type, size, mode, owner, time, links, device number and extended attributes. Does not follow a
-  symbolic link at the end of PATH.
+  symbolic link at the end of PATH, which may be a pattern, as `mount-oci cat --help` has it.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
@@ -135,7 +142,8 @@ SYNOPSIS
 
 DESCRIPTION
   Writes the paths of the files from PATH on down, or from the root, for which all tests hold. These
-  mean what they mean to find(1); there is no `!` and no `-o` between them.
+  mean what they mean to find(1); there is no `!` and no `-o` between them. PATH may be a pattern, as
+  `mount-oci cat --help` has it.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
@@ -154,6 +162,65 @@ OPTIONS
   -mindepth N   at least N directories down
   -print0       a NUL behind each path in place of a newline
   --json        a line of JSON for each file
+
+EXIT STATUS
+  0 done, 1 wrong command line or no such path, 2 failed
+)";
+
+constexpr std::string_view tree_page =
+    R"(mount-oci tree - draw the files of an image as a tree
+
+SYNOPSIS
+  mount-oci tree [-o LIST]... [-L LEVEL] [-dsh] [--json] IMAGE [PATH]...
+
+DESCRIPTION
+  Draws what is in a directory of the image, and below, as tree(1) does; without PATH, all of it. The last
+  line says how many directories and other files there are, that of PATH included. Lines are drawn in
+  UTF-8 if the locale has it (LC_ALL, LC_CTYPE, LANG), else in ASCII. Names that begin with a dot are shown,
+  too; names are in the order of their bytes, and on a terminal control bytes in them are shown as \ooo.
+  Symbolic links are not followed. PATH may be a pattern, as `mount-oci cat --help` has it.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  -L, --level LEVEL  no more than so many directories down, 1 or more
+  -d                 directories alone
+  -s                 the size of each file in bytes, too
+  -h                 the size of each file, too, such as 3.9K, in units of 1024
+  -a                 accepted and ignored: all names are shown
+  --json             a line of JSON for each file, and no counts
+
+EXIT STATUS
+  0 done, 1 wrong command line or no such path, 2 failed
+)";
+
+constexpr std::string_view du_page =
+    R"(mount-oci du - show how large the files of an image are
+
+SYNOPSIS
+  mount-oci du [-o LIST]... [-s | -a] [-d DEPTH] [-bhc] [--apparent-size] [--json] IMAGE [PATH]...
+
+DESCRIPTION
+  Shows, for each directory from PATH on down, or from the root, what is in it and below takes, in units of
+  1024 bytes, rounded up. A directory comes behind those in it. A file of several names counts once, where
+  its first name is, and so does a file that is in two of the PATHs. Nothing but metadata is read, so this
+  is not what has been fetched of the image (`mount-oci status`) or is kept of it (`mount-oci cache du`).
+  What du(1) shows of the mounted image is the same.
+
+  PATH may be a pattern, as `mount-oci cat --help` has it.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  -s, --summarize       a line for each PATH alone
+  -a, --all             a line for each file, not only for directories
+  -d, --max-depth DEPTH
+                        lines for what is no more than so many directories below PATH; 0: as -s
+  --apparent-size       the bytes of contents, those of holes included, of regular files and symbolic links;
+                        otherwise whole blocks of the image, of 512 bytes as a rule, of all files
+  -b, --bytes           --apparent-size, in bytes
+  -h, --human-readable  sizes such as 3.9K, in units of 1024
+  -c, --total           a last line for all PATHs together
+  --json                a line of JSON for each: path, apparent and blocks, both in bytes; total is true in
+                        that of -c
 
 EXIT STATUS
   0 done, 1 wrong command line or no such path, 2 failed
@@ -280,6 +347,8 @@ std::string_view reading_manual(Command topic) {
     case Command::cat: return cat_page;
     case Command::stat: return stat_page;
     case Command::find: return find_page;
+    case Command::tree: return tree_page;
+    case Command::du: return du_page;
     case Command::extract: return extract_page;
     case Command::fsck: return fsck_page;
     case Command::verify: return verify_page;

@@ -2,6 +2,7 @@
 // Arguments of the commands that read an image.
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <iterator>
 #include <string>
 #include <string_view>
@@ -107,6 +108,22 @@ void add_own(CLI::App& app, Command command, Options& options, FindTexts& find) 
       app.add_flag("-a,--all,-A,-1", read.ignored);
       break;
     case Command::find: find.add(app, read); break;
+    case Command::tree:
+      app.add_option("-L,--level", read.max_depth)->type_name("LEVEL");
+      app.add_flag("-d", read.directories_only);
+      app.add_flag("-s", read.sizes);
+      app.add_flag("-h", read.human);
+      app.add_flag("-a", read.ignored);
+      break;
+    case Command::du:
+      app.add_flag("-s,--summarize", read.summary);
+      app.add_flag("-a,--all", read.all_files);
+      app.add_flag("-h,--human-readable", read.human);
+      app.add_flag("--apparent-size", read.apparent);
+      app.add_flag("-b,--bytes", read.in_bytes);
+      app.add_option("-d,--max-depth", read.max_depth)->type_name("DEPTH");
+      app.add_flag("-c,--total", read.grand_total);
+      break;
     case Command::extract:
       app.add_option("-C,--directory", read.directory)->type_name("DIR");
       app.add_flag("--tar", read.tar);
@@ -154,6 +171,13 @@ Checked check_own(Command command, ReadOptions const& read) {
   if (command == Command::extract && read.tar && read.json) {
     return usage("extract: --tar and --json both want standard output");
   }
+  if (command == Command::tree && read.max_depth == 0) {
+    return usage("tree: -L 0: a level of at least 1 is needed");
+  }
+  auto const no_limit = ReadOptions().max_depth;
+  if (read.summary && (read.all_files || read.max_depth != no_limit)) {
+    return usage("du: -s does not go with -a or -d");
+  }
   if (read.by_time && read.by_size) return usage("ls: -t and -S cannot be set together");
   if (command == Command::find && read.print0 && read.json) {
     return usage("find: -print0 and --json cannot be set together");
@@ -175,7 +199,12 @@ bool is_find_word(std::string_view word) {
 Checked parse_reading(std::vector<std::string> words, Options& options) {
   CLI::App app;
   auto const command = options.command;
-  Common common(app, command == Command::ls ? "--help" : "-h,--help");
+  // To these, -h and -d are what they are to the programs that they are named after.
+  auto const is = [&](std::initializer_list<Command> list) {
+    return std::ranges::find(list, command) != list.end();
+  };
+  Common common(app, is({Command::ls, Command::tree, Command::du}) ? "--help" : "-h,--help",
+                is({Command::tree, Command::du}) ? "--debug" : "-d,--debug");
   auto& read = options.read;
   std::vector<std::string> lists;
   FindTexts find;
@@ -189,7 +218,10 @@ Checked parse_reading(std::vector<std::string> words, Options& options) {
   if (auto ok = apply_lists(lists, options); !ok) return ok;
   if (options.image.image.empty()) return usage("missing argument: IMAGE");
   if (auto ok = check_push(options.push, options.image); !ok) return ok;
-  return check_own(command, read);
+  if (auto ok = check_own(command, read); !ok) return ok;
+  if (read.in_bytes) read.apparent = true;
+  if (read.summary) read.max_depth = 0;
+  return {};
 }
 
 }  // namespace mount_oci

@@ -172,6 +172,8 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
                                               {"cat", Command::cat},
                                               {"stat", Command::stat},
                                               {"find", Command::find},
+                                              {"tree", Command::tree},
+                                              {"du", Command::du},
                                               {"extract", Command::extract},
                                               {"fsck", Command::fsck},
                                               {"image", Command::image},
@@ -190,8 +192,11 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
     CHECK(options->read.json);
     CHECK(options->verbosity == 3);
     CHECK(parse({word, "--help"})->topic == command);
-    CHECK(error_of({word, "-o", "dax", "i"}) == "-o dax: this command does not mount anything");
-    CHECK(error_of({word, "--wrong", "i"}) == "unexpected argument: --wrong");
+    words.erase(words.begin(), words.begin() + 4);  // up to --json
+    words.insert(words.begin(), {word, "-o", "dax"});
+    CHECK(error_of(words) == "-o dax: this command does not mount anything");
+    words.insert(words.begin() + 1, "--wrong");
+    CHECK(error_of(words) == "unexpected argument: --wrong");
   }
   SECTION("help and version") {
     CHECK(parse({"--help"})->command == Command::help);
@@ -223,6 +228,16 @@ TEST_CASE("Commands that read an image have options of their own", "[tool][optio
   CHECK(found.paths == std::vector<std::string>{"/usr"});
   CHECK(found.print0);
   CHECK(read({"find", "i", "-print0"}).print0);
+  CHECK(read({"tree", "-L", "2", "-dsha", "i", "/usr"}).max_depth == 2);
+  CHECK(read({"tree", "-L", "2", "-dsha", "i", "/usr"}).directories_only);
+  CHECK(parse({"tree", "--help"})->topic == Command::tree);
+  CHECK(error_of({"tree", "-L", "0", "i"}) == "tree: -L 0: a level of at least 1 is needed");
+  CHECK(read({"du", "-s", "i"}).max_depth == 0);
+  CHECK(read({"du", "-d", "3", "i"}).max_depth == 3);
+  CHECK(read({"du", "-b", "i"}).apparent);
+  CHECK_FALSE(read({"du", "-h", "i"}).apparent);
+  CHECK(error_of({"du", "-sa", "i"}) == "du: -s does not go with -a or -d");
+  CHECK(error_of({"du", "-s", "-d1", "i"}) == "du: -s does not go with -a or -d");
   CHECK(read({"extract", "--tar", "i"}).tar);
   CHECK(read({"extract", "-C", "d", "i", "etc"}).directory == "d");
   CHECK(read({"fsck", "--data", "i"}).data);
