@@ -17,6 +17,7 @@ SYNOPSIS
   mount-oci reattach TARGET | --all
   mount-oci serve [-o LIST]... (--socket PATH | --listen HOST:PORT) IMAGE
   mount-oci COMMAND [-o LIST]... IMAGE [PATH]...
+  mount-oci cp [-o LIST]... [-rpa] IMAGE:PATH LOCAL
   mount-oci COMMAND --help
   mount-oci --help | --version
   mount-oci help [COMMAND | mount-oci.conf | mount.erofs.nbd]
@@ -36,6 +37,7 @@ COMMANDS
   index     make the indexes that the other commands need, ahead of time or as files
   ls, cat, stat, find, tree, du
             look into an image without mounting it
+  cp        copy a file or a directory out of it
   extract   unpack it, to a directory or as a tar
   fsck      check it
   verify    read all of it and prove that it is what it is said to be

@@ -29,6 +29,7 @@
 #include <erofs_oci/oci/auth.hpp>
 #include <erofs_oci/oci/hosts_toml.hpp>
 
+#include "copy_source.hpp"
 #include "find_tests.hpp"
 
 namespace mount_oci {
@@ -52,6 +53,7 @@ enum class Command {
   find,
   tree,
   du,
+  cp,
   extract,
   fsck,
   image,
@@ -242,7 +244,7 @@ struct ReadOptions {
   std::vector<std::string> paths;  ///< in the image; empty: all of it
   bool json = false;               ///< for programs: JSON
   bool long_form = false;          ///< `ls`: with modes, owners, sizes, times
-  bool recursive = false;          ///< `ls`: directories below, too
+  bool recursive = false;          ///< `ls`, `cp`: directories below, too
   bool human = false;              ///< `ls`, `tree`, `du`: sizes in units of 1024, rounded up
   bool by_time = false;            ///< `ls`: the one that changed last is first
   bool by_size = false;            ///< `ls`: the largest one is first
@@ -260,12 +262,19 @@ struct ReadOptions {
   bool in_bytes = false;          ///< `du`: not in units of 1024
   bool grand_total = false;       ///< `du`: a line for all paths together
   bool print0 = false;            ///< `find`: a NUL behind each path
-  std::string directory;          ///< `extract`: where to
-  bool tar = false;               ///< `extract`: a tar on standard output
+  std::string directory;          ///< `extract`, `cp`: where to
+  bool tar = false;               ///< `extract`, `cp`: a tar on standard output
   bool safe = false;              ///< `extract`: no devices, setuid bits, security.* or trusted.*
-  bool data = false;              ///< `fsck`: read every byte
-  std::string output;   ///< `index`: a directory for files that other tools read, or empty
-  bool verify = false;  ///< `index`: compare with the layer
+  CopySource copy;                ///< `cp`: what; its image is the command's
+  std::string local;              ///< `cp`: where to
+  bool preserve = false;          ///< `cp`: keep modes, times, attributes and, as root, owners
+  /// `cp`, by prepare_copy(): path of the copy in `directory`; `/`: what is in PATH goes there.
+  std::string copy_as;
+  bool over_file = false;  ///< `cp`, by prepare_copy(): the copy replaces a file
+  std::uint32_t mask = 0;  ///< `cp`, by prepare_copy(): as umask(2)
+  bool data = false;       ///< `fsck`: read every byte
+  std::string output;      ///< `index`: a directory for files that other tools read, or empty
+  bool verify = false;     ///< `index`: compare with the layer
 };
 
 /// `index --push`.

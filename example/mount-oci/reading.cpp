@@ -8,6 +8,7 @@
 
 #include <sys/stat.h>
 
+#include "copy_command.hpp"
 #include "reader.hpp"
 
 namespace mount_oci {
@@ -25,6 +26,7 @@ Result<Status> dispatch(Reading const& reading) {
     case Command::find: return run_find(reading);
     case Command::tree: return run_tree(reading);
     case Command::du: return run_du(reading);
+    case Command::cp: return run_cp(reading);
     case Command::extract: return run_extract(reading);
     case Command::fsck: return run_fsck(reading);
     case Command::image: return run_image(reading);
@@ -37,10 +39,12 @@ Result<Status> dispatch(Reading const& reading) {
 }
 
 /// What a command does besides reading the image. Makes the directory that it writes to.
-Result<Confinement> needs_of(Options const& options) {
+Result<Confinement> needs_of(Options& options) {
   Confinement needs;
-  auto const& read = options.read;
-  auto const extracts = options.command == Command::extract && !read.tar;
+  auto& read = options.read;
+  auto const copies = options.command == Command::cp;
+  if (copies) EROFS_OCI_TRY(prepare_copy(read));
+  auto const extracts = (options.command == Command::extract || copies) && !read.tar;
   auto const& target = extracts ? read.directory : read.output;
   if (target.empty()) return needs;
   if (::mkdir(target.c_str(), 0777) != 0 && errno != EEXIST) return fail_errno(errno, target);

@@ -49,6 +49,7 @@ using Status = int;
 [[nodiscard]] Result<Status> run_find(Reading const& reading);
 [[nodiscard]] Result<Status> run_tree(Reading const& reading);
 [[nodiscard]] Result<Status> run_du(Reading const& reading);
+[[nodiscard]] Result<Status> run_cp(Reading const& reading);
 [[nodiscard]] Result<Status> run_extract(Reading const& reading);
 [[nodiscard]] Result<Status> run_fsck(Reading const& reading);
 [[nodiscard]] Result<Status> run_image(Reading const& reading);

@@ -226,6 +226,42 @@ EXIT STATUS
   0 done, 1 wrong command line or no such path, 2 failed
 )";
 
+constexpr std::string_view cp_page =
+    R"(mount-oci cp - copy a file or a directory out of an image
+
+SYNOPSIS
+  mount-oci cp [-o LIST]... [-rpa] [--json] IMAGE:PATH LOCAL
+  mount-oci cp [-o LIST]... [-r] IMAGE:PATH -
+
+DESCRIPTION
+  Copies PATH, which begins with a slash, to LOCAL: into it if that is a directory, else under that name,
+  in place of a file that has it. With `-` for LOCAL, a tar with all attributes goes to standard output.
+  If PATH ends with `/.` or is `/`, what is in the directory is copied, and not the directory. IMAGE ends
+  at the first `:/` behind `oci:` or `file:`.
+
+  Nothing outside of LOCAL is written to, even if the image or another process puts symbolic links into
+  it. Existing directories are used, and other files on the way are replaced. Symbolic links are copied as
+  they are; one that PATH itself names is followed, inside the image, unless -r is given. Hard links
+  between files that are copied stay, and so do holes.
+
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  -r, -R, --recursive  copy directories, with all that is below
+  -p, --preserve       keep modes, times and attributes, and as root also owners and devices; otherwise
+                       files are this user's and new, with the permissions that umask(2) leaves, and
+                       devices are left out
+  -a, --archive        as -r and -p
+  --json               a summary as JSON, not with `-`
+
+EXAMPLES
+  mount-oci cp registry.example.com:5000/app:1.2:/etc/passwd .
+  mount-oci cp -a oci:./layout:v1:/usr/share/doc ./doc
+
+EXIT STATUS
+  0 done, 1 wrong command line or no such path in the image, 2 failed
+)";
+
 constexpr std::string_view extract_page = R"(mount-oci extract - unpack an image without mounting it
 
 SYNOPSIS
@@ -349,6 +385,7 @@ std::string_view reading_manual(Command topic) {
     case Command::find: return find_page;
     case Command::tree: return tree_page;
     case Command::du: return du_page;
+    case Command::cp: return cp_page;
     case Command::extract: return extract_page;
     case Command::fsck: return fsck_page;
     case Command::verify: return verify_page;

@@ -124,6 +124,11 @@ void add_own(CLI::App& app, Command command, Options& options, FindTexts& find) 
       app.add_option("-d,--max-depth", read.max_depth)->type_name("DEPTH");
       app.add_flag("-c,--total", read.grand_total);
       break;
+    case Command::cp:
+      app.add_flag("-r,-R,--recursive", read.recursive);
+      app.add_flag("-p,--preserve", read.preserve);
+      app.add_flag_callback("-a,--archive", [&read] { read.recursive = read.preserve = true; });
+      break;
     case Command::extract:
       app.add_option("-C,--directory", read.directory)->type_name("DIR");
       app.add_flag("--tar", read.tar);
@@ -156,6 +161,30 @@ Checked check_push(PushIndexOptions const& push, ImageOptions const& image) {
   if (push.all_platforms && !image.platform.empty()) {
     return usage("index: --all-platforms and oci.platform cannot be set together");
   }
+  return {};
+}
+
+/// IMAGE:PATH and LOCAL of `cp`, which have been read as an image and a path of it.
+Checked take_copy(Options& options) {
+  auto& read = options.read;
+  auto& image = options.image.image;
+  if (image.empty()) return usage("missing argument: IMAGE:PATH");
+  auto source = CopySource::parse(image);
+  if (!source) {
+    return usage(
+        "cp: " + image +
+        ": not IMAGE:PATH with a PATH that begins with a slash, such as app:1.2:/etc/passwd");
+  }
+  if (source->name() == "..") return usage("cp: " + image + ": a path that ends with ..");
+  if (read.paths.empty()) return usage("missing argument: LOCAL");
+  if (read.paths.size() > 1) return usage("unexpected argument: " + read.paths[1]);
+  read.local = read.paths.front();
+  if (read.local.empty()) return usage("cp: LOCAL is empty");
+  read.tar = read.local == "-";
+  if (read.tar && read.json) return usage("cp: a tar and --json both want standard output");
+  image = source->image;
+  read.copy = *std::move(source);
+  read.paths.clear();
   return {};
 }
 
@@ -215,6 +244,9 @@ Checked parse_reading(std::vector<std::string> words, Options& options) {
   if (command == Command::find) double_dashes(words);
   if (auto ok = common.parse(app, std::move(words), options); !ok || common.ends()) return ok;
   if (auto ok = find.apply(read.tests); !ok) return ok;
+  if (command == Command::cp) {
+    if (auto ok = take_copy(options); !ok) return ok;
+  }
   if (auto ok = apply_lists(lists, options); !ok) return ok;
   if (options.image.image.empty()) return usage("missing argument: IMAGE");
   if (auto ok = check_push(options.push, options.image); !ok) return ok;

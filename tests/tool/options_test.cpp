@@ -174,6 +174,7 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
                                               {"find", Command::find},
                                               {"tree", Command::tree},
                                               {"du", Command::du},
+                                              {"cp", Command::cp},
                                               {"extract", Command::extract},
                                               {"fsck", Command::fsck},
                                               {"image", Command::image},
@@ -181,6 +182,10 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
     auto words = Arguments{word, "-o",     "oci.store=/s,oci.layer=1,oci.index=bound",
                            "-v", "--json", "reg/name:tag"};
     if (command == Command::cat) words.emplace_back("/etc/passwd");
+    if (command == Command::cp) {
+      words.back() += ":/etc/passwd";
+      words.emplace_back("there");
+    }
     if (command == Command::extract) words.insert(words.end(), {"-C", "dir"});
     auto const options = parse(words);
     REQUIRE(options.has_value());
@@ -259,6 +264,30 @@ TEST_CASE("Commands that read an image have options of their own", "[tool][optio
   CHECK(error_of({"find", "-uid", "root", "i"}) == "find: -uid root: not a number, +N or -N");
   CHECK(error_of({"find", "-print0", "--json", "i"}) ==
         "find: -print0 and --json cannot be set together");
+}
+
+TEST_CASE("cp takes an image with a path, and a place on this machine", "[tool][options]") {
+  auto const copy = parse({"cp", "-a", "host:5000/app:v1:/etc", "-v", "there"});
+  REQUIRE(copy.has_value());
+  CHECK(copy->image.image == "host:5000/app:v1");
+  CHECK(copy->read.copy.path == "/etc");
+  CHECK(copy->read.local == "there");
+  CHECK(copy->read.recursive);
+  CHECK(copy->read.preserve);
+  CHECK(copy->read.paths.empty());
+  CHECK_FALSE(copy->read.tar);
+  CHECK_FALSE(parse({"cp", "-p", "app:/x", "y"})->read.recursive);
+  CHECK(parse({"cp", "app:/x", "-"})->read.tar);
+  CHECK(error_of({"cp"}) == "missing argument: IMAGE:PATH");
+  CHECK(error_of({"cp", "app:/x"}) == "missing argument: LOCAL");
+  CHECK(error_of({"cp", "app:/x", "y", "z"}) == "unexpected argument: z");
+  CHECK(error_of({"cp", "app:/x/..", "y"}) == "cp: app:/x/..: a path that ends with ..");
+  CHECK(error_of({"cp", "app:/x", ""}) == "cp: LOCAL is empty");
+  CHECK(error_of({"cp", "--json", "app:/x", "-"}) ==
+        "cp: a tar and --json both want standard output");
+  CHECK(error_of({"cp", "app:v1", "y"}) ==
+        "cp: app:v1: not IMAGE:PATH with a PATH that begins with a slash, such as "
+        "app:1.2:/etc/passwd");
 }
 
 TEST_CASE("Every command has a manual page that names its options", "[tool][options]") {
