@@ -53,6 +53,7 @@ constexpr std::array entries{
     Entry{"find", Command::find, parse_reading},
     Entry{"tree", Command::tree, parse_reading},
     Entry{"du", Command::du, parse_reading},
+    Entry{"diff", Command::diff, parse_reading},
     Entry{"cp", Command::cp, parse_reading},
     Entry{"extract", Command::extract, parse_reading},
     Entry{"fsck", Command::fsck, parse_reading},

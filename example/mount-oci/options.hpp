@@ -53,6 +53,7 @@ enum class Command {
   find,
   tree,
   du,
+  diff,
   cp,
   extract,
   fsck,
@@ -265,9 +266,12 @@ struct ReadOptions {
   std::string directory;          ///< `extract`, `cp`: where to
   bool tar = false;               ///< `extract`, `cp`: a tar on standard output
   bool safe = false;              ///< `extract`: no devices, setuid bits, security.* or trusted.*
-  CopySource copy;                ///< `cp`: what; its image is the command's
-  std::string local;              ///< `cp`: where to
-  bool preserve = false;          ///< `cp`: keep modes, times, attributes and, as root, owners
+  bool content = false;           ///< `diff`: reads what metadata and digests do not tell
+  std::vector<std::string>
+      ignored_differences;  ///< `diff`: of time, mode, owner, attributes, links
+  CopySource copy;          ///< `cp`: what; its image is the command's
+  std::string local;        ///< `cp`: where to
+  bool preserve = false;    ///< `cp`: keep modes, times, attributes and, as root, owners
   /// `cp`, by prepare_copy(): path of the copy in `directory`; `/`: what is in PATH goes there.
   std::string copy_as;
   bool over_file = false;  ///< `cp`, by prepare_copy(): the copy replaces a file
@@ -348,6 +352,7 @@ struct Options {
   std::string config;          ///< the configuration file, `none`, or empty for the usual one
   ConfigReader config_reader;  ///< empty once parse_options() has returned
   ImageOptions image;
+  std::optional<ImageOptions> other;  ///< `diff`: the image to compare with
   MountOptions mount;
   KeepOptions keep;
   UmountOptions umount;
@@ -359,8 +364,8 @@ struct Options {
 };
 
 /// Reads a command line, the program's name first. Touches nothing but its arguments.
-/// @param config  called once by commands that take -o, whose words are behind the file's. Default:
-///                there is no file
+/// @param config  called by commands that take -o, whose words are behind the file's; by diff for
+///                each of its images. Default: there is no file
 [[nodiscard]] tl::expected<Options, UsageError> parse_options(
     std::vector<std::string> const& arguments, ConfigReader config = {});
 

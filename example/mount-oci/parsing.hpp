@@ -50,6 +50,9 @@ void append_start_list(std::string const& start_list, std::vector<std::string>& 
 /// Parses; what the grammar does not know is an error.
 [[nodiscard]] Checked run_parser(CLI::App& app, std::vector<std::string> words);
 
+/// The registry of an image, as Reference::registry has it; empty if it is in none.
+[[nodiscard]] std::string registry_of_image(std::string const& image);
+
 /// Takes the words of the configuration file, of it those of the image's registry last, then all
 /// `-o` lists, the later ones last.
 [[nodiscard]] Checked apply_lists(std::vector<std::string> const& lists, Options& options);

@@ -26,6 +26,7 @@ Result<Status> dispatch(Reading const& reading) {
     case Command::find: return run_find(reading);
     case Command::tree: return run_tree(reading);
     case Command::du: return run_du(reading);
+    case Command::diff: return run_diff(reading);
     case Command::cp: return run_cp(reading);
     case Command::extract: return run_extract(reading);
     case Command::fsck: return run_fsck(reading);
@@ -80,6 +81,7 @@ Result<Status> run_reading(Options const& given, Log& log) {
     options.image.index_directory.clear();
     needs.network = true;
   }
+  if (options.other) EROFS_OCI_TRY(open_ways(*options.other, nullptr, needs, log));
   EROFS_OCI_TRY(become_reader(options.image, nullptr, std::move(needs), log));
   EROFS_OCI_TRY_ASSIGN(auto const signals, Signals::take());
   EROFS_OCI_TRY_ASSIGN(auto const guard, ExitOnSignal::make(signals));

@@ -33,7 +33,8 @@ struct Reading {
   void complain(Error const& error) const { log.say(Level::error, error.message()); }
 };
 
-/// An exit status: 0, or 1 if something was not found or is not as it should be.
+/// An exit status: 0, or 1 if something was not found or is not as it should be; of diff, as
+/// diff(1) has it.
 using Status = int;
 
 /// Whether an error is about the path that was asked for, not about the image.
@@ -49,6 +50,7 @@ using Status = int;
 [[nodiscard]] Result<Status> run_find(Reading const& reading);
 [[nodiscard]] Result<Status> run_tree(Reading const& reading);
 [[nodiscard]] Result<Status> run_du(Reading const& reading);
+[[nodiscard]] Result<Status> run_diff(Reading const& reading);
 [[nodiscard]] Result<Status> run_cp(Reading const& reading);
 [[nodiscard]] Result<Status> run_extract(Reading const& reading);
 [[nodiscard]] Result<Status> run_fsck(Reading const& reading);

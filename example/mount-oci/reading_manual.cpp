@@ -226,6 +226,48 @@ EXIT STATUS
   0 done, 1 wrong command line or no such path, 2 failed
 )";
 
+constexpr std::string_view diff_page =
+    R"(mount-oci diff - compare the files of two images
+
+SYNOPSIS
+  mount-oci diff [-o LIST]... [--content] [--ignore WHAT]... [--json] IMAGE IMAGE [PATH]...
+
+DESCRIPTION
+  Writes a line for each file that is not the same in both images, or in what is at PATH in both and below,
+  in the order of their paths:
+
+    D PATH               only the first image has it
+    A PATH               only the second image has it
+    M PATH (WHAT, ...)   both have it, and these are not the same: type, mode, owner, device, target (of a
+                         symbolic link), size, content, attributes, links (the number of a file's names),
+                         time. Values are those of the first image, then those of the second
+    ? PATH (content not compared)
+                         all but the content is the same, and of that only the size is known
+
+  No data of files are read. Contents are the same if they are the same bytes of the same layer, by its
+  digest, and so of two images with common layers most files are compared in full. Of others the size is
+  compared, and --content reads them: all of both files, unless they are found to differ before the end.
+  What a symbolic link leads to is not looked at, nor are the sizes of directories.
+
+  The two images may be in different registries, layouts or files. The oci. words of -o count for both;
+  oci.username, oci.password, oci.password_file and oci.mirror for the first one's registry alone if the
+  second one has another, for which the configuration file and the logins of docker and podman are asked.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  --content      read and compare contents that are as large and lie elsewhere
+  --ignore WHAT  do not compare time, mode, owner, attributes or links; repeatable, or with commas
+  --json         an object for each file: change (D, A, M or ?), path, differs (a list of the words above, or
+                 `content?` for a content that was not compared), old and new, as `mount-oci ls --json` has
+                 them
+
+EXAMPLE
+  mount-oci diff --ignore time app:1.1 app:1.2 /etc
+
+EXIT STATUS
+  0 the same, 1 not the same or not known to be, 2 failed, wrong command line, or a PATH that is in neither
+)";
+
 constexpr std::string_view cp_page =
     R"(mount-oci cp - copy a file or a directory out of an image
 
@@ -385,6 +427,7 @@ std::string_view reading_manual(Command topic) {
     case Command::find: return find_page;
     case Command::tree: return tree_page;
     case Command::du: return du_page;
+    case Command::diff: return diff_page;
     case Command::cp: return cp_page;
     case Command::extract: return extract_page;
     case Command::fsck: return fsck_page;

@@ -124,6 +124,13 @@ void add_own(CLI::App& app, Command command, Options& options, FindTexts& find) 
       app.add_option("-d,--max-depth", read.max_depth)->type_name("DEPTH");
       app.add_flag("-c,--total", read.grand_total);
       break;
+    case Command::diff:
+      app.add_flag("--content", read.content);
+      app.add_option("--ignore", read.ignored_differences)
+          ->delimiter(',')
+          ->allow_extra_args(false)
+          ->type_name("time|mode|owner|attributes|links");
+      break;
     case Command::cp:
       app.add_flag("-r,-R,--recursive", read.recursive);
       app.add_flag("-p,--preserve", read.preserve);
@@ -188,6 +195,42 @@ Checked take_copy(Options& options) {
   return {};
 }
 
+/// The second image of `diff`: what `-o` says counts for both, but a login and mirrors that it
+/// names are for the first one's registry, and another registry gets what the configuration file
+/// has.
+/// @param other  the options as they were before `lists`
+Checked take_other(std::string const& name, std::vector<std::string> const& lists, Options other,
+                   Options& options) {
+  auto const& first = options.image;
+  if (!first.tarindex.empty() || !first.zinfo.empty()) {
+    return usage("diff: oci.tarindex and oci.zinfo belong to one image, and there are two");
+  }
+  other.image.image = name;
+  auto without_lists = other;
+  if (auto ok = apply_lists(lists, other); !ok) return ok;
+  auto const registry = registry_of_image(name);
+  auto const of_first = registry_of_image(first.image);
+  if (!registry.empty() && !of_first.empty() && registry != of_first) {
+    if (auto ok = apply_lists({}, without_lists); !ok) return ok;
+    auto& own = without_lists.image;
+    other.image.username = std::move(own.username);
+    other.image.password = std::move(own.password);
+    other.image.password_file = std::move(own.password_file);
+    other.image.mirrors = std::move(own.mirrors);
+  }
+  options.other = std::move(other.image);
+  return {};
+}
+
+Checked check_ignored(std::vector<std::string> const& ignored) {
+  constexpr std::array<std::string_view, 5> known{"time", "mode", "owner", "attributes", "links"};
+  for (auto const& word : ignored) {
+    if (std::ranges::find(known, word) != known.end()) continue;
+    return usage("diff: --ignore " + word + ": none of time, mode, owner, attributes, links");
+  }
+  return {};
+}
+
 Checked check_own(Command command, ReadOptions const& read) {
   if (command == Command::cat && read.paths.empty()) return usage("missing argument: PATH");
   if (command == Command::extract && read.tar == !read.directory.empty()) {
@@ -207,6 +250,7 @@ Checked check_own(Command command, ReadOptions const& read) {
   if (read.summary && (read.all_files || read.max_depth != no_limit)) {
     return usage("du: -s does not go with -a or -d");
   }
+  if (auto ok = check_ignored(read.ignored_differences); !ok) return ok;
   if (read.by_time && read.by_size) return usage("ls: -t and -S cannot be set together");
   if (command == Command::find && read.print0 && read.json) {
     return usage("find: -print0 and --json cannot be set together");
@@ -240,6 +284,8 @@ Checked parse_reading(std::vector<std::string> words, Options& options) {
   add_lists(app, lists, options);
   add_own(app, command, options, find);
   app.add_option("image", options.image.image);
+  std::string other;
+  if (command == Command::diff) app.add_option("other", other);
   if (takes_paths(command)) app.add_option("paths", read.paths);
   if (command == Command::find) double_dashes(words);
   if (auto ok = common.parse(app, std::move(words), options); !ok || common.ends()) return ok;
@@ -247,8 +293,13 @@ Checked parse_reading(std::vector<std::string> words, Options& options) {
   if (command == Command::cp) {
     if (auto ok = take_copy(options); !ok) return ok;
   }
+  auto const before = options;
   if (auto ok = apply_lists(lists, options); !ok) return ok;
   if (options.image.image.empty()) return usage("missing argument: IMAGE");
+  if (command == Command::diff) {
+    if (other.empty()) return usage("missing argument: IMAGE, the second one");
+    if (auto ok = take_other(other, lists, before, options); !ok) return ok;
+  }
   if (auto ok = check_push(options.push, options.image); !ok) return ok;
   if (auto ok = check_own(command, read); !ok) return ok;
   if (read.in_bytes) read.apparent = true;

@@ -174,6 +174,7 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
                                               {"find", Command::find},
                                               {"tree", Command::tree},
                                               {"du", Command::du},
+                                              {"diff", Command::diff},
                                               {"cp", Command::cp},
                                               {"extract", Command::extract},
                                               {"fsck", Command::fsck},
@@ -182,6 +183,7 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
     auto words = Arguments{word, "-o",     "oci.store=/s,oci.layer=1,oci.index=bound",
                            "-v", "--json", "reg/name:tag"};
     if (command == Command::cat) words.emplace_back("/etc/passwd");
+    if (command == Command::diff) words.emplace_back("reg/name:tag2");
     if (command == Command::cp) {
       words.back() += ":/etc/passwd";
       words.emplace_back("there");
@@ -288,6 +290,57 @@ TEST_CASE("cp takes an image with a path, and a place on this machine", "[tool][
   CHECK(error_of({"cp", "app:v1", "y"}) ==
         "cp: app:v1: not IMAGE:PATH with a PATH that begins with a slash, such as "
         "app:1.2:/etc/passwd");
+}
+
+TEST_CASE("diff takes two images, and gives no registry another one's login", "[tool][options]") {
+  auto const login =
+      "oci.username=me,oci.password=s3cret,oci.mirror=m.example,oci.insecure,oci.layer=1";
+  auto const with = [&](std::string const& first, std::string const& second) {
+    return parse({"diff", "-o", login, first, second, "/etc"});
+  };
+  for (auto const& [first, second, gets] :
+       {std::tuple{"a.example/x:1", "a.example/x:2", true},
+        std::tuple{"a.example/x:1", "a.example/other/y", true},
+        std::tuple{"a.example/x:1", "a.example:5000/x:1", false},
+        std::tuple{"a.example/x:1", "b.example/x:1", false},
+        std::tuple{"x:1", "b.example/x", false}, std::tuple{"oci:dir", "b.example/x:1", true}}) {
+    INFO(first << " " << second);
+    auto const options = with(first, second);
+    REQUIRE(options.has_value());
+    REQUIRE(options->other.has_value());
+    CHECK(options->image.image == first);
+    CHECK(options->other->image == second);
+    CHECK(options->read.paths == Arguments{"/etc"});
+    CHECK(options->image.password == "s3cret");
+    CHECK(options->other->password == (gets ? "s3cret" : ""));
+    CHECK(options->other->username == (gets ? "me" : ""));
+    CHECK(options->other->mirrors.empty() != gets);
+    CHECK(options->other->insecure);
+    CHECK(options->other->layer == 1u);
+  }
+  auto const of_both = [](std::string const&) -> tl::expected<std::vector<ConfigWord>, UsageError> {
+    ConfigWord word;
+    word.word = {"oci.username=you", "oci.username", "you", true};
+    word.registry = "b.example";
+    auto password = word;
+    password.word = {"oci.password=own", "oci.password", "own", true};
+    return std::vector{word, password};
+  };
+  auto const own =
+      parse_options({"mount-oci", "diff", "-o", login, "a.example/x", "b.example/x"}, of_both);
+  REQUIRE(own.has_value());
+  CHECK(own->image.password == "s3cret");
+  CHECK(own->other->username == "you");
+  CHECK(own->other->password == "own");
+
+  CHECK(parse({"diff", "--ignore", "time,mode", "--ignore", "owner", "a", "b"})
+            ->read.ignored_differences == Arguments{"time", "mode", "owner"});
+  CHECK(parse({"diff", "--ignore=time", "a", "b"})->other->image == "b");
+  CHECK(error_of({"diff", "--ignore", "size", "a", "b"}) ==
+        "diff: --ignore size: none of time, mode, owner, attributes, links");
+  CHECK(error_of({"diff", "a"}) == "missing argument: IMAGE, the second one");
+  CHECK(error_of({"diff", "-o", "oci.zinfo=/z", "a", "b"}) ==
+        "diff: oci.tarindex and oci.zinfo belong to one image, and there are two");
 }
 
 TEST_CASE("Every command has a manual page that names its options", "[tool][options]") {
