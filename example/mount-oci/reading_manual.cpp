@@ -386,7 +386,9 @@ DESCRIPTION
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
-  --json   as JSON, with all of the image's configuration
+  --json   as JSON, with all of the image's configuration, and for each layer bytes of the blob: size,
+           indexed_bytes, proved_bytes (whose index was made, or proved, by reading the layer, so that wrong
+           bytes are found), kept_bytes (on this machine); and unpacked_bytes
 
 EXIT STATUS
   0 done, 1 wrong command line, 2 failed
