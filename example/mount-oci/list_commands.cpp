@@ -241,7 +241,8 @@ class Finder {
 Result<Status> run_ls(Reading const& reading) {
   EROFS_OCI_TRY_ASSIGN(auto const reader, reading.open());
   Lister lister(reading, reader);
-  auto const titled = reading.options.read.paths.size() > 1;
+  EROFS_OCI_TRY_ASSIGN(auto const paths, paths_of(reading, reader));
+  auto const titled = paths.size() > 1;
   return for_each_path(reading, reader,
                        [&](auto const& path) { return lister.list(path, titled); });
 }

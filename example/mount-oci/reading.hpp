@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include <erofs_oci/host/host_support.hpp>
 
@@ -60,23 +61,33 @@ using Status = int;
 [[nodiscard]] Result<Status> run_verify(Reading const& reading);
 /// @}
 
-/// Calls `one` for each path that was given, or that matches a pattern that was given; or for "/".
-/// Reports a path that does not exist, and goes on with the others.
+/// The paths that were given, and those that match the patterns that were given; or "/".
+/// @error{as matching_paths(), as it says}
+[[nodiscard]] inline Result<std::vector<std::string>> paths_of(Reading const& reading,
+                                                               ImageReader const& reader) {
+  auto const& given = reading.options.read.paths;
+  if (given.empty()) return std::vector<std::string>{"/"};
+  std::vector<std::string> paths;
+  for (auto const& pattern : given) {
+    EROFS_OCI_TRY_ASSIGN(auto const found, matching_paths(reader, pattern));
+    paths.insert(paths.end(), found.begin(), found.end());
+  }
+  return paths;
+}
+
+/// Calls `one` for each of paths_of(). Reports a path that does not exist, and goes on with the
+/// others.
 /// @param one  `(std::string const& path) -> Result<Status>`
 template <class Do>
 [[nodiscard]] Result<Status> for_each_path(Reading const& reading, ImageReader const& reader,
                                            Do const& one) {
-  auto given = reading.options.read.paths;
-  if (given.empty()) given.emplace_back("/");
+  EROFS_OCI_TRY_ASSIGN(auto const paths, paths_of(reading, reader));
   Status status = 0;
-  for (auto const& pattern : given) {
-    EROFS_OCI_TRY_ASSIGN(auto const paths, matching_paths(reader, pattern));
-    for (auto const& path : paths) {
-      auto const done = one(path);
-      if (!done && !is_about_path(done.error())) return erofs_oci::fail(done.error());
-      if (!done) reading.complain(done.error());
-      status = std::max(status, done.value_or(1));
-    }
+  for (auto const& path : paths) {
+    auto const done = one(path);
+    if (!done && !is_about_path(done.error())) return erofs_oci::fail(done.error());
+    if (!done) reading.complain(done.error());
+    status = std::max(status, done.value_or(1));
   }
   return status;
 }

@@ -233,6 +233,12 @@ class PatternTest(LookTest):
                 matched += len(found)
         self.assertGreater(matched, 45)
 
+    def test_ls_has_titles_if_a_pattern_matches_several(self):
+        self.assertEqual(self.run_tool("ls", "/[l-o]*"),
+                         self.run_tool("ls", "/lib", "/name with blanks", "/null", "/old"))
+        self.assertIn(b"/lib:\nso\nso.1.2\n", self.run_tool("ls", "/[l-o]*"))
+        self.assertEqual(self.run_tool("ls", "/o*d"), b"new\n")
+
     def test_cat_of_several(self):
         self.assertEqual(self.run_tool("cat", "/gone/*", "/old/n?w", "/attr"), b"cn3")
         self.assertEqual(self.run_tool("cat", "/etc/[lp]*"), 2 * b"root:x:0:0\nuser:x:1:1\n")
