@@ -34,14 +34,13 @@ class Planner {
   Planner(ImageReader const& reader, std::vector<std::string> wanted)
       : reader_(reader), wanted_(std::move(wanted)) {}
 
-  [[nodiscard]] Result<ExtractPlan> plan() {
+  [[nodiscard]] Result<ExtractPlan> plan(Inode const& start, std::string path) {
     Result<void> ok;
-    auto const walked = walk(reader_, [&](Visit const& at) {
+    walk_from(reader_, start, std::move(path), [&](Visit const& at) {
       if (!is_wanted(at.path)) return Step::skip;
       ok = take(at);
       return ok ? Step::enter : Step::stop;
     });
-    EROFS_OCI_TRY(walked);
     EROFS_OCI_TRY(ok);
     std::ranges::sort(contents_, {}, [](Content const& content) {
       return std::tuple(content.at.device, content.at.offset, content.file);
@@ -105,7 +104,12 @@ Result<ExtractPlan> plan_extraction(ImageReader const& reader,
     wanted.push_back(clean.empty() ? "/" : std::move(clean));
   }
   if (wanted.empty()) wanted.emplace_back("/");
-  return Planner(reader, std::move(wanted)).plan();
+  EROFS_OCI_TRY_ASSIGN(auto const root, reader.root());
+  return Planner(reader, std::move(wanted)).plan(root, "/");
+}
+
+Result<ExtractPlan> plan_copy(ImageReader const& reader, Inode const& source, std::string as) {
+  return Planner(reader, {"/"}).plan(source, std::move(as));
 }
 
 }  // namespace mount_oci

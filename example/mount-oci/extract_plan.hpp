@@ -34,4 +34,10 @@ struct ExtractPlan {
 [[nodiscard]] Result<ExtractPlan> plan_extraction(ImageReader const& reader,
                                                   std::vector<std::string> const& paths);
 
+/// Plans to make a file, or a directory with all below it, elsewhere.
+/// @param as  its new path; `/`: what is in the directory is made in the target itself
+/// @error{any, a part of the image cannot be read}
+[[nodiscard]] Result<ExtractPlan> plan_copy(ImageReader const& reader,
+                                            erofs_oci::erofs::Inode const& source, std::string as);
+
 }  // namespace mount_oci

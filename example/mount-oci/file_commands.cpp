@@ -89,7 +89,7 @@ Result<void> stat_one(Reading const& reading, ImageReader const& reader, std::st
 template <class Do>
 Result<Status> for_each_file(Reading const& reading, Do const& one) {
   EROFS_OCI_TRY_ASSIGN(auto const reader, reading.open());
-  return for_each_path(reading, [&](std::string const& path) -> Result<Status> {
+  return for_each_path(reading, reader, [&](std::string const& path) -> Result<Status> {
     EROFS_OCI_TRY(one(reading, reader, path));
     return 0;
   });

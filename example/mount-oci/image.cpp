@@ -152,26 +152,37 @@ Result<void> check_first(OpenedImage const& opened, ImageOptions const& options,
                                  what + "; `mount-oci fsck` shows all that is wrong");
 }
 
-Result<DeviceImage> open_source(ImageOptions const& options, Log const& log,
-                                ExitOnSignal const* guard) {
+namespace {
+
+/// Finds an image, opens it, and does what is to be done first.
+Result<OpenedImage> open_checked(ImageOptions const& options, Log const& log,
+                                 ExitOnSignal const* guard) {
   EROFS_OCI_TRY_ASSIGN(auto index, open_own_index(options));  // first: files cost no request
   EROFS_OCI_TRY_ASSIGN(auto found, find_image(options, log));
   EROFS_OCI_TRY_ASSIGN(auto opened, open_found(found, std::move(index), options, log, guard));
   EROFS_OCI_TRY(check_first(opened, options, log));
+  return opened;
+}
+
+}  // namespace
+
+Result<DeviceImage> open_source(ImageOptions const& options, Log const& log,
+                                ExitOnSignal const* guard) {
+  EROFS_OCI_TRY_ASSIGN(auto opened, open_checked(options, log, guard));
   return std::move(opened.device);
 }
 
-Result<ImageReader> open_reader(ImageOptions const& options, Log const& log,
-                                ExitOnSignal const* guard) {
+Result<OpenedFiles> open_files(ImageOptions const& options, Log const& log,
+                               ExitOnSignal const* guard) {
   auto own = options;
   own.native = true;
   own.for_kernel = false;
-  EROFS_OCI_TRY_ASSIGN(auto image, open_source(own, log, guard));
+  EROFS_OCI_TRY_ASSIGN(auto opened, open_checked(own, log, guard));
   EROFS_OCI_TRY_ASSIGN(auto reader,
-                       ImageReader::open(AnySource(
-                           erofs_oci::StopAtEnd(std::move(image.source), options.access.requests))),
+                       ImageReader::open(AnySource(erofs_oci::StopAtEnd(
+                           std::move(opened.device.source), options.access.requests))),
                        options.image);
-  return reader;
+  return OpenedFiles{std::move(reader), !opened.as_it_is};
 }
 
 }  // namespace mount_oci

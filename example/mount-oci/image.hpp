@@ -87,9 +87,22 @@ struct OwnIndex {
 /// The image's files.
 using ImageReader = erofs_oci::erofs::Reader<erofs_oci::AnySource>;
 
+/// The image's files, and who has made their metadata.
+struct OpenedFiles {
+  ImageReader reader;
+  bool made_here = false;  ///< from indexes of layers; else the layer is an EROFS image as it is
+};
+
 /// Opens an image and its file system. An EROFS image is read as it is.
-[[nodiscard]] Result<ImageReader> open_reader(ImageOptions const& options, Log const& log,
-                                              ExitOnSignal const* guard);
+[[nodiscard]] Result<OpenedFiles> open_files(ImageOptions const& options, Log const& log,
+                                             ExitOnSignal const* guard);
+
+/// The files alone.
+[[nodiscard]] inline Result<ImageReader> open_reader(ImageOptions const& options, Log const& log,
+                                                     ExitOnSignal const* guard) {
+  EROFS_OCI_TRY_ASSIGN(auto files, open_files(options, log, guard));
+  return std::move(files.reader);
+}
 
 /// How the options want an image to be read.
 [[nodiscard]] inline erofs_oci::ImageReadOptions read_options(ImageOptions const& options) {

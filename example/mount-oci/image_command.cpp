@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // image: what there is, without reading layers.
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,10 +20,36 @@ namespace {
 using erofs_oci::fail;
 using erofs_oci::json::Value;
 
-/// @param kept  whether all of it is on this machine
-Value layer_json(FoundLayer const& layer, bool indexed, bool kept) {
-  Value object{
-      {"number", layer.number}, {"size", layer.blob.size()}, {"indexed", indexed}, {"kept", kept}};
+/// What this machine has of a layer, in bytes of the blob.
+struct Known {
+  std::optional<std::uint64_t> unpacked;  ///< bytes when unpacked; empty: there is no index
+  bool proved = false;                    ///< that index was made, or proved, by reading the layer
+  std::uint64_t kept = 0;
+};
+
+Known what_is_known(FoundLayer const& layer, erofs_oci::IndexStore const* store,
+                    std::optional<erofs_oci::Digest> const& claims, LayerCache& cache) {
+  auto const& digest = layer.descriptor.digest;
+  Known known;
+  known.kept = is_remote(layer.blob) ? cache.kept(layer) : layer.blob.size();
+  if (store == nullptr || digest == erofs_oci::Digest()) return known;
+  auto const found = store->find_layer(digest, claims);
+  if (!found || !*found) return known;
+  known.unpacked = (*found)->index.index.decoded_size;
+  known.proved = store->holds_layer(digest);
+  return known;
+}
+
+Value layer_json(FoundLayer const& layer, Known const& known) {
+  auto const size = layer.blob.size();
+  Value object{{"number", layer.number},
+               {"size", size},
+               {"indexed", known.unpacked.has_value()},
+               {"indexed_bytes", known.unpacked ? size : 0},
+               {"proved_bytes", known.proved ? size : 0},
+               {"kept", known.kept == size},
+               {"kept_bytes", known.kept}};
+  if (known.unpacked) object["unpacked_bytes"] = *known.unpacked;
   auto const& at = layer.descriptor;
   if (at.digest != erofs_oci::Digest()) object["digest"] = at.digest.to_string();
   if (!at.media_type.empty()) object["media_type"] = at.media_type;
@@ -87,10 +115,8 @@ Result<Status> run_image(Reading const& reading) {
   auto& cache = *options.layer_cache;
   auto layers = Value::array();
   for (auto const& layer : found.layers) {
-    auto const& digest = layer.descriptor.digest;
-    auto const named = digest != erofs_oci::Digest();
-    auto const held = named && store && store->holds_layer(digest, claims_of(found, options));
-    layers.push_back(layer_json(layer, held, !is_remote(layer.blob) || cache.has_all(layer)));
+    auto const known = what_is_known(layer, store.get(), claims_of(found, options), cache);
+    layers.push_back(layer_json(layer, known));
   }
   auto image = image_json(found, std::move(layers));
   auto config = read_config_of(found);

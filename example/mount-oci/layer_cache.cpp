@@ -164,6 +164,13 @@ erofs_oci::LocalDocuments LayerCache::documents(erofs_oci::Reference const& refe
       [documents](auto const& target, auto const& sent) { documents->keep(target, sent); }};
 }
 
+std::uint64_t LayerCache::kept(erofs_oci::FoundLayer const& layer) {
+  std::lock_guard const lock(mutex_);
+  BlobName const name{layer.descriptor.digest, layer.blob.size()};
+  auto const found = std::ranges::find(layers_, name, &CachedBlob::name);
+  return found == layers_.end() ? 0 : found->kept();
+}
+
 bool LayerCache::has_all(erofs_oci::FoundLayer const& layer) {
   std::lock_guard const lock(mutex_);
   BlobName const name{layer.descriptor.digest, layer.blob.size()};

@@ -50,7 +50,10 @@ class LayerCache {
   [[nodiscard]] erofs_oci::LocalDocuments documents(erofs_oci::Reference const& reference,
                                                     Pull pull, Log const& log);
 
-  /// Whether all bytes are on disk of a layer that keep() has got last.
+  /// How many bytes are on disk of a layer that keep() has got last.
+  [[nodiscard]] std::uint64_t kept(erofs_oci::FoundLayer const& layer);
+
+  /// Whether these are all.
   [[nodiscard]] bool has_all(erofs_oci::FoundLayer const& layer);
 
   /// has_all() for each layer of an image.

@@ -241,8 +241,10 @@ class Finder {
 Result<Status> run_ls(Reading const& reading) {
   EROFS_OCI_TRY_ASSIGN(auto const reader, reading.open());
   Lister lister(reading, reader);
-  auto const titled = reading.options.read.paths.size() > 1;
-  return for_each_path(reading, [&](auto const& path) { return lister.list(path, titled); });
+  EROFS_OCI_TRY_ASSIGN(auto const paths, paths_of(reading, reader));
+  auto const titled = paths.size() > 1;
+  return for_each_path(reading, reader,
+                       [&](auto const& path) { return lister.list(path, titled); });
 }
 
 Result<Status> run_find(Reading const& reading) {
@@ -253,7 +255,7 @@ Result<Status> run_find(Reading const& reading) {
     reading.complain(ok.error());
     return 1;
   }
-  return for_each_path(reading, [&](auto const& path) { return finder.find(path); });
+  return for_each_path(reading, reader, [&](auto const& path) { return finder.find(path); });
 }
 
 }  // namespace mount_oci

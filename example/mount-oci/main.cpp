@@ -76,6 +76,7 @@ int run_and_report(Options const& options) {
     return broken_pipe_status;
   }
   log.say(Level::error, error.message());
+  if (options.command == Command::diff) return system_status;  // 1 says that images differ
   return exit_status(error, failed_status(options.command));
 }
 
@@ -88,9 +89,10 @@ int main_of(int argc, char** argv) {
     std::fprintf(stderr, "mount-oci: %s\nTry 'mount-oci %.*s%s--help' for more information.\n",
                  text.c_str(), static_cast<int>(command.size()), command.data(),
                  command.empty() ? "" : " ");
-    return usage_status;
+    return command == "diff" ? system_status : usage_status;
   }
-  if (!options->image.password.empty()) hide_memory();
+  auto const& other = options->other;
+  if (!options->image.password.empty() || (other && !other->password.empty())) hide_memory();
   return run_and_report(*options);
 }
 

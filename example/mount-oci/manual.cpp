@@ -17,6 +17,8 @@ SYNOPSIS
   mount-oci reattach TARGET | --all
   mount-oci serve [-o LIST]... (--socket PATH | --listen HOST:PORT) IMAGE
   mount-oci COMMAND [-o LIST]... IMAGE [PATH]...
+  mount-oci diff [-o LIST]... IMAGE IMAGE [PATH]...
+  mount-oci cp [-o LIST]... [-rpa] IMAGE:PATH LOCAL
   mount-oci COMMAND --help
   mount-oci --help | --version
   mount-oci help [COMMAND | mount-oci.conf | mount.erofs.nbd]
@@ -34,8 +36,10 @@ COMMANDS
   pull      fetch all of an image onto this machine, without unpacking it
   cache     show, check or remove what is kept of registries
   index     make the indexes that the other commands need, ahead of time or as files
-  ls, cat, stat, find
+  ls, cat, stat, find, tree, du
             look into an image without mounting it
+  diff      compare two images
+  cp        copy a file or a directory out of it
   extract   unpack it, to a directory or as a tar
   fsck      check it
   verify    read all of it and prove that it is what it is said to be
@@ -66,6 +70,8 @@ EXIT STATUS
   32   of mount, umount, disconnect and reattach, in place of 2: nothing was mounted, unmounted or
        served. mount(8) uses the same number
   141  standard output was closed early, as by head(1)
+
+  That of diff is as diff(1) has it: 0 the same, 1 not the same, 2 anything else.
 
 FILES
   /etc/mount-oci.conf      words of -o for all images or those of a registry

@@ -387,14 +387,6 @@ Checked apply_config_word(ConfigWord const& config, Options& options) {
   return usage(config.place + text.substr(text.starts_with("-o ") ? 3 : 0));
 }
 
-/// The registry of the image, or empty.
-std::string registry_of(std::string const& image) {
-  auto const name = erofs_oci::ImageName::parse(image);
-  if (name.place != erofs_oci::ImagePlace::registry) return {};
-  auto const reference = erofs_oci::Reference::parse(name.path);
-  return reference ? reference->registry : std::string();
-}
-
 /// Refuses what looks like the end of a password with a comma, without repeating it.
 Checked check_password(std::vector<Word> const& words) {
   auto const known = option_words();
@@ -417,7 +409,8 @@ Checked apply_config(Options& options) {
     options.image.config = options.config.empty() ? std::string(default_config) : options.config;
   }
   std::vector<std::string> places{""};
-  if (auto own = registry_of(options.image.image); !own.empty()) places.push_back(std::move(own));
+  if (auto own = registry_of_image(options.image.image); !own.empty())
+    places.push_back(std::move(own));
   for (auto const& place : places) {
     std::vector<Word> words;
     for (auto const& one : *config) {
@@ -450,6 +443,13 @@ std::vector<std::string> option_words() {
   words.insert(words.end(), ignored_words.begin(), ignored_words.end());
   words.insert(words.end(), kernel_words.begin(), kernel_words.end());
   return words;
+}
+
+std::string registry_of_image(std::string const& image) {
+  auto const name = erofs_oci::ImageName::parse(image);
+  if (name.place != erofs_oci::ImagePlace::registry) return {};
+  auto const reference = erofs_oci::Reference::parse(name.path);
+  return reference ? reference->registry : std::string();
 }
 
 std::optional<Verify> parse_verify(std::string_view text) {

@@ -29,6 +29,7 @@
 #include <erofs_oci/oci/auth.hpp>
 #include <erofs_oci/oci/hosts_toml.hpp>
 
+#include "copy_source.hpp"
 #include "find_tests.hpp"
 
 namespace mount_oci {
@@ -50,6 +51,10 @@ enum class Command {
   cat,
   stat,
   find,
+  tree,
+  du,
+  diff,
+  cp,
   extract,
   fsck,
   image,
@@ -240,22 +245,40 @@ struct ReadOptions {
   std::vector<std::string> paths;  ///< in the image; empty: all of it
   bool json = false;               ///< for programs: JSON
   bool long_form = false;          ///< `ls`: with modes, owners, sizes, times
-  bool recursive = false;          ///< `ls`: directories below, too
-  bool human = false;              ///< `ls`: sizes in units of 1024, rounded up
+  bool recursive = false;          ///< `ls`, `cp`: directories below, too
+  bool human = false;              ///< `ls`, `tree`, `du`: sizes in units of 1024, rounded up
   bool by_time = false;            ///< `ls`: the one that changed last is first
   bool by_size = false;            ///< `ls`: the largest one is first
   bool reverse = false;            ///< `ls`: the other way round
-  bool ignored = false;            ///< `ls`: what asks for that which is so anyway
+  bool ignored = false;            ///< `ls`, `tree`: what asks for that which is so anyway
   FindTests tests;                 ///< `find`: which files
   std::size_t min_depth = 0;       ///< `find`: none above; the path itself has depth 0
-  std::size_t max_depth = std::numeric_limits<std::size_t>::max();  ///< `find`: none below
-  bool print0 = false;    ///< `find`: a NUL behind each path
-  std::string directory;  ///< `extract`: where to
-  bool tar = false;       ///< `extract`: a tar on standard output
-  bool safe = false;      ///< `extract`: no devices, setuid bits, security.* or trusted.*
-  bool data = false;      ///< `fsck`: read every byte
-  std::string output;     ///< `index`: a directory for files that other tools read, or empty
-  bool verify = false;    ///< `index`: compare with the layer
+  /// `find`: none below; `tree`: none below is shown; `du`: none below has a line.
+  std::size_t max_depth = std::numeric_limits<std::size_t>::max();
+  bool directories_only = false;  ///< `tree`: no other files
+  bool sizes = false;             ///< `tree`: with sizes
+  bool summary = false;           ///< `du`: one line for each path
+  bool all_files = false;         ///< `du`: a line for each file, not only for directories
+  bool apparent = false;          ///< `du`: sizes of contents, not of the blocks that they take
+  bool in_bytes = false;          ///< `du`: not in units of 1024
+  bool grand_total = false;       ///< `du`: a line for all paths together
+  bool print0 = false;            ///< `find`: a NUL behind each path
+  std::string directory;          ///< `extract`, `cp`: where to
+  bool tar = false;               ///< `extract`, `cp`: a tar on standard output
+  bool safe = false;              ///< `extract`: no devices, setuid bits, security.* or trusted.*
+  bool content = false;           ///< `diff`: reads what metadata and digests do not tell
+  std::vector<std::string>
+      ignored_differences;  ///< `diff`: of time, mode, owner, attributes, links
+  CopySource copy;          ///< `cp`: what; its image is the command's
+  std::string local;        ///< `cp`: where to
+  bool preserve = false;    ///< `cp`: keep modes, times, attributes and, as root, owners
+  /// `cp`, by prepare_copy(): path of the copy in `directory`; `/`: what is in PATH goes there.
+  std::string copy_as;
+  bool over_file = false;  ///< `cp`, by prepare_copy(): the copy replaces a file
+  std::uint32_t mask = 0;  ///< `cp`, by prepare_copy(): as umask(2)
+  bool data = false;       ///< `fsck`: read every byte
+  std::string output;      ///< `index`: a directory for files that other tools read, or empty
+  bool verify = false;     ///< `index`: compare with the layer
 };
 
 /// `index --push`.
@@ -329,6 +352,7 @@ struct Options {
   std::string config;          ///< the configuration file, `none`, or empty for the usual one
   ConfigReader config_reader;  ///< empty once parse_options() has returned
   ImageOptions image;
+  std::optional<ImageOptions> other;  ///< `diff`: the image to compare with
   MountOptions mount;
   KeepOptions keep;
   UmountOptions umount;
@@ -340,8 +364,8 @@ struct Options {
 };
 
 /// Reads a command line, the program's name first. Touches nothing but its arguments.
-/// @param config  called once by commands that take -o, whose words are behind the file's. Default:
-///                there is no file
+/// @param config  called by commands that take -o, whose words are behind the file's; by diff for
+///                each of its images. Default: there is no file
 [[nodiscard]] tl::expected<Options, UsageError> parse_options(
     std::vector<std::string> const& arguments, ConfigReader config = {});
 

@@ -98,13 +98,13 @@ Checked run_parser(CLI::App& app, std::vector<std::string> words) {
   return {};
 }
 
-Common::Common(CLI::App& app, std::string const& help) {
+Common::Common(CLI::App& app, std::string const& help, std::string const& debug) {
   prepare(app);
   app.add_flag(help, help_);
   app.add_flag("-V,--version", version_);
   app.add_flag("-v,--verbose", verbose_);
   app.add_flag("-q,--quiet", quiet_);
-  app.add_option("-d,--debug", level_)->type_name("0|2|3|7");
+  app.add_option(debug, level_)->type_name("0|2|3|7");
   app.add_option("--log", log_)->type_name("text|json");
   app.add_option("--log-file", log_file_)->type_name("FILE");
 }

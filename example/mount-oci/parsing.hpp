@@ -50,6 +50,9 @@ void append_start_list(std::string const& start_list, std::vector<std::string>& 
 /// Parses; what the grammar does not know is an error.
 [[nodiscard]] Checked run_parser(CLI::App& app, std::vector<std::string> words);
 
+/// The registry of an image, as Reference::registry has it; empty if it is in none.
+[[nodiscard]] std::string registry_of_image(std::string const& image);
+
 /// Takes the words of the configuration file, of it those of the image's registry last, then all
 /// `-o` lists, the later ones last.
 [[nodiscard]] Checked apply_lists(std::vector<std::string> const& lists, Options& options);
@@ -58,8 +61,10 @@ void append_start_list(std::string const& start_list, std::vector<std::string>& 
 class Common {
  public:
   /// Prepares `app` and adds the options; must not move while `app` parses.
-  /// @param help  the names of the option that asks for help
-  explicit Common(CLI::App& app, std::string const& help = "-h,--help");
+  /// @param help   the names of the option that asks for help
+  /// @param debug  the names of the option that says which messages are written
+  explicit Common(CLI::App& app, std::string const& help = "-h,--help",
+                  std::string const& debug = "-d,--debug");
 
   /// Parses and, unless ends(), applies these options.
   [[nodiscard]] Checked parse(CLI::App& app, std::vector<std::string> words,

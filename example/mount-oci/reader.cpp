@@ -139,8 +139,8 @@ Result<void> prepare_registry(ImageOptions& options, erofs_oci::Reference const&
   return {};
 }
 
-Result<void> become_reader(ImageOptions& options, erofs_oci::Record const* record, Confinement more,
-                           Log const& log) {
+Result<void> open_ways(ImageOptions& options, erofs_oci::Record const* record, Confinement& more,
+                       Log const& log) {
   auto const name = ImageName::parse(options.image);
   // Both depend on who this process is now.
   options.layer_cache = layer_cache_of(options);
@@ -151,7 +151,7 @@ Result<void> become_reader(ImageOptions& options, erofs_oci::Record const* recor
                                : name.place == ImagePlace::registry;
   more.network = more.network || in_registry;
   auto const is_named = [](std::string const& path) { return !path.empty(); };
-  more.reads_all = std::ranges::any_of(files, is_named) || is_named(options.ca) ||
+  more.reads_all = more.reads_all || std::ranges::any_of(files, is_named) || is_named(options.ca) ||
                    is_named(options.password_file) || options.in_place_of ||
                    (!options.store.empty() && options.store != "none") ||
                    (!options.cache_dir.empty() && options.cache_dir != "none");
@@ -162,6 +162,12 @@ Result<void> become_reader(ImageOptions& options, erofs_oci::Record const* recor
   }
   append(more.writes, prepare_stores(options, log));
   append(more.reads, files);
+  return {};
+}
+
+Result<void> become_reader(ImageOptions& options, erofs_oci::Record const* record, Confinement more,
+                           Log const& log) {
+  EROFS_OCI_TRY(open_ways(options, record, more, log));
   return confine_or_fail(more, options.allow_unconfined, log);
 }
 

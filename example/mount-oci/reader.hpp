@@ -19,6 +19,12 @@ namespace mount_oci {
 [[nodiscard]] Result<void> prepare_registry(ImageOptions& options,
                                             erofs_oci::Reference const& reference, Log const& log);
 
+/// Opens the ways to what reading an image needs, for a process that is to be confined by
+/// become_reader() for another image, and adds what it must not lose.
+/// @error{as become_reader(), as it says}
+[[nodiscard]] Result<void> open_ways(ImageOptions& options, erofs_oci::Record const* record,
+                                     Confinement& more, Log const& log);
+
 /// Opens the ways to what reading the image needs, then confines this process as
 /// confine_or_fail() does: it may read the files that the options and the record name, reach a
 /// registry if the image is in one, and write the index stores. Credentials are looked up by a

@@ -8,6 +8,7 @@
 
 #include <sys/stat.h>
 
+#include "copy_command.hpp"
 #include "reader.hpp"
 
 namespace mount_oci {
@@ -23,6 +24,10 @@ Result<Status> dispatch(Reading const& reading) {
     case Command::cat: return run_cat(reading);
     case Command::stat: return run_stat(reading);
     case Command::find: return run_find(reading);
+    case Command::tree: return run_tree(reading);
+    case Command::du: return run_du(reading);
+    case Command::diff: return run_diff(reading);
+    case Command::cp: return run_cp(reading);
     case Command::extract: return run_extract(reading);
     case Command::fsck: return run_fsck(reading);
     case Command::image: return run_image(reading);
@@ -35,10 +40,12 @@ Result<Status> dispatch(Reading const& reading) {
 }
 
 /// What a command does besides reading the image. Makes the directory that it writes to.
-Result<Confinement> needs_of(Options const& options) {
+Result<Confinement> needs_of(Options& options) {
   Confinement needs;
-  auto const& read = options.read;
-  auto const extracts = options.command == Command::extract && !read.tar;
+  auto& read = options.read;
+  auto const copies = options.command == Command::cp;
+  if (copies) EROFS_OCI_TRY(prepare_copy(read));
+  auto const extracts = (options.command == Command::extract || copies) && !read.tar;
   auto const& target = extracts ? read.directory : read.output;
   if (target.empty()) return needs;
   if (::mkdir(target.c_str(), 0777) != 0 && errno != EEXIST) return fail_errno(errno, target);
@@ -74,6 +81,7 @@ Result<Status> run_reading(Options const& given, Log& log) {
     options.image.index_directory.clear();
     needs.network = true;
   }
+  if (options.other) EROFS_OCI_TRY(open_ways(*options.other, nullptr, needs, log));
   EROFS_OCI_TRY(become_reader(options.image, nullptr, std::move(needs), log));
   EROFS_OCI_TRY_ASSIGN(auto const signals, Signals::take());
   EROFS_OCI_TRY_ASSIGN(auto const guard, ExitOnSignal::make(signals));

@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include <erofs_oci/host/host_support.hpp>
 
 #include "image.hpp"
+#include "matching_paths.hpp"
 #include "options.hpp"
 #include "output.hpp"
 #include "process.hpp"
@@ -32,7 +34,8 @@ struct Reading {
   void complain(Error const& error) const { log.say(Level::error, error.message()); }
 };
 
-/// An exit status: 0, or 1 if something was not found or is not as it should be.
+/// An exit status: 0, or 1 if something was not found or is not as it should be; of diff, as
+/// diff(1) has it.
 using Status = int;
 
 /// Whether an error is about the path that was asked for, not about the image.
@@ -46,6 +49,10 @@ using Status = int;
 [[nodiscard]] Result<Status> run_cat(Reading const& reading);
 [[nodiscard]] Result<Status> run_stat(Reading const& reading);
 [[nodiscard]] Result<Status> run_find(Reading const& reading);
+[[nodiscard]] Result<Status> run_tree(Reading const& reading);
+[[nodiscard]] Result<Status> run_du(Reading const& reading);
+[[nodiscard]] Result<Status> run_diff(Reading const& reading);
+[[nodiscard]] Result<Status> run_cp(Reading const& reading);
 [[nodiscard]] Result<Status> run_extract(Reading const& reading);
 [[nodiscard]] Result<Status> run_fsck(Reading const& reading);
 [[nodiscard]] Result<Status> run_image(Reading const& reading);
@@ -54,13 +61,27 @@ using Status = int;
 [[nodiscard]] Result<Status> run_verify(Reading const& reading);
 /// @}
 
-/// Calls `one` for each path that was given, or for "/". Reports a path that does not exist, and
-/// goes on with the others.
+/// The paths that were given, and those that match the patterns that were given; or "/".
+/// @error{as matching_paths(), as it says}
+[[nodiscard]] inline Result<std::vector<std::string>> paths_of(Reading const& reading,
+                                                               ImageReader const& reader) {
+  auto const& given = reading.options.read.paths;
+  if (given.empty()) return std::vector<std::string>{"/"};
+  std::vector<std::string> paths;
+  for (auto const& pattern : given) {
+    EROFS_OCI_TRY_ASSIGN(auto const found, matching_paths(reader, pattern));
+    paths.insert(paths.end(), found.begin(), found.end());
+  }
+  return paths;
+}
+
+/// Calls `one` for each of paths_of(). Reports a path that does not exist, and goes on with the
+/// others.
 /// @param one  `(std::string const& path) -> Result<Status>`
 template <class Do>
-[[nodiscard]] Result<Status> for_each_path(Reading const& reading, Do const& one) {
-  auto paths = reading.options.read.paths;
-  if (paths.empty()) paths.emplace_back("/");
+[[nodiscard]] Result<Status> for_each_path(Reading const& reading, ImageReader const& reader,
+                                           Do const& one) {
+  EROFS_OCI_TRY_ASSIGN(auto const paths, paths_of(reading, reader));
   Status status = 0;
   for (auto const& path : paths) {
     auto const done = one(path);

@@ -75,7 +75,8 @@ SYNOPSIS
 
 DESCRIPTION
   Lists what is in a directory of the image, or a file; without PATH, the root. Nothing is mounted. Times
-  are in UTC, owners are numbers. On a terminal, control bytes in names are shown as \ooo.
+  are in UTC, owners are numbers. On a terminal, control bytes in names are shown as \ooo. PATH may be a
+  pattern, as `mount-oci cat --help` has it.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
@@ -100,11 +101,17 @@ SYNOPSIS
   mount-oci cat [-o LIST]... [--json] IMAGE PATH...
 
 DESCRIPTION
-  Fetches only what the files need. Symbolic links are followed inside the image.
+  Fetches only what the files need. Symbolic links are followed inside the image. PATH may be a pattern,
+  as of a shell: * and ? match any characters or one, but no slash and no dot at the beginning of a name,
+  and [...] matches one of those in it. Quote it, so that your own shell leaves it alone. A PATH that is
+  the name of a file is no pattern.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
   --json   a line of JSON for each file, with its content in base64
+
+EXAMPLE
+  mount-oci cat registry.example.com/app:1.2 '/etc/apt/sources.list.d/*' /etc/os-release
 
 EXIT STATUS
   0 done, 1 wrong command line or no such file, 2 failed
@@ -117,7 +124,7 @@ SYNOPSIS
 
 DESCRIPTION
   Shows type, size, mode, owner, time, links, device number and extended attributes. Does not follow a
-  symbolic link at the end of PATH.
+  symbolic link at the end of PATH, which may be a pattern, as `mount-oci cat --help` has it.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
@@ -135,7 +142,8 @@ SYNOPSIS
 
 DESCRIPTION
   Writes the paths of the files from PATH on down, or from the root, for which all tests hold. These
-  mean what they mean to find(1); there is no `!` and no `-o` between them.
+  mean what they mean to find(1); there is no `!` and no `-o` between them. PATH may be a pattern, as
+  `mount-oci cat --help` has it.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
@@ -157,6 +165,143 @@ OPTIONS
 
 EXIT STATUS
   0 done, 1 wrong command line or no such path, 2 failed
+)";
+
+constexpr std::string_view tree_page =
+    R"(mount-oci tree - draw the files of an image as a tree
+
+SYNOPSIS
+  mount-oci tree [-o LIST]... [-L LEVEL] [-dsh] [--json] IMAGE [PATH]...
+
+DESCRIPTION
+  Draws what is in a directory of the image, and below, as tree(1) does; without PATH, all of it. The last
+  line says how many directories and other files there are, that of PATH included. Lines are drawn in
+  UTF-8 if the locale has it (LC_ALL, LC_CTYPE, LANG), else in ASCII. Names that begin with a dot are shown,
+  too; names are in the order of their bytes, and on a terminal control bytes in them are shown as \ooo.
+  Symbolic links are not followed. PATH may be a pattern, as `mount-oci cat --help` has it.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  -L, --level LEVEL  no more than so many directories down, 1 or more
+  -d                 directories alone
+  -s                 the size of each file in bytes, too
+  -h                 the size of each file, too, such as 3.9K, in units of 1024
+  -a                 accepted and ignored: all names are shown
+  --json             a line of JSON for each file, and no counts
+
+EXIT STATUS
+  0 done, 1 wrong command line or no such path, 2 failed
+)";
+
+constexpr std::string_view du_page =
+    R"(mount-oci du - show how large the files of an image are
+
+SYNOPSIS
+  mount-oci du [-o LIST]... [-s | -a] [-d DEPTH] [-bhc] [--apparent-size] [--json] IMAGE [PATH]...
+
+DESCRIPTION
+  Shows, for each directory from PATH on down, or from the root, what is in it and below takes, in units of
+  1024 bytes, rounded up. A directory comes behind those in it. A file of several names counts once, where
+  its first name is, and so does a file that is in two of the PATHs. Nothing but metadata is read, so this
+  is not what has been fetched of the image (`mount-oci status`) or is kept of it (`mount-oci cache du`).
+  What du(1) shows of the mounted image is the same.
+
+  PATH may be a pattern, as `mount-oci cat --help` has it.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  -s, --summarize       a line for each PATH alone
+  -a, --all             a line for each file, not only for directories
+  -d, --max-depth DEPTH
+                        lines for what is no more than so many directories below PATH; 0: as -s
+  --apparent-size       the bytes of contents, those of holes included, of regular files and symbolic links;
+                        otherwise whole blocks of the image, of 512 bytes as a rule, of all files
+  -b, --bytes           --apparent-size, in bytes
+  -h, --human-readable  sizes such as 3.9K, in units of 1024
+  -c, --total           a last line for all PATHs together
+  --json                a line of JSON for each: path, apparent and blocks, both in bytes; total is true in
+                        that of -c
+
+EXIT STATUS
+  0 done, 1 wrong command line or no such path, 2 failed
+)";
+
+constexpr std::string_view diff_page =
+    R"(mount-oci diff - compare the files of two images
+
+SYNOPSIS
+  mount-oci diff [-o LIST]... [--content] [--ignore WHAT]... [--json] IMAGE IMAGE [PATH]...
+
+DESCRIPTION
+  Writes a line for each file that is not the same in both images, or in what is at PATH in both and below,
+  in the order of their paths:
+
+    D PATH               only the first image has it
+    A PATH               only the second image has it
+    M PATH (WHAT, ...)   both have it, and these are not the same: type, mode, owner, device, target (of a
+                         symbolic link), size, content, attributes, links (the number of a file's names),
+                         time. Values are those of the first image, then those of the second
+    ? PATH (content not compared)
+                         all but the content is the same, and of that only the size is known
+
+  No data of files are read. Contents are the same if they are the same bytes of the same layer, by its
+  digest, and so of two images with common layers most files are compared in full. Of others the size is
+  compared, and --content reads them: all of both files, unless they are found to differ before the end.
+  What a symbolic link leads to is not looked at, nor are the sizes of directories.
+
+  The two images may be in different registries, layouts or files. The oci. words of -o count for both;
+  oci.username, oci.password, oci.password_file and oci.mirror for the first one's registry alone if the
+  second one has another, for which the configuration file and the logins of docker and podman are asked.
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  --content      read and compare contents that are as large and lie elsewhere
+  --ignore WHAT  do not compare time, mode, owner, attributes or links; repeatable, or with commas
+  --json         an object for each file: change (D, A, M or ?), path, differs (a list of the words above, or
+                 `content?` for a content that was not compared), old and new, as `mount-oci ls --json` has
+                 them
+
+EXAMPLE
+  mount-oci diff --ignore time app:1.1 app:1.2 /etc
+
+EXIT STATUS
+  0 the same, 1 not the same or not known to be, 2 failed, wrong command line, or a PATH that is in neither
+)";
+
+constexpr std::string_view cp_page =
+    R"(mount-oci cp - copy a file or a directory out of an image
+
+SYNOPSIS
+  mount-oci cp [-o LIST]... [-rpa] [--json] IMAGE:PATH LOCAL
+  mount-oci cp [-o LIST]... [-r] IMAGE:PATH -
+
+DESCRIPTION
+  Copies PATH, which begins with a slash, to LOCAL: into it if that is a directory, else under that name,
+  in place of a file that has it. With `-` for LOCAL, a tar with all attributes goes to standard output.
+  If PATH ends with `/.` or is `/`, what is in the directory is copied, and not the directory. IMAGE ends
+  at the first `:/` behind `oci:` or `file:`.
+
+  Nothing outside of LOCAL is written to, even if the image or another process puts symbolic links into
+  it. Existing directories are used, and other files on the way are replaced. Symbolic links are copied as
+  they are; one that PATH itself names is followed, inside the image, unless -r is given. Hard links
+  between files that are copied stay, and so do holes.
+
+  IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
+
+OPTIONS
+  -r, -R, --recursive  copy directories, with all that is below
+  -p, --preserve       keep modes, times and attributes, and as root also owners and devices; otherwise
+                       files are this user's and new, with the permissions that umask(2) leaves, and
+                       devices are left out
+  -a, --archive        as -r and -p
+  --json               a summary as JSON, not with `-`
+
+EXAMPLES
+  mount-oci cp registry.example.com:5000/app:1.2:/etc/passwd .
+  mount-oci cp -a oci:./layout:v1:/usr/share/doc ./doc
+
+EXIT STATUS
+  0 done, 1 wrong command line or no such path in the image, 2 failed
 )";
 
 constexpr std::string_view extract_page = R"(mount-oci extract - unpack an image without mounting it
@@ -241,7 +386,9 @@ DESCRIPTION
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
-  --json   as JSON, with all of the image's configuration
+  --json   as JSON, with all of the image's configuration, and for each layer bytes of the blob: size,
+           indexed_bytes, proved_bytes (whose index was made, or proved, by reading the layer, so that wrong
+           bytes are found), kept_bytes (on this machine); and unpacked_bytes
 
 EXIT STATUS
   0 done, 1 wrong command line, 2 failed
@@ -280,6 +427,10 @@ std::string_view reading_manual(Command topic) {
     case Command::cat: return cat_page;
     case Command::stat: return stat_page;
     case Command::find: return find_page;
+    case Command::tree: return tree_page;
+    case Command::du: return du_page;
+    case Command::diff: return diff_page;
+    case Command::cp: return cp_page;
     case Command::extract: return extract_page;
     case Command::fsck: return fsck_page;
     case Command::verify: return verify_page;

@@ -2,6 +2,7 @@
 // Arguments of the commands that read an image.
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <iterator>
 #include <string>
 #include <string_view>
@@ -107,6 +108,34 @@ void add_own(CLI::App& app, Command command, Options& options, FindTexts& find) 
       app.add_flag("-a,--all,-A,-1", read.ignored);
       break;
     case Command::find: find.add(app, read); break;
+    case Command::tree:
+      app.add_option("-L,--level", read.max_depth)->type_name("LEVEL");
+      app.add_flag("-d", read.directories_only);
+      app.add_flag("-s", read.sizes);
+      app.add_flag("-h", read.human);
+      app.add_flag("-a", read.ignored);
+      break;
+    case Command::du:
+      app.add_flag("-s,--summarize", read.summary);
+      app.add_flag("-a,--all", read.all_files);
+      app.add_flag("-h,--human-readable", read.human);
+      app.add_flag("--apparent-size", read.apparent);
+      app.add_flag("-b,--bytes", read.in_bytes);
+      app.add_option("-d,--max-depth", read.max_depth)->type_name("DEPTH");
+      app.add_flag("-c,--total", read.grand_total);
+      break;
+    case Command::diff:
+      app.add_flag("--content", read.content);
+      app.add_option("--ignore", read.ignored_differences)
+          ->delimiter(',')
+          ->allow_extra_args(false)
+          ->type_name("time|mode|owner|attributes|links");
+      break;
+    case Command::cp:
+      app.add_flag("-r,-R,--recursive", read.recursive);
+      app.add_flag("-p,--preserve", read.preserve);
+      app.add_flag_callback("-a,--archive", [&read] { read.recursive = read.preserve = true; });
+      break;
     case Command::extract:
       app.add_option("-C,--directory", read.directory)->type_name("DIR");
       app.add_flag("--tar", read.tar);
@@ -142,6 +171,66 @@ Checked check_push(PushIndexOptions const& push, ImageOptions const& image) {
   return {};
 }
 
+/// IMAGE:PATH and LOCAL of `cp`, which have been read as an image and a path of it.
+Checked take_copy(Options& options) {
+  auto& read = options.read;
+  auto& image = options.image.image;
+  if (image.empty()) return usage("missing argument: IMAGE:PATH");
+  auto source = CopySource::parse(image);
+  if (!source) {
+    return usage(
+        "cp: " + image +
+        ": not IMAGE:PATH with a PATH that begins with a slash, such as app:1.2:/etc/passwd");
+  }
+  if (source->name() == "..") return usage("cp: " + image + ": a path that ends with ..");
+  if (read.paths.empty()) return usage("missing argument: LOCAL");
+  if (read.paths.size() > 1) return usage("unexpected argument: " + read.paths[1]);
+  read.local = read.paths.front();
+  if (read.local.empty()) return usage("cp: LOCAL is empty");
+  read.tar = read.local == "-";
+  if (read.tar && read.json) return usage("cp: a tar and --json both want standard output");
+  image = source->image;
+  read.copy = *std::move(source);
+  read.paths.clear();
+  return {};
+}
+
+/// The second image of `diff`: what `-o` says counts for both, but a login and mirrors that it
+/// names are for the first one's registry, and another registry gets what the configuration file
+/// has.
+/// @param other  the options as they were before `lists`
+Checked take_other(std::string const& name, std::vector<std::string> const& lists, Options other,
+                   Options& options) {
+  auto const& first = options.image;
+  if (!first.tarindex.empty() || !first.zinfo.empty()) {
+    return usage("diff: oci.tarindex and oci.zinfo belong to one image, and there are two");
+  }
+  other.image.image = name;
+  auto without_lists = other;
+  if (auto ok = apply_lists(lists, other); !ok) return ok;
+  auto const registry = registry_of_image(name);
+  auto const of_first = registry_of_image(first.image);
+  if (!registry.empty() && !of_first.empty() && registry != of_first) {
+    if (auto ok = apply_lists({}, without_lists); !ok) return ok;
+    auto& own = without_lists.image;
+    other.image.username = std::move(own.username);
+    other.image.password = std::move(own.password);
+    other.image.password_file = std::move(own.password_file);
+    other.image.mirrors = std::move(own.mirrors);
+  }
+  options.other = std::move(other.image);
+  return {};
+}
+
+Checked check_ignored(std::vector<std::string> const& ignored) {
+  constexpr std::array<std::string_view, 5> known{"time", "mode", "owner", "attributes", "links"};
+  for (auto const& word : ignored) {
+    if (std::ranges::find(known, word) != known.end()) continue;
+    return usage("diff: --ignore " + word + ": none of time, mode, owner, attributes, links");
+  }
+  return {};
+}
+
 Checked check_own(Command command, ReadOptions const& read) {
   if (command == Command::cat && read.paths.empty()) return usage("missing argument: PATH");
   if (command == Command::extract && read.tar == !read.directory.empty()) {
@@ -154,6 +243,14 @@ Checked check_own(Command command, ReadOptions const& read) {
   if (command == Command::extract && read.tar && read.json) {
     return usage("extract: --tar and --json both want standard output");
   }
+  if (command == Command::tree && read.max_depth == 0) {
+    return usage("tree: -L 0: a level of at least 1 is needed");
+  }
+  auto const no_limit = ReadOptions().max_depth;
+  if (read.summary && (read.all_files || read.max_depth != no_limit)) {
+    return usage("du: -s does not go with -a or -d");
+  }
+  if (auto ok = check_ignored(read.ignored_differences); !ok) return ok;
   if (read.by_time && read.by_size) return usage("ls: -t and -S cannot be set together");
   if (command == Command::find && read.print0 && read.json) {
     return usage("find: -print0 and --json cannot be set together");
@@ -175,21 +272,39 @@ bool is_find_word(std::string_view word) {
 Checked parse_reading(std::vector<std::string> words, Options& options) {
   CLI::App app;
   auto const command = options.command;
-  Common common(app, command == Command::ls ? "--help" : "-h,--help");
+  // To these, -h and -d are what they are to the programs that they are named after.
+  auto const is = [&](std::initializer_list<Command> list) {
+    return std::ranges::find(list, command) != list.end();
+  };
+  Common common(app, is({Command::ls, Command::tree, Command::du}) ? "--help" : "-h,--help",
+                is({Command::tree, Command::du}) ? "--debug" : "-d,--debug");
   auto& read = options.read;
   std::vector<std::string> lists;
   FindTexts find;
   add_lists(app, lists, options);
   add_own(app, command, options, find);
   app.add_option("image", options.image.image);
+  std::string other;
+  if (command == Command::diff) app.add_option("other", other);
   if (takes_paths(command)) app.add_option("paths", read.paths);
   if (command == Command::find) double_dashes(words);
   if (auto ok = common.parse(app, std::move(words), options); !ok || common.ends()) return ok;
   if (auto ok = find.apply(read.tests); !ok) return ok;
+  if (command == Command::cp) {
+    if (auto ok = take_copy(options); !ok) return ok;
+  }
+  auto const before = options;
   if (auto ok = apply_lists(lists, options); !ok) return ok;
   if (options.image.image.empty()) return usage("missing argument: IMAGE");
+  if (command == Command::diff) {
+    if (other.empty()) return usage("missing argument: IMAGE, the second one");
+    if (auto ok = take_other(other, lists, before, options); !ok) return ok;
+  }
   if (auto ok = check_push(options.push, options.image); !ok) return ok;
-  return check_own(command, read);
+  if (auto ok = check_own(command, read); !ok) return ok;
+  if (read.in_bytes) read.apparent = true;
+  if (read.summary) read.max_depth = 0;
+  return {};
 }
 
 }  // namespace mount_oci

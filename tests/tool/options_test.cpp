@@ -172,6 +172,10 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
                                               {"cat", Command::cat},
                                               {"stat", Command::stat},
                                               {"find", Command::find},
+                                              {"tree", Command::tree},
+                                              {"du", Command::du},
+                                              {"diff", Command::diff},
+                                              {"cp", Command::cp},
                                               {"extract", Command::extract},
                                               {"fsck", Command::fsck},
                                               {"image", Command::image},
@@ -179,6 +183,11 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
     auto words = Arguments{word, "-o",     "oci.store=/s,oci.layer=1,oci.index=bound",
                            "-v", "--json", "reg/name:tag"};
     if (command == Command::cat) words.emplace_back("/etc/passwd");
+    if (command == Command::diff) words.emplace_back("reg/name:tag2");
+    if (command == Command::cp) {
+      words.back() += ":/etc/passwd";
+      words.emplace_back("there");
+    }
     if (command == Command::extract) words.insert(words.end(), {"-C", "dir"});
     auto const options = parse(words);
     REQUIRE(options.has_value());
@@ -190,8 +199,11 @@ TEST_CASE("Each command reads its own arguments", "[tool][options]") {
     CHECK(options->read.json);
     CHECK(options->verbosity == 3);
     CHECK(parse({word, "--help"})->topic == command);
-    CHECK(error_of({word, "-o", "dax", "i"}) == "-o dax: this command does not mount anything");
-    CHECK(error_of({word, "--wrong", "i"}) == "unexpected argument: --wrong");
+    words.erase(words.begin(), words.begin() + 4);  // up to --json
+    words.insert(words.begin(), {word, "-o", "dax"});
+    CHECK(error_of(words) == "-o dax: this command does not mount anything");
+    words.insert(words.begin() + 1, "--wrong");
+    CHECK(error_of(words) == "unexpected argument: --wrong");
   }
   SECTION("help and version") {
     CHECK(parse({"--help"})->command == Command::help);
@@ -223,6 +235,16 @@ TEST_CASE("Commands that read an image have options of their own", "[tool][optio
   CHECK(found.paths == std::vector<std::string>{"/usr"});
   CHECK(found.print0);
   CHECK(read({"find", "i", "-print0"}).print0);
+  CHECK(read({"tree", "-L", "2", "-dsha", "i", "/usr"}).max_depth == 2);
+  CHECK(read({"tree", "-L", "2", "-dsha", "i", "/usr"}).directories_only);
+  CHECK(parse({"tree", "--help"})->topic == Command::tree);
+  CHECK(error_of({"tree", "-L", "0", "i"}) == "tree: -L 0: a level of at least 1 is needed");
+  CHECK(read({"du", "-s", "i"}).max_depth == 0);
+  CHECK(read({"du", "-d", "3", "i"}).max_depth == 3);
+  CHECK(read({"du", "-b", "i"}).apparent);
+  CHECK_FALSE(read({"du", "-h", "i"}).apparent);
+  CHECK(error_of({"du", "-sa", "i"}) == "du: -s does not go with -a or -d");
+  CHECK(error_of({"du", "-s", "-d1", "i"}) == "du: -s does not go with -a or -d");
   CHECK(read({"extract", "--tar", "i"}).tar);
   CHECK(read({"extract", "-C", "d", "i", "etc"}).directory == "d");
   CHECK(read({"fsck", "--data", "i"}).data);
@@ -244,6 +266,81 @@ TEST_CASE("Commands that read an image have options of their own", "[tool][optio
   CHECK(error_of({"find", "-uid", "root", "i"}) == "find: -uid root: not a number, +N or -N");
   CHECK(error_of({"find", "-print0", "--json", "i"}) ==
         "find: -print0 and --json cannot be set together");
+}
+
+TEST_CASE("cp takes an image with a path, and a place on this machine", "[tool][options]") {
+  auto const copy = parse({"cp", "-a", "host:5000/app:v1:/etc", "-v", "there"});
+  REQUIRE(copy.has_value());
+  CHECK(copy->image.image == "host:5000/app:v1");
+  CHECK(copy->read.copy.path == "/etc");
+  CHECK(copy->read.local == "there");
+  CHECK(copy->read.recursive);
+  CHECK(copy->read.preserve);
+  CHECK(copy->read.paths.empty());
+  CHECK_FALSE(copy->read.tar);
+  CHECK_FALSE(parse({"cp", "-p", "app:/x", "y"})->read.recursive);
+  CHECK(parse({"cp", "app:/x", "-"})->read.tar);
+  CHECK(error_of({"cp"}) == "missing argument: IMAGE:PATH");
+  CHECK(error_of({"cp", "app:/x"}) == "missing argument: LOCAL");
+  CHECK(error_of({"cp", "app:/x", "y", "z"}) == "unexpected argument: z");
+  CHECK(error_of({"cp", "app:/x/..", "y"}) == "cp: app:/x/..: a path that ends with ..");
+  CHECK(error_of({"cp", "app:/x", ""}) == "cp: LOCAL is empty");
+  CHECK(error_of({"cp", "--json", "app:/x", "-"}) ==
+        "cp: a tar and --json both want standard output");
+  CHECK(error_of({"cp", "app:v1", "y"}) ==
+        "cp: app:v1: not IMAGE:PATH with a PATH that begins with a slash, such as "
+        "app:1.2:/etc/passwd");
+}
+
+TEST_CASE("diff takes two images, and gives no registry another one's login", "[tool][options]") {
+  auto const login =
+      "oci.username=me,oci.password=s3cret,oci.mirror=m.example,oci.insecure,oci.layer=1";
+  auto const with = [&](std::string const& first, std::string const& second) {
+    return parse({"diff", "-o", login, first, second, "/etc"});
+  };
+  for (auto const& [first, second, gets] :
+       {std::tuple{"a.example/x:1", "a.example/x:2", true},
+        std::tuple{"a.example/x:1", "a.example/other/y", true},
+        std::tuple{"a.example/x:1", "a.example:5000/x:1", false},
+        std::tuple{"a.example/x:1", "b.example/x:1", false},
+        std::tuple{"x:1", "b.example/x", false}, std::tuple{"oci:dir", "b.example/x:1", true}}) {
+    INFO(first << " " << second);
+    auto const options = with(first, second);
+    REQUIRE(options.has_value());
+    REQUIRE(options->other.has_value());
+    CHECK(options->image.image == first);
+    CHECK(options->other->image == second);
+    CHECK(options->read.paths == Arguments{"/etc"});
+    CHECK(options->image.password == "s3cret");
+    CHECK(options->other->password == (gets ? "s3cret" : ""));
+    CHECK(options->other->username == (gets ? "me" : ""));
+    CHECK(options->other->mirrors.empty() != gets);
+    CHECK(options->other->insecure);
+    CHECK(options->other->layer == 1u);
+  }
+  auto const of_both = [](std::string const&) -> tl::expected<std::vector<ConfigWord>, UsageError> {
+    ConfigWord word;
+    word.word = {"oci.username=you", "oci.username", "you", true};
+    word.registry = "b.example";
+    auto password = word;
+    password.word = {"oci.password=own", "oci.password", "own", true};
+    return std::vector{word, password};
+  };
+  auto const own =
+      parse_options({"mount-oci", "diff", "-o", login, "a.example/x", "b.example/x"}, of_both);
+  REQUIRE(own.has_value());
+  CHECK(own->image.password == "s3cret");
+  CHECK(own->other->username == "you");
+  CHECK(own->other->password == "own");
+
+  CHECK(parse({"diff", "--ignore", "time,mode", "--ignore", "owner", "a", "b"})
+            ->read.ignored_differences == Arguments{"time", "mode", "owner"});
+  CHECK(parse({"diff", "--ignore=time", "a", "b"})->other->image == "b");
+  CHECK(error_of({"diff", "--ignore", "size", "a", "b"}) ==
+        "diff: --ignore size: none of time, mode, owner, attributes, links");
+  CHECK(error_of({"diff", "a"}) == "missing argument: IMAGE, the second one");
+  CHECK(error_of({"diff", "-o", "oci.zinfo=/z", "a", "b"}) ==
+        "diff: oci.tarindex and oci.zinfo belong to one image, and there are two");
 }
 
 TEST_CASE("Every command has a manual page that names its options", "[tool][options]") {

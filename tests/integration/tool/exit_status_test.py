@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import unittest
 
+import images
 from support import DATA, TOOL, make_layout
 
 NOBODY_LISTENS = "127.0.0.1:1/team/app:1"
@@ -58,6 +59,18 @@ class ExitStatusTest(unittest.TestCase):
         self.assertEqual(self.status("ls", "-o", self.offline, NOBODY_LISTENS), 2)
         self.assertEqual(self.status("image", "-o", self.offline, NOBODY_LISTENS), 2)
         self.assertEqual(self.status("--log-file", "/nonexistent/log", self.image, self.dir), 2)
+
+    def test_of_diff_1_is_a_difference_and_2_all_that_went_wrong(self):
+        other = os.path.join(self.dir, "other")
+        make_layout.make_layout([os.path.join(DATA, "multi.tar.gz")], other, tag="same")
+        make_layout.make_layout([images.Layer().file("x").save(os.path.join(self.dir, "x"))], other)
+        diff = lambda *words: self.status("diff", "-o", self.store, *words)
+        self.assertEqual(diff(self.image, self.image), 0)
+        self.assertEqual(diff(self.image, f"oci:{other}:same"), 0)  # other blobs of the same tar
+        self.assertEqual(diff(self.image, f"oci:{other}:latest"), 1)
+        for words in (["--wrong", self.image, self.image], [self.image], [self.image, "Not A Reference"],
+                      [self.image, "oci:/nonexistent"], [self.image, self.image, "/nothing"]):
+            self.assertEqual(diff(*words), 2)
 
     def test_32_is_a_mount_that_failed(self):
         journal = ["--journal", os.path.join(self.dir, "journal")]

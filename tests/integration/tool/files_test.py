@@ -219,12 +219,20 @@ class FilesTest(ImageTest):
     def test_image_tells_what_is_kept(self):
         host = self.three_at_registry()
         words = f",oci.cache_dir={self.dir}/cache"
-        kept = lambda: [layer["kept"] for layer in
-                        json.loads(self.run_tool("image", "--json", words=words,
-                                                 image=f"{host}/three:v1"))["layers"]]
-        self.assertEqual(kept(), [False] * 3)
+        layers = lambda: json.loads(self.run_tool("image", "--json", words=words,
+                                                  image=f"{host}/three:v1"))["layers"]
+        for layer in layers():
+            self.assertEqual((layer["kept"], layer["indexed"]), (False, False))
+            self.assertEqual((layer["kept_bytes"], layer["indexed_bytes"], layer["proved_bytes"]), (0, 0, 0))
+            self.assertNotIn("unpacked_bytes", layer)
+        self.run_tool("cat", "/data/large2", words=words, image=f"{host}/three:v1")
+        self.assertGreater(sum(layer["kept_bytes"] for layer in layers()), 0)
         self.run_tool("pull", words=words, image=f"{host}/three:v1")
-        self.assertEqual(kept(), [True] * 3)
+        for layer, made in zip(layers(), self.layers):
+            self.assertEqual((layer["kept"], layer["indexed"]), (True, True))
+            self.assertEqual({layer[key] for key in ("kept_bytes", "indexed_bytes", "proved_bytes")},
+                             {layer["size"]})
+            self.assertEqual(layer["unpacked_bytes"], len(made.bytes()))
 
     def test_plain_files(self):
         tar = self.layers[0].save(os.path.join(self.dir, "plain.tar"), packed=False)
@@ -279,9 +287,14 @@ class FilesTest(ImageTest):
         self.assertIn("/outer/inner: a directory that contains itself", self.said)
         self.run_tool("find", image=blob, words=words, status=1)
         self.run_tool("fsck", image=blob, words=words, status=1)
+        for command in ("tree", "du"):
+            self.run_tool(command, image=blob, words=words, status=1)
+            self.assertIn("/outer/inner: ", self.said)
         out = os.path.join(self.dir, "out")
         self.run_tool("extract", "-C", out, image=blob, words=words, status=2)
         self.assertIn("/outer/inner", self.said)
+        self.run_tool("cp", "-r", out + "2", image=blob + ":/outer", words=words, status=2)
+        self.assertIn("/out2/inner", self.said)
 
     def test_zstd_is_named(self):
         blob = os.path.join(self.dir, "zstd")

@@ -187,6 +187,20 @@ class FuseMountTest(MountTest):
                     self.compare(self.plain, self.mnt)
                     self.umount()
 
+    def test_du_of_the_image_is_du_of_the_mount(self):
+        done = self.run_tool("du", "-o", f"oci.store={self.base}/store", "--json", self.image)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        ours = {entry["path"]: entry["blocks"] for entry in map(json.loads, done.stdout.splitlines())}
+        for way in WAYS:
+            with self.subTest(way):
+                self.mount("--attach", way)
+                lines = subprocess.run(["du", "--block-size=1", self.mnt], check=True, text=True,
+                                       capture_output=True).stdout.splitlines()
+                theirs = {path.removeprefix(self.mnt) or "/": int(size)
+                          for size, path in (line.split("\t") for line in lines)}
+                self.assertEqual(ours, theirs)
+                self.umount()
+
     def test_odd_members(self):
         layers, expected = images.odd_layers()
         layout = images.layout_of(os.path.join(self.dir, "odd"), layers)

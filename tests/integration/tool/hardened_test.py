@@ -11,8 +11,7 @@ import struct
 import subprocess
 import unittest
 
-from hostile_images_test import SANITIZED
-from support import HERE, TOOL, ToolTest
+from support import HERE, SANITIZED, TOOL, ToolTest
 
 UNIT = os.path.join(HERE, "../../../example/mount-oci/mount-oci@.service")
 ANALYZE = ["systemd-analyze", "--no-pager"]

@@ -16,10 +16,9 @@ import unittest
 import zlib
 
 import ztoc
-from support import REGISTRY, Running, TOOL, digest, make_layout
+from support import REGISTRY, Running, SANITIZED, TOOL, digest, make_layout
 
 MOST = 64 << 10  # KiB above idle
-SANITIZED = any(name in pathlib.Path(TOOL).read_bytes() for name in (b"__asan_init", b"__tsan_init"))
 LARGEST = 1_000_000  # bytes of an image
 
 # A program of its own forks the tool: what a process had before exec counts in its ru_maxrss.

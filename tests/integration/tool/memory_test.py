@@ -15,14 +15,13 @@ import unittest
 import zlib
 
 from fuse_mount_test import MountTest, wait_for, why_skip
-from support import REGISTRY, TOOL, Running, make_layout
+from support import REGISTRY, SANITIZED, Running, make_layout
 
 MIB = 1 << 20
 LAYERS = 4
 BLOCK = 4 * MIB
 BLOCKS = 80  # of a layer's one file; all layers together have 1.25 GiB
 BUDGET = 64  # MiB, the smallest
-SANITIZED = any(name in pathlib.Path(TOOL).read_bytes() for name in (b"__asan_init", b"__tsan_init"))
 
 
 def member(data):
