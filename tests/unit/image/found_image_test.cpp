@@ -19,7 +19,8 @@ std::vector<Descriptor> descriptors_of(std::initializer_list<std::string_view> t
   return layers;
 }
 
-TEST_CASE("Layers are chosen by digest, by number, from the bottom up, or all", "[image][found_image]") {
+TEST_CASE("Layers are chosen by digest, by number, from the bottom up, or all",
+          "[image][found_image]") {
   using Numbers = std::vector<std::size_t>;
   auto const layers = descriptors_of({"a", "b", "c"});
 
