@@ -113,13 +113,7 @@ class Parser {
   /// @param delimiters  that a value may stand between, besides quotes
   [[nodiscard]] Result<std::string> value(std::string_view delimiters) {
     if (rest_.starts_with('"')) return quoted();
-    if (!rest_.empty() && delimiters.find(rest_.front()) != delimiters.npos) {
-      auto const end = rest_.find(rest_.front(), 1);
-      if (end == rest_.npos) return refuse("a value without its end");
-      std::string out(rest_.substr(1, end - 1));
-      rest_.remove_prefix(end + 1);
-      return out;
-    }
+    if (!rest_.empty() && delimiters.find(rest_.front()) != delimiters.npos) return delimited();
     std::string out(rest_.substr(0, rest_.find_first_of(", \t\r\n\"")));
     if (out.empty()) return refuse("a value is expected");
     rest_.remove_prefix(out.size());
@@ -148,6 +142,21 @@ class Parser {
         return refuse("an escape that Go does not have");
       }
     }
+  }
+
+  /// What stands between two of the same character, which a backslash makes a plain one.
+  [[nodiscard]] Result<std::string> delimited() {
+    std::string out;
+    auto const delimiter = rest_.front();
+    for (rest_.remove_prefix(1); !rest_.empty(); rest_.remove_prefix(1)) {
+      if (rest_.front() == delimiter) {
+        rest_.remove_prefix(1);
+        return out;
+      }
+      if (rest_.size() > 1 && rest_[0] == '\\' && rest_[1] == delimiter) rest_.remove_prefix(1);
+      out += rest_.front();
+    }
+    return refuse("a value without its end");
   }
 
   [[nodiscard]] bool escape(std::string& out) {
