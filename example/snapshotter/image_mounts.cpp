@@ -55,6 +55,14 @@ std::set<std::string> ImageMounts::names_of(Snapshot const& snapshot) const {
   return names;
 }
 
+bool ImageMounts::is_proved(Snapshot const& snapshot) const {
+  return std::ranges::any_of(snapshot.manifests, [&](auto const& manifest) {
+    auto const image = store_.image(manifest);
+    return image && image->layers.size() >= snapshot.depth &&
+           known_chain(*image, snapshot.depth) == snapshot.chain;
+  });
+}
+
 // ---------------------------------------------------------------- for a call
 
 Result<ImageMounts::Use> ImageMounts::acquire(Snapshot const& snapshot, Patience const& patience) {
@@ -90,9 +98,10 @@ Result<ImageMounts::Use> ImageMounts::acquire_of(ImageFacts const& image, Snapsh
                         ", where its configuration says " + snapshot.chain);
     }
     if (stack.state == Stack::State::mounted) {
-      // Whoever has unmounted it by hand must not make an empty directory of the image.
-      auto const seen = mounted_at(path_of(name));
-      if (seen == stack.mount) {
+      // Whoever has unmounted it by hand must not make an empty directory of the image, and nobody
+      // gets one whose server has died.
+      auto const is_fresh = Clock::now() < stack.probed + options_.probe_after;
+      if (is_fresh && mounted_at(path_of(name)) == stack.mount) {
         ++stack.uses;
         return Use(*this, name, path_of(name));
       }
@@ -155,7 +164,7 @@ void ImageMounts::work(std::stop_token const& stop, std::string const& name,
   if (done) {
     stack.state = Stack::State::mounted;
     stack.mount = *done;
-    stack.last_use = Clock::now();
+    stack.probed = stack.last_use = Clock::now();
   } else {
     stack.state = Stack::State::idle;
     stack.error = done.error();
@@ -228,10 +237,8 @@ Result<std::uint64_t> ImageMounts::mount(std::string const& name, ImageFacts con
                                          std::size_t depth, std::stop_token const& stop) const {
   auto const path = path_of(name);
   if (auto const found = mounted_at(path)) {
-    if (tool_.is_alive(path)) {
-      say_(image.reference() + ": goes on with " + path);
-      return *found;
-    }
+    EROFS_OCI_TRY_ASSIGN(auto const is_served, tool_.is_served(path));
+    if (is_served) return *found;
     say_(path + ": nobody serves it any more, so it is mounted anew");
     EROFS_OCI_TRY(erofs_oci::unmount(path, erofs_oci::UnmountBusy::detach));
   }

@@ -48,6 +48,7 @@ class ImageMounts {
   struct Options {
     std::string directory;                        ///< exists
     std::chrono::seconds unmount_after{60};       ///< since there was no user
+    std::chrono::seconds probe_after{5};          ///< a mount is handed out for so long unlooked at
     std::chrono::milliseconds retry_after{1000};  ///< a failure is the answer for so long
   };
 
@@ -92,6 +93,10 @@ class ImageMounts {
   /// @error{unavailable, it has failed, or has not ended in time; the text tells what of}
   [[nodiscard]] Result<Use> acquire(Snapshot const& snapshot, Patience const& patience);
 
+  /// Whether the layers of an image that has claimed the snapshot are known to be what its chain ID
+  /// says, since somebody has read them.
+  [[nodiscard]] bool is_proved(Snapshot const& snapshot) const;
+
   /// Begins to make the indexes of all layers of an image. Does not wait.
   void prepare(ImageFacts const& image);
 
@@ -109,8 +114,9 @@ class ImageMounts {
   struct Stack {
     enum class State : std::uint8_t { idle, working, mounted };
     State state = State::idle;
-    std::string chain{};      ///< what its layers were found to be; empty: not yet known
-    std::uint64_t mount = 0;  ///< the kernel's number of it
+    std::string chain{};         ///< what its layers were found to be; empty: not yet known
+    Clock::time_point probed{};  ///< when it was seen to be there and served
+    std::uint64_t mount = 0;     ///< the kernel's number of it
     std::size_t uses = 0;
     Clock::time_point last_use{};
     std::optional<Error> error{};  ///< of the last attempt

@@ -13,7 +13,6 @@
 #include <string>
 #include <utility>
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/signalfd.h>
@@ -109,6 +108,16 @@ Result<void> serve_clients(grpc::Server& server, UniqueFd const& listener,
   }
 }
 
+/// What is mounted in another mount namespace than containerd's, containerd finds to be empty.
+void warn_of_other_namespace() {
+  std::error_code error;
+  auto const ours = std::filesystem::read_symlink("/proc/self/ns/mnt", error);
+  auto const first = std::filesystem::read_symlink("/proc/1/ns/mnt", error);
+  if (error || ours == first) return;
+  say("warning: this process and process 1 do not see the same mounts: containerd must see what is "
+      "mounted here");
+}
+
 Result<void> serve(Config const& config) {
   EROFS_OCI_TRY_ASSIGN(auto const notifier, erofs_oci::ServiceNotifier::from_environment());
   auto inherited = inherited_socket();
@@ -119,6 +128,7 @@ Result<void> serve(Config const& config) {
     EROFS_OCI_TRY_ASSIGN(inherited, listen_at(config.address));
     own_path.emplace(config.address);
   }
+  warn_of_other_namespace();
   GrpcService service(*snapshotter, config.mount_timeout);
   grpc::ServerBuilder builder;
   builder.RegisterService(&service);
@@ -136,15 +146,6 @@ Result<void> serve(Config const& config) {
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
   server->Wait();
   return done;
-}
-
-/// Whether a directory can be read, as far as its exit status.
-int probe(std::string const& directory) {
-  std::unique_ptr<DIR, int (*)(DIR*)> const open(::opendir(directory.c_str()), ::closedir);
-  if (!open) return 1;
-  errno = 0;
-  while (::readdir(open.get()) != nullptr) {}
-  return errno == 0 ? 0 : 1;
 }
 
 int report(Result<void> const& done) {
@@ -168,13 +169,9 @@ int main_of(int argc, char** argv) {
   auto* const config_command = app.add_subcommand("config", "looks at the configuration file");
   config_command->add_subcommand("check", "says what is wrong with it");
   config_command->require_subcommand(1);
-  auto* const probe_command = app.add_subcommand("probe")->group("");  // for this program itself
-  std::string directory;
-  probe_command->add_option("directory", directory)->required();
   app.require_subcommand(0, 1);
   CLI11_PARSE(app, argc, argv);
 
-  if (probe_command->parsed()) return probe(directory);
   auto config = read_config(path);
   if (!config) return report(erofs_oci::fail(std::move(config).error()));
   if (root) config->root = *root;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mount_tool.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <optional>
@@ -12,6 +13,7 @@
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/fd.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/host/privilege.hpp>
 #include <erofs_oci/oci/json.hpp>
 #include <erofs_oci/posix/program.hpp>
@@ -176,18 +178,20 @@ Result<void> MountTool::unmount(std::string const& directory) const {
   return {};
 }
 
-bool MountTool::is_alive(std::string const& directory) const {
-  // By another process: a read of a file system whose server is dead may never end.
-  auto child = erofs_oci::ChildProgram::start({"/proc/self/exe", "probe", directory});
-  if (!child) return false;
-  auto const end = std::chrono::steady_clock::now() + 5s;
-  for (;;) {
-    auto const status = child->poll();
-    if (!status) return false;
-    if (*status) return **status == 0;
-    if (std::chrono::steady_clock::now() >= end) return false;
-    std::this_thread::sleep_for(5ms);
-  }
+Result<bool> MountTool::is_served(std::string const& directory) const {
+  std::vector<std::string> all{"status", "--json"};
+  if (!options_.journal.empty()) all.insert(all.end(), {"--journal", options_.journal});
+  EROFS_OCI_TRY_ASSIGN(auto const text,
+                       run(std::move(all), std::chrono::steady_clock::now() + 10s, {}));
+  auto const whole = "{\"mounts\":" + text + "}";  // parse() takes objects
+  EROFS_OCI_TRY_ASSIGN(auto const object, json::parse(erofs_oci::as_bytes(whole), "status --json"));
+  auto const* const mounts = json::find(object, "mounts");
+  if (mounts == nullptr || !mounts->is_array()) return fail(Errc::corrupt, "status --json");
+  return std::ranges::any_of(*mounts, [&](json::Value const& mount) {
+    auto const* const served = json::find(mount, "served");
+    return json::text(mount, "mount_point").value_or("") == directory && served != nullptr &&
+           served->is_boolean() && served->get<bool>();
+  });
 }
 
 }  // namespace oci_snapshotter

@@ -72,8 +72,11 @@ class MountTool {
   /// @error{as describe(); also while it is in use}
   [[nodiscard]] erofs_oci::Result<void> unmount(std::string const& directory) const;
 
-  /// Whether reads of the directory are answered.
-  [[nodiscard]] bool is_alive(std::string const& directory) const;
+  /// Whether the processes that serve what is mounted there live. Does not read it: that might
+  /// never end, and the kernel answers much for dead ones.
+  /// @param directory  absolute, without symbolic links
+  /// @error{as describe()}
+  [[nodiscard]] erofs_oci::Result<bool> is_served(std::string const& directory) const;
 
  private:
   [[nodiscard]] std::string words(std::size_t count) const;

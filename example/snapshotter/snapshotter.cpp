@@ -61,9 +61,14 @@ Result<void> check_table(std::string const& root) {
 
 }  // namespace
 
-Result<std::unique_ptr<Snapshotter>> Snapshotter::open(Config const& config, Say say) {
+Result<std::unique_ptr<Snapshotter>> Snapshotter::open(Config const& given, Say say) {
+  EROFS_OCI_TRY(check_config(given));
+  EROFS_OCI_TRY(make_directories(given.root));
+  auto config = given;
+  std::error_code error;
+  config.root = std::filesystem::canonical(given.root, error).string();  // as mounts are recorded
+  if (error) return fail(error, given.root);
   EROFS_OCI_TRY(check_config(config));
-  EROFS_OCI_TRY(make_directories(config.root));
   EROFS_OCI_TRY_ASSIGN(auto lock, lock_root(config.root));
   EROFS_OCI_TRY(check_table(config.root));
   EROFS_OCI_TRY_ASSIGN(auto store, SnapshotStore::open(config.root + "/" + metadata_name));
@@ -173,9 +178,9 @@ Result<bool> Snapshotter::claim(std::string const& key, std::string const& paren
       return true;
     }
   }
-  // Another image's layer serves as well, if its image is still believed.
+  // Another image's layer serves as well, if it is more than that image's word.
   auto const known = store_->claimed(reference->second, parent);
-  return known && (!known->is_served() || !known->manifests.empty());
+  return known && (!known->is_served() || mounts_.is_proved(*known));
 }
 
 Result<std::vector<Mount>> Snapshotter::prepare(std::string const& key, std::string const& parent,
