@@ -27,6 +27,10 @@ using erofs_oci::TomlEntry;
 
 namespace {
 
+tl::unexpected<erofs_oci::Error> wrong(std::string sentence) {
+  return tl::unexpected(erofs_oci::explain(Errc::invalid_argument, std::move(sentence)));
+}
+
 /// Takes a value; says what it should have been.
 using Take = std::function<std::optional<std::string>(TomlEntry const&)>;
 
@@ -133,10 +137,10 @@ Result<Config> parse_config(std::string_view text, std::string_view name) {
       auto const is_table =
           entry.kind == TomlEntry::Kind::table && (key == "lazy" || key == "mount");
       if (is_table) continue;
-      return fail(Errc::invalid_argument, where + ": unknown key");
+      return wrong(where + ": unknown key");
     }
     if (auto const wanted = found->second(entry)) {
-      return fail(Errc::invalid_argument, where + ": must be " + *wanted);
+      return wrong(where + ": must be " + *wanted);
     }
   }
   EROFS_OCI_TRY(check_config(config), std::string(name));
@@ -155,13 +159,12 @@ Result<void> check_config(Config const& config) {
   for (auto const& [name, path] :
        {std::pair("root", config.root), std::pair("address", config.address)}) {
     if (!erofs_oci::is_absolute_path(path)) {
-      return fail(Errc::invalid_argument, std::string(name) + ": " + path + ": not absolute");
+      return wrong(std::string(name) + ": " + path + ": not absolute");
     }
   }
   // Both separate directories in the options of an overlay, where nothing can be escaped.
   if (config.root.find_first_of(":,\\") != std::string::npos) {
-    return fail(Errc::invalid_argument,
-                "root: " + config.root + ": overlayfs takes no path with `:`, `,` or `\\`");
+    return wrong("root: " + config.root + ": overlayfs takes no path with `:`, `,` or `\\`");
   }
   EROFS_OCI_TRY(erofs_oci::UnixAddress::at(config.address), "address");
   return {};

@@ -261,10 +261,10 @@ Result<std::uint64_t> ImageMounts::mount(std::string const& name, ImageFacts con
 // ---------------------------------------------------------------- afterwards
 
 /// @return  whether nothing is mounted there now
-bool ImageMounts::unmount(std::string const& name) {
+bool ImageMounts::unmount(std::string const& name, std::stop_token const& stop) const {
   auto const path = path_of(name);
   if (mounted_at(path)) {
-    auto const done = tool_.unmount(path);
+    auto const done = tool_.unmount(path, stop);
     if (!done) say_(path + ": cannot be unmounted now: " + done.error().message());
     if (mounted_at(path)) return false;
   }
@@ -274,7 +274,7 @@ bool ImageMounts::unmount(std::string const& name) {
   return true;
 }
 
-void ImageMounts::clean(std::set<std::string> const& needed) {
+void ImageMounts::clean(std::set<std::string> const& needed, std::stop_token const& stop) {
   std::set<std::string> names;
   std::error_code error;
   std::filesystem::directory_iterator entries(options_.directory, error);
@@ -282,6 +282,7 @@ void ImageMounts::clean(std::set<std::string> const& needed) {
     names.insert(entries->path().filename().string());
   }
   for (auto const& name : names) {
+    if (stop.stop_requested()) return;
     if (needed.contains(name)) {
       std::scoped_lock const lock(mutex_);
       stacks_[name].last_use = Clock::now();
@@ -299,7 +300,7 @@ void ImageMounts::clean(std::set<std::string> const& needed) {
       }
       stack.state = Stack::State::working;  // whoever wants it now, waits until it is gone
     }
-    auto const gone = unmount(name);
+    auto const gone = unmount(name, stop);
     std::scoped_lock const lock(mutex_);
     auto& stack = stacks_[name];
     stack.state = Stack::State::idle;

@@ -102,7 +102,7 @@ class ImageMounts {
 
   /// Unmounts what has had no user for long, and removes what is not needed any more. Blocks.
   /// @param needed  names of the stacks that snapshots stand on
-  void clean(std::set<std::string> const& needed);
+  void clean(std::set<std::string> const& needed, std::stop_token const& stop);
 
   /// Names of the stacks that a snapshot may be mounted by.
   [[nodiscard]] std::set<std::string> names_of(Snapshot const& snapshot) const;
@@ -141,7 +141,7 @@ class ImageMounts {
                                             std::size_t depth, std::stop_token const& stop) const;
   [[nodiscard]] std::optional<std::uint64_t> mounted_at(std::string const& path) const;
   void release(std::string const& name);
-  [[nodiscard]] bool unmount(std::string const& name);
+  [[nodiscard]] bool unmount(std::string const& name, std::stop_token const& stop) const;
 
   Options const options_;
   MountTool const tool_;

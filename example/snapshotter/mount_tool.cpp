@@ -171,10 +171,10 @@ Result<void> MountTool::mount(ImageFacts const& image, std::size_t count,
   return {};
 }
 
-Result<void> MountTool::unmount(std::string const& directory) const {
+Result<void> MountTool::unmount(std::string const& directory, std::stop_token const& stop) const {
   std::vector<std::string> all{"umount", "--quiet", directory};
   if (!options_.journal.empty()) all.insert(all.begin() + 1, {"--journal", options_.journal});
-  EROFS_OCI_TRY(run(std::move(all), std::chrono::steady_clock::now() + 60s, {}));
+  EROFS_OCI_TRY(run(std::move(all), std::chrono::steady_clock::now() + 60s, stop));
   return {};
 }
 

@@ -70,7 +70,8 @@ class MountTool {
                                               std::stop_token const& stop) const;
 
   /// @error{as describe(); also while it is in use}
-  [[nodiscard]] erofs_oci::Result<void> unmount(std::string const& directory) const;
+  [[nodiscard]] erofs_oci::Result<void> unmount(std::string const& directory,
+                                                std::stop_token const& stop) const;
 
   /// Whether the processes that serve what is mounted there live. Does not read it: that might
   /// never end, and the kernel answers much for dead ones.

@@ -264,7 +264,7 @@ std::set<std::string> Snapshotter::needed_stacks() const {
 void Snapshotter::tend(std::stop_token const& stop) {
   while (!stop.stop_requested()) {
     auto const done = erofs_oci::without_throwing([&]() -> Result<void> {
-      mounts_.clean(needed_stacks());
+      mounts_.clean(needed_stacks(), stop);
       {
         std::scoped_lock const lock(images_mutex_);
         EROFS_OCI_TRY(store_->forget_unused_images());
