@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of packages.txt that are missing.
 #
-# usage: tools/packages.sh SECTION...        sections: build check matrix
+# usage: tools/packages.sh SECTION...        sections: build check matrix snapshotter
 #
 # Says nothing and touches nothing when all are there.
 set -euo pipefail

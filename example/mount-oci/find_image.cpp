@@ -234,15 +234,16 @@ erofs_oci::IndexTrust index_trust(ImageOptions const& options) {
 
 Result<FoundImage> find_any(ImageOptions const& options, Log const& log) {
   auto const cache = layer_cache_of(options);
-  LayerChoice choice{.number = options.layer};
+  LayerChoice choice{.number = options.layer, .first = options.first_layers};
   if (!options.blob.empty()) {
     EROFS_OCI_TRY_ASSIGN(choice.digest, Digest::parse(options.blob));
   }
   auto const name = ImageName::parse(options.image);
   if (name.place == ImagePlace::file) {
-    if (choice.digest || choice.number) {
-      return fail(Errc::invalid_argument,
-                  "a file is one layer: oci.blob and oci.layer cannot choose in it");
+    if (choice.digest || choice.number || choice.first) {
+      return fail(
+          Errc::invalid_argument,
+          "a file is one layer: oci.blob, oci.layer and oci.first_layers cannot choose in it");
     }
     return erofs_oci::find_file(name.path);
   }

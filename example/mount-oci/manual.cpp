@@ -180,6 +180,7 @@ WORDS OF -o
 
   oci.blob=[sha256:]HEX        the layer with this digest
   oci.layer=N                  the layer with this number, from 0
+  oci.first_layers=N           the N lowest layers of the image as one file system, 1 or more
   oci.platform=OS/ARCH[/VARIANT]
                                which image of a multi-platform image; default: this machine's
   oci.tarindex=PATH            EROFS image of the metadata, as `mkfs.erofs --tar=i` makes it

@@ -155,6 +155,12 @@ Checked set_layer(ImageOptions& image, Word const& word) {
                    "not the number of a layer (0, 1, ...)");
 }
 
+Checked set_first_layers(ImageOptions& image, Word const& word) {
+  auto number = erofs_oci::whole_number<std::uint32_t>(word.value);
+  if (number && *number == 0) number.reset();
+  return set_value(image.first_layers, number, word, "not a number of layers (1, 2, ...)");
+}
+
 Checked set_platform(ImageOptions& image, Word const& word) {
   auto const& text = word.value;
   auto const parts = 1 + std::ranges::count(text, '/');
@@ -264,6 +270,7 @@ struct ImageWord {
 constexpr std::array image_words{
     ImageWord{"oci.blob", set_blob},
     ImageWord{"oci.layer", set_layer},
+    ImageWord{"oci.first_layers", set_first_layers},
     ImageWord{"oci.platform", set_platform},
     ImageWord{"oci.username", [](auto& i, auto& w) { return set_text(i.username, w); }},
     ImageWord{"oci.password", [](auto& i, auto& w) { return set_text(i.password, w); }},
@@ -341,7 +348,7 @@ Checked apply_word(Word const& word, Options& options) {
 /// Words that replace what a place of less weight says by any of them.
 constexpr std::array<std::array<std::string_view, 3>, 4> replacing{{
     {"oci.username", "oci.password", "oci.password_file"},
-    {"oci.blob", "oci.layer", ""},
+    {"oci.blob", "oci.layer", "oci.first_layers"},
     {"oci.mirror", "", ""},
     {"oci.index_key", "", ""},
 }};
@@ -360,6 +367,7 @@ void forget_replaced(std::vector<Word> const& words, ImageOptions& image) {
   if (names_one_of(replacing[1])) {
     image.blob.clear();
     image.layer.reset();
+    image.first_layers.reset();
   }
   if (names_one_of(replacing[2])) image.mirrors.clear();
   if (names_one_of(replacing[3])) image.index_keys.clear();
@@ -491,6 +499,9 @@ Checked apply_lists(std::vector<std::string> const& lists, Options& options) {
   auto const& image = options.image;
   if (!image.blob.empty() && image.layer) {
     return usage("-o: oci.blob and oci.layer cannot be set together");
+  }
+  if (image.first_layers && (image.layer || !image.blob.empty())) {
+    return usage("-o: oci.first_layers goes with neither oci.blob nor oci.layer");
   }
   if (image.cache_bytes() > image.budget().cache()) {
     return usage("-o: oci.cache may be at most half of oci.memory");

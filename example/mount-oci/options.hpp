@@ -125,6 +125,7 @@ struct ImageOptions {
   std::string image;                   ///< reference, `oci:DIR[:TAG]`, `file:PATH` or a path
   std::string blob;                    ///< layer digest with its algorithm, or empty
   std::optional<std::uint32_t> layer;  ///< index of the layer, from 0
+  std::optional<std::uint32_t> first_layers;  ///< only so many, from the bottom up
   std::string platform;                ///< OS/ARCH[/VARIANT], or empty for this machine's
   std::string username;
   std::string password;       ///< secret

@@ -162,8 +162,10 @@ Checked check_push(PushIndexOptions const& push, ImageOptions const& image) {
   if (push.all_platforms && !in_registry) {
     return usage("index --all-platforms: the image is in no registry");
   }
-  if (push.push && (image.layer || !image.blob.empty())) {
-    return usage("index --push: of all layers, not of those that oci.layer or oci.blob choose");
+  if (push.push && (image.layer || image.first_layers || !image.blob.empty())) {
+    return usage(
+        "index --push: of all layers, not of those that oci.layer, oci.blob or oci.first_layers "
+        "choose");
   }
   if (push.all_platforms && !image.platform.empty()) {
     return usage("index: --all-platforms and oci.platform cannot be set together");

@@ -91,6 +91,7 @@ Result<std::optional<UpstreamMount>> find_upstream_mount(std::uint32_t index,
 Result<ImageOptions> upstream_options(UpstreamRecord const& record, ImageOptions options) {
   options.blob.clear();
   options.layer.reset();
+  options.first_layers.reset();
   options.index = IndexUse::none;
   if (record.kind == UpstreamRecord::Kind::local) {
     options.image = "file:" + record.path;

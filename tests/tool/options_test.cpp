@@ -623,6 +623,13 @@ TEST_CASE("What means nothing is refused by name", "[tool][options][error]") {
   CHECK(error_of(list("s3.endpoint=a")) == "-o s3.endpoint: unknown word");
   CHECK(error_of(list(blob + ",oci.layer=0")) ==
         "-o: oci.blob and oci.layer cannot be set together");
+  CHECK(parse_list("oci.first_layers=2").image.first_layers == 2u);
+  for (auto const& one : {blob, std::string("oci.layer=0")}) {
+    CHECK(error_of(list("oci.first_layers=2," + one)) ==
+          "-o: oci.first_layers goes with neither oci.blob nor oci.layer");
+  }
+  CHECK(error_of(list("oci.first_layers=0")) ==
+        "-o oci.first_layers=0: not a number of layers (1, 2, ...)");
   CHECK(error_of(list("oci.layer=0," + blob)) ==
         "-o: oci.blob and oci.layer cannot be set together");
   CHECK(error_of(list("oci.blob=12")) ==

@@ -73,15 +73,16 @@ struct FoundImage {
   [[nodiscard]] std::vector<ImageLayer> image_layers() const;
 };
 
-/// Which layers of an image are wanted: one, or all if neither is set.
+/// Which layers of an image are wanted: one, the lowest ones, or all if nothing is set.
 struct LayerChoice {
   std::optional<Digest> digest{};         ///< counts more than `number`
-  std::optional<std::uint32_t> number{};  ///< from 0
+  std::optional<std::uint32_t> number{};  ///< from 0; counts more than `first`
+  std::optional<std::uint32_t> first{};   ///< so many, from the bottom up. Range: 1 or more
 };
 
 /// The numbers of the layers that are wanted.
 /// @error{Errc::not_found, no layer has that digest}
-/// @error{Errc::invalid_argument, there is no layer of that number}
+/// @error{Errc::invalid_argument, there is no layer of that number\, or there are not so many}
 [[nodiscard]] Result<std::vector<std::size_t>> choose_layers(std::vector<Descriptor> const& layers,
                                                              LayerChoice const& choice);
 

@@ -29,6 +29,15 @@ class IndexTest(ImageTest):
         self.assertEqual(entries, sorted(layer["digest"].replace(":", "-") for layer in told))
         self.assertEqual(os.listdir(os.path.join(self.store, "tmp")), [])
 
+    def test_only_the_first_layers(self):
+        whole = self.json_lines("index", "--json")
+        lowest = self.json_lines("index", "--json", words=",oci.first_layers=2")
+        self.assertEqual(lowest, whole[:2])
+        alone = self.run_tool("ls", "-R", "/", words=",oci.layer=0")
+        self.assertEqual(self.run_tool("ls", "-R", "/", words=",oci.first_layers=1"), alone)
+        self.assertNotEqual(self.run_tool("ls", "-R", "/", words=",oci.first_layers=2"), alone)
+        self.run_tool("ls", "/", words=",oci.first_layers=4", status=1)
+
     def test_files_that_other_tools_read(self):
         out = os.path.join(self.dir, "out")
         told = self.json_lines("index", "--json", "--verify", "--output", out)

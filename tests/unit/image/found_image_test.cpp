@@ -19,13 +19,17 @@ std::vector<Descriptor> descriptors_of(std::initializer_list<std::string_view> t
   return layers;
 }
 
-TEST_CASE("Layers are chosen by digest, by number, or all", "[image][found_image]") {
+TEST_CASE("Layers are chosen by digest, by number, from the bottom up, or all",
+          "[image][found_image]") {
   using Numbers = std::vector<std::size_t>;
   auto const layers = descriptors_of({"a", "b", "c"});
 
   CHECK(choose_layers(layers, {}).value() == Numbers{0, 1, 2});
   CHECK(choose_layers(layers, {.number = 1}).value() == Numbers{1});
   CHECK(choose_layers(layers, {.digest = layers[2].digest, .number = 1}).value() == Numbers{2});
+  CHECK(choose_layers(layers, {.first = 1}).value() == Numbers{0});
+  CHECK(choose_layers(layers, {.first = 3}).value() == Numbers{0, 1, 2});
+  CHECK(choose_layers(layers, {.number = 2, .first = 1}).value() == Numbers{2});
   CHECK(choose_layers({}, {}).value().empty());
 }
 
@@ -40,6 +44,12 @@ TEST_CASE("A layer that is not there is named", "[image][found_image][error]") {
   REQUIRE_FALSE(beyond.has_value());
   CHECK(beyond.error().code == Errc::invalid_argument);
   CHECK_THAT(beyond.error().message(), Catch::Contains("layer index 2 out of range (0..1)"));
+  auto const count = GENERATE(0u, 3u);
+  auto const too_many = choose_layers(layers, {.first = count});
+  REQUIRE_FALSE(too_many.has_value());
+  CHECK(too_many.error().code == Errc::invalid_argument);
+  CHECK_THAT(too_many.error().message(),
+             Catch::Contains("the first " + std::to_string(count) + " layers of 2"));
 }
 
 TEST_CASE("A file is an image of one layer", "[image][found_image]") {

@@ -48,7 +48,11 @@ EROFS_OCI_BODY Result<std::vector<std::size_t>> choose_layers(std::vector<Descri
     return fail(Errc::invalid_argument, "layer index " + std::to_string(*choice.number) +
                                             " out of range (0.." + last + ")");
   }
-  std::vector<std::size_t> all(layers.size());
+  if (choice.first && (*choice.first == 0 || *choice.first > layers.size())) {
+    return fail(Errc::invalid_argument, "the first " + std::to_string(*choice.first) +
+                                            " layers of " + std::to_string(layers.size()));
+  }
+  std::vector<std::size_t> all(choice.first ? *choice.first : layers.size());
   std::iota(all.begin(), all.end(), std::size_t{0});
   return all;
 }

@@ -1,0 +1,71 @@
+# The snapshots service as C++, made by protoc of the .proto files that Debian packages with containerd.
+
+# erofs_oci_find_snapshotter(OUT): OUT becomes what is missing, or empty. Sets the targets and paths that
+# example/snapshotter needs.
+function(erofs_oci_find_snapshotter out)
+  set(missing)
+  find_package(Protobuf QUIET)
+  find_package(gRPC CONFIG QUIET)
+  find_package(SQLite3 QUIET)
+  find_package(PkgConfig QUIET)
+  if(PkgConfig_FOUND)
+    pkg_check_modules(oci_re2 QUIET IMPORTED_TARGET GLOBAL re2)
+  endif()
+  find_program(EROFS_OCI_GRPC_PLUGIN grpc_cpp_plugin)
+  find_path(EROFS_OCI_CONTAINERD_PROTO
+            github.com/containerd/containerd/api/services/snapshots/v1/snapshots.proto
+            HINTS /usr/share/gocode/src
+            DOC "Directory with github.com/containerd/containerd/api")
+  if(NOT TARGET protobuf::protoc)
+    list(APPEND missing protobuf-compiler)
+  endif()
+  if(NOT TARGET gRPC::grpc++)
+    list(APPEND missing libgrpc++-dev)
+  endif()
+  if(NOT SQLite3_FOUND)
+    list(APPEND missing libsqlite3-dev)
+  endif()
+  if(NOT oci_re2_FOUND)
+    list(APPEND missing libre2-dev)
+  endif()
+  if(NOT EROFS_OCI_GRPC_PLUGIN)
+    list(APPEND missing protobuf-compiler-grpc)
+  endif()
+  if(NOT EROFS_OCI_CONTAINERD_PROTO)
+    list(APPEND missing golang-github-containerd-containerd-dev)
+  endif()
+  set(${out} "${missing}" PARENT_SCOPE)
+endfunction()
+
+# erofs_oci_snapshots_proto(TARGET): a static library of the service.
+function(erofs_oci_snapshots_proto target)
+  set(place ${CMAKE_CURRENT_BINARY_DIR}/proto)
+  set(sources)
+  foreach(name services/snapshots/v1/snapshots types/mount)
+    set(file github.com/containerd/containerd/api/${name})
+    set(original ${EROFS_OCI_CONTAINERD_PROTO}/${file}.proto)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${original})
+    # What gogoproto says is for Go alone, and would take its own .proto file, and more to compile.
+    file(READ ${original} text)
+    string(REGEX REPLACE "import [a-z ]*\"gogoproto/gogo.proto\";" "" text "${text}")
+    string(REGEX REPLACE "option *\\(gogoproto[^;]*;" "" text "${text}")
+    string(REGEX REPLACE " *\\[[^]]*\\(gogoproto[^]]*\\]" "" text "${text}")
+    file(CONFIGURE OUTPUT ${place}/${file}.proto CONTENT "${text}" @ONLY)
+    set(command protobuf::protoc --cpp_out ${place} --proto_path ${place})
+    set(made ${place}/${file}.pb.cc)
+    if(name MATCHES "^services/")
+      list(APPEND command --grpc_out ${place} --plugin=protoc-gen-grpc=${EROFS_OCI_GRPC_PLUGIN})
+      list(APPEND made ${place}/${file}.grpc.pb.cc)
+    endif()
+    add_custom_command(
+      OUTPUT ${made}
+      COMMAND ${command} ${file}.proto
+      DEPENDS ${place}/${file}.proto
+      VERBATIM)
+    list(APPEND sources ${made})
+  endforeach()
+  add_library(${target} STATIC ${sources})
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_link_libraries(${target} PUBLIC gRPC::grpc++ protobuf::libprotobuf)
+  target_include_directories(${target} SYSTEM PUBLIC ${place})
+endfunction()

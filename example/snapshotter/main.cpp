@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// oci-snapshotter: containerd's snapshots on a unix socket.
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <grpcpp/server_posix.h>
+
+#include <erofs_oci/core/fd.hpp>
+#include <erofs_oci/core/text.hpp>
+#include <erofs_oci/posix/path.hpp>
+#include <erofs_oci/posix/unix_socket.hpp>
+#include <erofs_oci/recovery/service_notifier.hpp>
+
+#include "config.hpp"
+#include "grpc_service.hpp"
+#include "snapshotter.hpp"
+
+#ifndef OCI_SNAPSHOTTER_VERSION
+#define OCI_SNAPSHOTTER_VERSION "unknown"
+#endif
+
+namespace oci_snapshotter {
+namespace {
+
+using erofs_oci::fail_errno;
+using erofs_oci::UniqueFd;
+
+/// Messages that containerd itself would take.
+constexpr int most_bytes = 16 << 20;
+
+void say(std::string const& text) {
+  // One write, so that lines of several threads do not mix.
+  auto const line = "oci-snapshotter: " + text + "\n";
+  static_cast<void>(erofs_oci::write_full(STDERR_FILENO, erofs_oci::as_bytes(line)));
+}
+
+/// What SIGTERM and SIGINT are read from. They are blocked from here on, in every thread.
+Result<UniqueFd> signal_fd() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  if (auto const error = ::pthread_sigmask(SIG_BLOCK, &set, nullptr)) {
+    return fail_errno(error, "sigmask");
+  }
+  UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) return fail_errno(errno, "signalfd");
+  return fd;
+}
+
+/// The socket that systemd listens at for us, if it does.
+/// @spec{sd_listen_fds(3)}
+std::optional<UniqueFd> inherited_socket() {
+  constexpr int first = 3;
+  auto const number = [](char const* name) {
+    auto const* const text = std::getenv(name);
+    auto const value = erofs_oci::whole_number<std::uint64_t>(text == nullptr ? "" : text);
+    ::unsetenv(name);
+    return value;
+  };
+  auto const pid = number("LISTEN_PID");
+  auto const count = number("LISTEN_FDS");
+  ::unsetenv("LISTEN_FDNAMES");
+  if (pid != static_cast<std::uint64_t>(::getpid()) || count != 1U) return std::nullopt;
+  ::fcntl(first, F_SETFD, FD_CLOEXEC);
+  ::fcntl(first, F_SETFL, ::fcntl(first, F_GETFL) | O_NONBLOCK);
+  return UniqueFd(first);
+}
+
+Result<UniqueFd> listen_at(std::string const& address) {
+  std::error_code error;
+  std::filesystem::create_directories(erofs_oci::folder_of(address), error);
+  if (error) return erofs_oci::fail(error, address);
+  return erofs_oci::listen_unix(address, SOCK_STREAM, 128);
+}
+
+/// Hands clients to the server until a signal comes.
+Result<void> serve_clients(grpc::Server& server, UniqueFd const& listener,
+                           UniqueFd const& signals) {
+  for (;;) {
+    std::array<pollfd, 2> fds{{{listener.get(), POLLIN, 0}, {signals.get(), POLLIN, 0}}};
+    if (::poll(fds.data(), fds.size(), -1) < 0 && errno != EINTR) return fail_errno(errno, "poll");
+    if (fds[1].revents != 0) return {};
+    UniqueFd client(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (client) {
+      grpc::AddInsecureChannelFromFd(&server, client.release());
+    } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+      say("accept: " + std::error_code(errno, std::system_category()).message());
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+  }
+}
+
+/// What is mounted in another mount namespace than containerd's, containerd finds to be empty.
+void warn_of_other_namespace() {
+  std::error_code error;
+  auto const ours = std::filesystem::read_symlink("/proc/self/ns/mnt", error);
+  auto const first = std::filesystem::read_symlink("/proc/1/ns/mnt", error);
+  if (error || ours == first) return;
+  say("warning: this process and process 1 do not see the same mounts: containerd must see what is "
+      "mounted here");
+}
+
+Result<void> serve(Config const& config) {
+  EROFS_OCI_TRY_ASSIGN(auto const notifier, erofs_oci::ServiceNotifier::from_environment());
+  auto inherited = inherited_socket();
+  EROFS_OCI_TRY_ASSIGN(auto const signals, signal_fd());
+  EROFS_OCI_TRY_ASSIGN(auto const snapshotter, Snapshotter::open(config, say));
+  std::optional<erofs_oci::SocketPath> own_path;
+  if (!inherited) {
+    EROFS_OCI_TRY_ASSIGN(inherited, listen_at(config.address));
+    own_path.emplace(config.address);
+  }
+  warn_of_other_namespace();
+  GrpcService service(*snapshotter, config.mount_timeout);
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&service);
+  builder.SetMaxReceiveMessageSize(most_bytes);
+  builder.SetMaxSendMessageSize(most_bytes);
+  auto const server = builder.BuildAndStart();
+  if (!server) {
+    return erofs_oci::fail(make_error_code(std::errc::io_error), "the gRPC server does not start");
+  }
+  EROFS_OCI_TRY(notifier.ready());
+  say("serves " + config.root + " at " + config.address);
+  auto const done = serve_clients(*server, *inherited, signals);
+  EROFS_OCI_TRY(notifier.stopping());
+  // Calls that wait for a mount would wait for long.
+  server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
+  server->Wait();
+  return done;
+}
+
+int report(Result<void> const& done) {
+  if (done) return 0;
+  say(done.error().message());
+  return 1;
+}
+
+int main_of(int argc, char** argv) {
+  CLI::App app("Snapshots for containerd: images that are mounted and not unpacked.",
+               "oci-snapshotter");
+  std::string path;
+  std::optional<std::string> root;
+  std::optional<std::string> address;
+  app.set_version_flag("--version", "oci-snapshotter (erofs_oci) " OCI_SNAPSHOTTER_VERSION);
+  app.add_option(
+      "--config", path,
+      std::string("configuration file; default: ") + default_config + ", if it is there");
+  app.add_option("--root", root, "directory of all that is kept, in place of `root`");
+  app.add_option("--address", address, "unix socket to serve at, in place of `address`");
+  auto* const config_command = app.add_subcommand("config", "looks at the configuration file");
+  config_command->add_subcommand("check", "says what is wrong with it");
+  config_command->require_subcommand(1);
+  app.require_subcommand(0, 1);
+  CLI11_PARSE(app, argc, argv);
+
+  auto config = read_config(path);
+  if (!config) return report(erofs_oci::fail(std::move(config).error()));
+  if (root) config->root = *root;
+  if (address) config->address = *address;
+  if (auto const sound = check_config(*config); !sound) return report(sound);
+  if (!config_command->parsed()) return report(serve(*config));
+  std::printf("%s: nothing is wrong with it\n", path.empty() ? default_config : path.c_str());
+  return 0;
+}
+
+}  // namespace
+}  // namespace oci_snapshotter
+
+int main(int argc, char** argv) {
+  try {
+    return oci_snapshotter::main_of(argc, argv);
+  } catch (std::exception const& error) {
+    std::fprintf(stderr, "oci-snapshotter: %s\n", error.what());
+  }
+  return 1;
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapshotter.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "refusal.hpp"
+
+namespace oci_snapshotter {
+
+using erofs_oci::Errc;
+using erofs_oci::fail;
+using erofs_oci::fail_errno;
+using erofs_oci::UniqueFd;
+
+namespace {
+
+Result<UniqueFd> lock_root(std::string const& root) {
+  auto const path = root + "/lock";
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd) return fail_errno(errno, path);
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
+  if (errno != EWOULDBLOCK) return fail_errno(errno, path);
+  return fail(make_error_code(std::errc::resource_unavailable_try_again),
+              root + " is another running snapshotter's");
+}
+
+Result<void> make_directories(std::string const& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) return fail(error, path);
+  if (::chmod(path.c_str(), 0711) != 0) return fail_errno(errno, path);
+  return {};
+}
+
+/// A table that is lost must not be taken for one that is empty: containerd goes on to name its
+/// snapshots.
+Result<void> check_table(std::string const& root) {
+  std::error_code error;
+  auto const snapshots = root + "/snapshots";
+  if (std::filesystem::exists(root + "/" + metadata_name, error)) return {};
+  if (!std::filesystem::exists(snapshots, error) || std::filesystem::is_empty(snapshots, error)) {
+    return {};
+  }
+  return fail(Errc::corrupt,
+              root + "/" + metadata_name + " is missing, but " + snapshots +
+                  " has snapshots (to heal it, put the file back from a backup; or move all of " +
+                  root +
+                  " away, start the snapshotter, remove from containerd all images and containers "
+                  "that use it, and pull the images again)");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Snapshotter>> Snapshotter::open(Config const& given, Say say) {
+  EROFS_OCI_TRY(check_config(given));
+  EROFS_OCI_TRY(make_directories(given.root));
+  auto config = given;
+  std::error_code error;
+  config.root = std::filesystem::canonical(given.root, error).string();  // as mounts are recorded
+  if (error) return fail(error, given.root);
+  EROFS_OCI_TRY(check_config(config));
+  EROFS_OCI_TRY_ASSIGN(auto lock, lock_root(config.root));
+  EROFS_OCI_TRY(check_table(config.root));
+  EROFS_OCI_TRY_ASSIGN(auto store, SnapshotStore::open(config.root + "/" + metadata_name));
+  EROFS_OCI_TRY_ASSIGN(auto directories, SnapshotDirectories::open(config.root));
+  EROFS_OCI_TRY(make_directories(config.root + "/mounts"));
+  std::set<std::uint64_t> used;
+  for (auto const& snapshot : store->all()) used.insert(snapshot.id);
+  EROFS_OCI_TRY(directories.discard_others(used));  // what a crash has left
+  return std::unique_ptr<Snapshotter>(new Snapshotter(
+      config, std::move(store), std::move(directories), std::move(lock), std::move(say)));
+}
+
+Snapshotter::Snapshotter(Config const& config, std::unique_ptr<SnapshotStore> store,
+                         SnapshotDirectories directories, UniqueFd lock, Say say)
+    : lock_(std::move(lock)),
+      say_(std::move(say)),
+      store_(std::move(store)),
+      directories_(std::move(directories)),
+      tool_(config.tool),
+      policy_(config.lazy, tool_, *store_, say_),
+      mounts_({.directory = config.root + "/mounts", .unmount_after = config.unmount_after}, tool_,
+              *store_, say_),
+      tender_([this](std::stop_token const& stop) { tend(stop); }) {}
+
+Snapshotter::~Snapshotter() = default;
+
+// ---------------------------------------------------------------- making
+
+/// The lower directories for what stands on `parent`: of ordinary snapshots down to the first that
+/// is served, whose mount has all that is below.
+Result<Snapshotter::Ground> Snapshotter::ground_of(std::string const& parent,
+                                                   Patience const& patience) {
+  Ground ground;
+  if (parent.empty()) return ground;
+  EROFS_OCI_TRY_ASSIGN(auto const lineage, store_->lineage(parent));
+  for (auto const& snapshot : lineage) {
+    if (!snapshot.is_served()) {
+      ground.lower.push_back(directories_.files(snapshot.id));
+      continue;
+    }
+    EROFS_OCI_TRY_ASSIGN(ground.use, mounts_.acquire(snapshot, patience));
+    ground.lower.push_back(ground.use->path());
+    break;
+  }
+  return ground;
+}
+
+std::vector<Mount> Snapshotter::answer(Snapshot const& snapshot, Ground const& ground) const {
+  return {mount_of({snapshot.info.kind, ground.lower, directories_.files(snapshot.id),
+                    directories_.work(snapshot.id)},
+                   overlay_options_)};
+}
+
+Result<std::vector<Mount>> Snapshotter::create(std::string const& key, std::string const& parent,
+                                               Kind kind, Labels const& labels,
+                                               Patience const& patience) {
+  if (store_->find(key)) {
+    return refuse(Refusal::already_exists, "snapshot `" + key + "` exists already");
+  }
+  if (!parent.empty()) {
+    auto const below = store_->find(parent);
+    if (!below) {
+      return refuse(Refusal::not_found, "parent `" + parent + "` does not exist");
+    }
+    if (below->info.kind != Kind::committed) {
+      return refuse(Refusal::invalid_argument, "parent `" + parent + "` is not committed");
+    }
+  }
+  EROFS_OCI_TRY_ASSIGN(auto const ground, ground_of(parent, patience));
+  auto const id = store_->next_id();
+  auto const has_files = kind == Kind::active || ground.lower.empty();
+  if (has_files) {
+    struct stat about{};
+    if (!ground.lower.empty() && ::stat(ground.lower[0].c_str(), &about) != 0) {
+      return fail_errno(errno, ground.lower[0]);
+    }
+    EROFS_OCI_TRY(directories_.make(id, about.st_uid, about.st_gid));
+  }
+  auto const made = store_->create(id, key, parent, kind, labels);
+  if (!made) {
+    // The row's error matters more than what is left, which the next start removes.
+    if (has_files) static_cast<void>(directories_.discard(id));
+    return fail(made.error());
+  }
+  return answer(*made, ground);
+}
+
+/// Whether the layer that the labels are of is there now without a download.
+Result<bool> Snapshotter::claim(std::string const& key, std::string const& parent,
+                                Labels const& labels, Patience const& patience) {
+  auto const reference = labels.find(reference_label);
+  if (reference == labels.end()) return false;
+  std::size_t depth = 1;
+  if (!parent.empty()) {
+    auto const below = store_->find(parent);
+    if (!below || below->info.kind != Kind::committed) return false;  // as create() will say
+    depth = below->depth + 1;
+  }
+  auto const wanted = ImageLabels::of(labels);
+  if (wanted) {
+    auto const image = policy_.decide(*wanted, patience);
+    if (image && LazyPolicy::fits(*image, depth, *wanted)) {
+      std::scoped_lock const lock(images_mutex_);
+      EROFS_OCI_TRY(store_->remember(*image));
+      EROFS_OCI_TRY_ASSIGN(auto const made, store_->claim(key, parent, labels, wanted->manifest));
+      if (made.is_served()) mounts_.prepare(*image);
+      return true;
+    }
+  }
+  // Another image's layer serves as well, if it is more than that image's word.
+  auto const known = store_->claimed(reference->second, parent);
+  return known && (!known->is_served() || mounts_.is_proved(*known));
+}
+
+Result<std::vector<Mount>> Snapshotter::prepare(std::string const& key, std::string const& parent,
+                                                Labels const& labels, Patience const& patience) {
+  EROFS_OCI_TRY_ASSIGN(auto const is_there, claim(key, parent, labels, patience));
+  if (is_there) {
+    return refuse(Refusal::already_exists, "the layer of snapshot `" + key + "` is there already");
+  }
+  return create(key, parent, Kind::active, labels, patience);
+}
+
+Result<std::vector<Mount>> Snapshotter::view(std::string const& key, std::string const& parent,
+                                             Labels const& labels, Patience const& patience) {
+  return create(key, parent, Kind::view, labels, patience);
+}
+
+Result<std::vector<Mount>> Snapshotter::mounts(std::string const& key, Patience const& patience) {
+  EROFS_OCI_TRY_ASSIGN(auto const snapshot, store_->find(key));
+  if (snapshot.info.kind == Kind::committed) {
+    return refuse(Refusal::failed_precondition,
+                  "snapshot `" + key + "` is committed and cannot be mounted");
+  }
+  EROFS_OCI_TRY_ASSIGN(auto const ground, ground_of(snapshot.info.parent, patience));
+  return answer(snapshot, ground);
+}
+
+// ---------------------------------------------------------------- the rest
+
+Result<void> Snapshotter::commit(std::string const& name, std::string const& key,
+                                 Labels const& labels) {
+  EROFS_OCI_TRY(store_->commit(name, key, labels));
+  return {};
+}
+
+Result<void> Snapshotter::remove(std::string const& name) {
+  EROFS_OCI_TRY_ASSIGN(auto const snapshot, store_->remove(name));
+  // The row is gone, so that this is no error of the call; the next start finds what is left.
+  if (auto const done = directories_.discard(snapshot.id); !done) say_(done.error().message());
+  std::scoped_lock const lock(tend_mutex_);
+  has_work_ = true;
+  tend_now_.notify_one();
+  return {};
+}
+
+Result<Info> Snapshotter::stat(std::string const& name) const {
+  EROFS_OCI_TRY_ASSIGN(auto snapshot, store_->find(name));
+  return std::move(snapshot.info);
+}
+
+Result<Info> Snapshotter::update(Info const& info, std::span<std::string const> paths) {
+  return store_->update(info, paths);
+}
+
+std::vector<Info> Snapshotter::list(Filters const& filters) const {
+  return store_->list(filters);
+}
+
+Result<DiskUse> Snapshotter::usage(std::string const& name) const {
+  EROFS_OCI_TRY_ASSIGN(auto const snapshot, store_->find(name));
+  return directories_.usage(snapshot.id);
+}
+
+Result<void> Snapshotter::cleanup() {
+  std::scoped_lock const lock(purge_mutex_);
+  return directories_.purge();
+}
+
+std::set<std::string> Snapshotter::needed_stacks() const {
+  std::set<std::string> needed;
+  for (auto const& snapshot : store_->all()) {
+    if (snapshot.info.kind == Kind::committed || snapshot.info.parent.empty()) continue;
+    auto const lineage = store_->lineage(snapshot.info.parent);
+    if (!lineage) continue;  // it was removed meanwhile
+    auto const served = std::ranges::find_if(*lineage, &Snapshot::is_served);
+    if (served != lineage->end()) needed.merge(mounts_.names_of(*served));
+  }
+  return needed;
+}
+
+/// Does what no call waits for.
+void Snapshotter::tend(std::stop_token const& stop) {
+  while (!stop.stop_requested()) {
+    auto const done = erofs_oci::without_throwing([&]() -> Result<void> {
+      mounts_.clean(needed_stacks(), stop);
+      {
+        std::scoped_lock const lock(images_mutex_);
+        EROFS_OCI_TRY(store_->forget_unused_images());
+      }
+      return cleanup();
+    });
+    if (!done) say_("cleaning up: " + done.error().message());
+    std::unique_lock lock(tend_mutex_);
+    tend_now_.wait_for(lock, stop, std::chrono::seconds(5), [&] { return has_work_; });
+    has_work_ = false;
+  }
+}
+
+}  // namespace oci_snapshotter

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of oci-snapshotter share: images, a registry, the snapshotter, containerd, and clients
+of both. Everything that is started ends, and everything that is mounted goes."""
+import importlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.request
+
+TOP = pathlib.Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(TOP / "tools"), str(TOP / "tests/integration/tool")]
+import images  # noqa: E402
+import make_layout  # noqa: E402
+
+TOOL = os.environ["MOUNT_OCI"]
+REGISTRY = os.path.join(os.path.dirname(TOOL), "oci-registry")
+SNAPSHOTTER = os.environ["OCI_SNAPSHOTTER"]
+BUSYBOX = "/bin/busybox"
+NEEDED = ("containerd", "ctr", "runc", "openssl", "protoc", BUSYBOX)
+FOREVER = ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+SERVICE = "/containerd.services.snapshots.v1.Snapshots/"
+
+
+def skip_unless_possible():
+    missing = [program for program in NEEDED if shutil.which(program) is None]
+    try:
+        import google.protobuf  # noqa: F401
+        import grpc  # noqa: F401
+    except ImportError as error:
+        missing.append(str(error))
+    if missing or os.geteuid() != 0:
+        print("skipped: needs root and", *(missing or NEEDED))
+        sys.exit(77)
+
+
+def wait_for(condition, what, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not in time: {what}")
+        time.sleep(0.05)
+
+
+def mounts_below(directory):
+    with open("/proc/self/mountinfo") as lines:
+        return [line.split()[4] for line in lines if line.split()[4].startswith(str(directory) + "/")]
+
+
+def base_layer():
+    layer = images.Layer()
+    layer.dir("./").dir("bin").dir("proc").dir("sys").dir("dev").dir("etc").dir("tmp", mode=0o1777)
+    with open(BUSYBOX, "rb") as program:
+        layer.file("bin/busybox", program.read(), mode=0o755)
+    for name in ("sh", "cat", "ls", "sleep", "sha256sum", "head", "dd"):
+        layer.symlink(f"bin/{name}", "busybox")
+    return layer
+
+
+def noise(size, seed):
+    return random.Random(seed).randbytes(size)
+
+
+class Layout:
+    """An OCI layout of several images."""
+
+    def __init__(self, directory):
+        self.path = pathlib.Path(directory)
+        (self.path / "blobs/sha256").mkdir(parents=True)
+        (self.path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+        self.entries = []
+
+    def layer(self, layer, name):
+        """(descriptor, diffID)"""
+        file = self.path.parent / name
+        layer.save(str(file), True)
+        return make_layout.put_layer(self.path, file, None)
+
+    def image(self, tag, layers, diff_ids=None, command=FOREVER):
+        config = make_layout.put_json(self.path, {
+            "architecture": "amd64", "os": "linux", "config": {"Cmd": command},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids or [one for _, one in layers]}})
+        manifest = make_layout.put_json(self.path, {
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config, "layers": [descriptor for descriptor, _ in layers]})
+        self.entries.append(manifest | {"annotations": {
+            make_layout.REF_NAME: tag, "io.containerd.image.name": f"example.com/{tag}:1"}})
+        (self.path / "index.json").write_text(json.dumps(
+            {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+             "manifests": self.entries}))
+        return manifest["digest"]
+
+
+class Service:
+    """A client of the snapshots service."""
+
+    def __init__(self, address):
+        import grpc
+        self.grpc = grpc
+        self.api = importlib.import_module(
+            "github.com.containerd.containerd.api.services.snapshots.v1.snapshots_pb2".replace(
+                "github.com", "github_com"))
+        self.empty = importlib.import_module("google.protobuf.empty_pb2").Empty
+        self.channel = grpc.insecure_channel(f"unix:{address}")
+
+    def call(self, method_name, answer, /, **fields):
+        request_type = getattr(self.api, {
+            "List": "ListSnapshotsRequest", "Mounts": "MountsRequest", "Usage": "UsageRequest",
+            "Cleanup": "CleanupRequest"}.get(method_name, f"{method_name}SnapshotRequest"))
+        make = self.channel.unary_stream if method_name == "List" else self.channel.unary_unary
+        method = make(SERVICE + method_name, request_serializer=request_type.SerializeToString,
+                      response_deserializer=answer.FromString)
+        return method(request_type(**fields), timeout=30)
+
+    def prepare(self, key, parent="", labels=None):
+        return self.call("Prepare", self.api.PrepareSnapshotResponse, key=key, parent=parent,
+                         labels=labels or {}).mounts
+
+    def view(self, key, parent=""):
+        return self.call("View", self.api.ViewSnapshotResponse, key=key, parent=parent).mounts
+
+    def mounts(self, key):
+        return self.call("Mounts", self.api.MountsResponse, key=key).mounts
+
+    def commit(self, name, key, labels=None):
+        self.call("Commit", self.empty, name=name, key=key, labels=labels or {})
+
+    def remove(self, key):
+        self.call("Remove", self.empty, key=key)
+
+    def stat(self, key):
+        return self.call("Stat", self.api.StatSnapshotResponse, key=key).info
+
+    def update(self, info, *paths):
+        from google.protobuf.field_mask_pb2 import FieldMask
+        return self.call("Update", self.api.UpdateSnapshotResponse, info=info,
+                         update_mask=FieldMask(paths=paths)).info
+
+    def list(self, *filters):
+        blocks = list(self.call("List", self.api.ListSnapshotsResponse, filters=filters))
+        return [info for block in blocks for info in block.info]
+
+    def usage(self, key):
+        return self.call("Usage", self.api.UsageResponse, key=key)
+
+    def cleanup(self):
+        self.call("Cleanup", self.empty)
+
+
+class Cluster(unittest.TestCase):
+    """A directory with a snapshotter; and, if the test wants them, a registry and containerd."""
+
+    WORDS = []
+    CONFIG = ""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.protos = pathlib.Path(tempfile.mkdtemp(prefix="snapshotter-protos-"))
+        cls.addClassCleanup(shutil.rmtree, cls.protos)
+        # A package github.com would be two, one in the other.
+        source = pathlib.Path(os.environ["SNAPSHOTS_PROTO"])
+        for proto in source.rglob("*.proto"):
+            copy = cls.protos / str(proto.relative_to(source)).replace("github.com", "github_com")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(proto.read_text().replace('"github.com/', '"github_com/'))
+        shutil.copy(pathlib.Path(__file__).parent / "cri.proto", cls.protos)
+        files = [str(file.relative_to(cls.protos)) for file in cls.protos.rglob("*.proto")]
+        subprocess.run(["protoc", "--python_out=.", "-I.", *files], cwd=cls.protos, check=True)
+        sys.path.insert(0, str(cls.protos))
+        cls.addClassCleanup(sys.path.remove, str(cls.protos))
+
+    def setUp(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="snapshotter-"))
+        self.addCleanup(self.clear)
+        self.address = self.dir / "snapshotter.sock"
+        self.root = self.dir / "root"
+
+    def clear(self):
+        """After all processes of this test have ended."""
+        subprocess.run([TOOL, "umount", "--all", "--journal", self.dir / "journal"],
+                       capture_output=True)
+        for place in reversed(mounts_below(self.dir)):
+            subprocess.run(["umount", "-l", place], capture_output=True)
+        for process in self.processes_of(str(self.dir)):
+            os.kill(process, signal.SIGKILL)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    @staticmethod
+    def processes_of(text):
+        """Processes with this text in their command line: containerd's shims, mounts' servers."""
+        found = []
+        for name in os.listdir("/proc"):
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    if name.isdigit() and int(name) != os.getpid() and text.encode() in file.read():
+                        found.append(int(name))
+            except OSError:
+                continue
+        return found
+
+    def start(self, *command, log, **options):
+        with open(self.dir / log, "ab") as file:
+            process = subprocess.Popen([str(word) for word in command], stdout=file, stderr=file,
+                                       stdin=subprocess.DEVNULL, **options)
+        self.addCleanup(lambda: (process.kill(), process.wait()))
+        return process
+
+    def said(self, log):
+        return (self.dir / log).read_text()
+
+    # ------------------------------------------------------------ the snapshotter
+
+    def start_snapshotter(self, ready=True):
+        words = json.dumps(["oci.insecure", f"oci.store={self.dir}/store", *self.WORDS])
+        (self.dir / "config.toml").write_text(
+            f'root = "{self.root}"\naddress = "{self.address}"\n{self.CONFIG}\n[mount]\n'
+            f'program = "{TOOL}"\noptions = {words}\njournal = "{self.dir}/journal"\n'
+            f'unmount_after = 1\n')
+        log = self.dir / "snapshotter.log"
+        before = log.read_text().count(": serves ") if log.exists() else 0
+        self.snapshotter = self.start(SNAPSHOTTER, "--config", self.dir / "config.toml",
+                                      log="snapshotter.log")
+        if ready:
+            wait_for(lambda: self.said("snapshotter.log").count(": serves ") > before or
+                     self.snapshotter.poll() is not None, "the snapshotter")
+            self.service = Service(self.address)
+            wait_for(self.is_serving, "the snapshotter")
+
+    def is_serving(self):
+        try:
+            self.service.list()
+            return True
+        except self.service.grpc.RpcError:
+            self.assertIsNone(self.snapshotter.poll(), self.said("snapshotter.log"))
+            return False
+
+    def kill_snapshotter(self, number=signal.SIGKILL):
+        self.snapshotter.send_signal(number)
+        status = self.snapshotter.wait(20)
+        self.service.channel.close()
+        return status
+
+    def refused(self, code, call, *arguments, **fields):
+        """The text of an error."""
+        with self.assertRaises(self.service.grpc.RpcError) as caught:
+            call(*arguments, **fields)
+        self.assertEqual(caught.exception.code().name, code, caught.exception.details())
+        return caught.exception.details()
+
+    # ------------------------------------------------------------ a registry
+
+    def start_registry(self, layout):
+        process = subprocess.Popen([REGISTRY, "--accept-pushes", layout], stdout=subprocess.PIPE,
+                                   text=True)
+        self.addCleanup(lambda: (process.kill(), process.communicate()))
+        self.registry = process
+        self.host = process.stdout.readline().strip().split("://", 1)[1]
+
+    def fetched(self):
+        with urllib.request.urlopen(f"http://{self.host}/_stats") as answer:
+            return json.load(answer)["bytes"]
+
+    # ------------------------------------------------------------ containerd
+
+    def start_containerd(self, sandbox=""):
+        (self.dir / "containerd.toml").write_text(f"""
+version = 2
+root = "{self.dir}/containerd"
+state = "{self.dir}/state"
+[grpc]
+  address = "{self.dir}/containerd.sock"
+[proxy_plugins.oci]
+  type = "snapshot"
+  address = "{self.address}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{self.dir}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  restrict_oom_score_adj = true
+  sandbox_image = "{sandbox}"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "oci"
+    disable_snapshot_annotations = false
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{self.dir}/no"
+    conf_dir = "{self.dir}/no"
+""")
+        self.containerd = self.start("containerd", "-c", self.dir / "containerd.toml",
+                                     log="containerd.log")
+        import grpc
+        self.cri_api = importlib.import_module("cri_pb2")
+        self.channel = grpc.insecure_channel(f"unix:{self.dir}/containerd.sock",
+                                             options=[("grpc.default_authority", "localhost")])
+        wait_for(lambda: self.ctr("version", check=False).returncode == 0, "containerd")
+        wait_for(lambda: "cri" in self.ctr("plugins", "ls", "id==cri").stdout, "CRI")
+
+    def ctr(self, *words, check=True, namespace="default"):
+        done = subprocess.run(["ctr", "-a", self.dir / "containerd.sock", "-n", namespace,
+                               *[str(word) for word in words]], capture_output=True, text=True,
+                              timeout=60)
+        if check:
+            self.assertEqual(done.returncode, 0, (words, done.stderr, self.said("snapshotter.log")))
+        return done
+
+    def cri(self, method, answer, **fields):
+        service = "ImageService" if "Image" in method else "RuntimeService"
+        request = getattr(self.cri_api, f"{method}Request")
+        call = self.channel.unary_unary(f"/runtime.v1.{service}/{method}",
+                                        request_serializer=request.SerializeToString,
+                                        response_deserializer=answer.FromString)
+        return call(request(**fields), timeout=60)
+
+    def pull(self, name):
+        image = self.cri_api.ImageSpec(image=f"{self.host}/t/{name}:{name}")
+        return self.cri("PullImage", self.cri_api.PullImageResponse, image=image)
+
+    def remove_image(self, name):
+        image = self.cri_api.ImageSpec(image=f"{self.host}/t/{name}:{name}")
+        self.cri("RemoveImage", self.cri_api.RemoveImageResponse, image=image)
+
+    def start_pod(self, name):
+        api = self.cri_api
+        namespaces = api.NamespaceOption(network=api.NODE, pid=api.CONTAINER, ipc=api.POD)
+        config = api.PodSandboxConfig(
+            metadata=api.PodSandboxMetadata(name=name, uid=name, namespace="default"),
+            log_directory=str(self.dir / "logs"),
+            linux=api.LinuxPodSandboxConfig(
+                security_context=api.LinuxSandboxSecurityContext(namespace_options=namespaces)))
+        pod = self.cri("RunPodSandbox", api.RunPodSandboxResponse, config=config).pod_sandbox_id
+        self.addCleanup(self.remove_pod, pod, quiet=True)
+        return pod, config, namespaces
+
+    def start_container(self, pod, image, command=FOREVER, name="c"):
+        api = self.cri_api
+        sandbox, config, namespaces = pod
+        container = self.cri(
+            "CreateContainer", api.CreateContainerResponse, pod_sandbox_id=sandbox,
+            sandbox_config=config, config=api.ContainerConfig(
+                metadata=api.ContainerMetadata(name=name), command=command,
+                image=api.ImageSpec(image=f"{self.host}/t/{image}:{image}"), log_path="log",
+                linux=api.LinuxContainerConfig(security_context=api.LinuxContainerSecurityContext(
+                    namespace_options=namespaces)))).container_id
+        self.cri("StartContainer", api.StartContainerResponse, container_id=container)
+        return container
+
+    def execute(self, container, *command):
+        done = self.cri("ExecSync", self.cri_api.ExecSyncResponse, container_id=container,
+                        cmd=command, timeout=30)
+        self.assertEqual((done.exit_code, done.stderr), (0, b""), command)
+        return done.stdout.decode()
+
+    def remove_pod(self, pod, quiet=False):
+        import grpc
+        try:
+            self.cri("StopPodSandbox", self.cri_api.StopPodSandboxResponse, pod_sandbox_id=pod)
+            self.cri("RemovePodSandbox", self.cri_api.RemovePodSandboxResponse, pod_sandbox_id=pod)
+        except grpc.RpcError:
+            if not quiet:
+                raise
