@@ -10,7 +10,9 @@ and apt; serves it by oci-registry, with latency, and the bandwidth for each ans
 workloads in it by chroot, each on a fresh mount with an empty layer cache: without a start list, and with
 the one that a mount for the same workload has recorded. Counts are what to compare: requests for blobs
 and their bytes, with those of the mount itself. Times (from command to exit, medians) are of this machine.
-"needed" is what the list holds: compressed bytes that decoding what the workload reads takes.
+"needed" is what the list holds: compressed bytes that decoding what the workload reads takes. "touched"
+is what gzip makes of the files that the workload touches, each by itself: those of which the kernel
+then has pages.
 --before: a mount-oci of another version, without start lists, which takes turns with this one. Needs root
 and FUSE or NBD.
 """
@@ -26,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 
 from run import Registry, TOP, server
 
@@ -85,6 +88,23 @@ def list_bytes(store):
     return total
 
 
+def touched_bytes(where):
+    """What gzip makes of each file of which the kernel has pages, together."""
+    names = [os.path.join(at, name) for at, _, files in os.walk(where) for name in files]
+    names = [name for name in names if os.path.isfile(name) and not os.path.islink(name)]
+    total, seen = 0, set()
+    for begin in range(0, len(names), 500):
+        lines = subprocess.run(["fincore", "--bytes", "--noheadings", "--raw", "--output", "RES,FILE",
+                                *names[begin:begin + 500]], check=True, capture_output=True,
+                               text=True).stdout.splitlines()
+        for resident, name in (line.split(" ", 1) for line in lines):
+            if resident == "0" or os.stat(name).st_ino in seen:
+                continue
+            seen.add(os.stat(name).st_ino)
+            total += len(zlib.compress(pathlib.Path(name).read_bytes(), 6))
+    return total
+
+
 class Version:
     """A program, the store with its index of the image, and what its workloads took.
 
@@ -100,6 +120,7 @@ class Version:
         self.index_bytes = 0
         self.taken = {workload: [] for workload in WORKLOADS}
         self.needed = {}
+        self.touched = {}
 
     def words(self, args, start_list=None, cache="none"):
         more = f",{args.mount_options}" if args.mount_options else ""
@@ -114,6 +135,8 @@ class Version:
     def run(self, args, image, registry, where, workload):
         if self.start_list == "use":
             shutil.rmtree(self.store / "starts", ignore_errors=True)
+            if workload not in self.touched:
+                self.run_once(args, image, registry, where, workload, "off")
             self.run_once(args, image, registry, where, workload, "record")
             self.needed[workload] = list_bytes(self.store) / 1e6
         taken = self.run_once(args, image, registry, where, workload, self.start_list)
@@ -130,6 +153,8 @@ class Version:
                                       capture_output=True, timeout=300,
                                       env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"})
                 seconds = time.monotonic() - begin
+                if start_list == "off" and self.start_list == "use":
+                    self.touched[workload] = touched_bytes(where) / 1e6
             seen = registry.stats()
         if done.returncode != 0:
             sys.exit(f"{workload}: {done.stderr.decode()[-500:]}")
@@ -141,8 +166,8 @@ class Version:
 
 def print_table(versions):
     print("| workload | " + " | ".join(
-        f"{v.name}: requests | MB | seconds" for v in versions) + " | needed: MB |")
-    print("|---|" + "---|" * (3 * len(versions) + 1))
+        f"{v.name}: requests | MB | seconds" for v in versions) + " | needed: MB | touched: MB |")
+    print("|---|" + "---|" * (3 * len(versions) + 2))
     sums = [[0, 0, 0] for _ in versions]
     for workload in versions[-1].needed:
         cells = [workload]
@@ -151,9 +176,11 @@ def print_table(versions):
             total[:] = [a + b for a, b in zip(total, row)]
             cells += [f"{row[0]:.0f}", f"{row[1]:.2f}", f"{row[2]:.2f}"]
         cells.append(f"{versions[-1].needed[workload]:.2f}")
+        cells.append(f"{versions[-1].touched[workload]:.2f}")
         print("| " + " | ".join(cells) + " |")
     cells = [text for t in sums for text in (f"{t[0]:.0f}", f"{t[1]:.2f}", f"{t[2]:.2f}")]
     cells.append(f"{sum(versions[-1].needed.values()):.2f}")
+    cells.append(f"{sum(versions[-1].touched.values()):.2f}")
     print("| together | " + " | ".join(cells) + " |")
 
 
