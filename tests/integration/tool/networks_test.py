@@ -12,7 +12,7 @@ import threading
 import time
 import unittest
 
-from support import PASSWORD, TOOL, ToolTest, make_layout, path
+from support import PASSWORD, TOOL, ToolTest, make_layout, path, stop
 from survive_test import contents, wait_for
 
 
@@ -27,7 +27,7 @@ def has_unread_bytes(host):
 class NetworkTest(ToolTest):
     def stall(self):
         """The server answers nothing more, as one behind a broken line."""
-        self.server.process.send_signal(signal.SIGSTOP)
+        stop(self.server.process)
         self.addCleanup(self.server.process.send_signal, signal.SIGCONT)
 
 

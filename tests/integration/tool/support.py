@@ -82,6 +82,13 @@ def remove_tree(directory):
     shutil.rmtree(directory, onerror=failed)
 
 
+def stop(process):
+    """Stops a child: when this returns, none of its threads runs. A signal alone takes effect some
+    time after it was sent, until when a server may well answer one more request."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
 class Running:
     """A program that prints one line when it is ready."""
 
