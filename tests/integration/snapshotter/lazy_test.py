@@ -12,6 +12,7 @@ import unittest
 import cluster
 import images
 from cluster import Cluster, Layout, SNAPSHOTTER, Service, mounts_below, noise, wait_for
+from support import stop
 
 REFERENCE = "containerd.io/snapshot.ref"
 CRI = "containerd.io/snapshot/cri."
@@ -237,7 +238,7 @@ class SlowTest(LazyTest):
 
 class DeadRegistryTest(LazyTest):
     def test_a_registry_that_dies_between_claim_and_container(self):
-        self.registry.send_signal(signal.SIGSTOP)
+        stop(self.registry)
         self.addCleanup(self.registry.send_signal, signal.SIGCONT)
         mount, = self.service.prepare("x", "", self.labels(self.layers, 1))
         self.assertEqual(mount.type, "bind")  # five seconds have passed

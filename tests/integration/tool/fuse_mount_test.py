@@ -3,7 +3,6 @@
 files through FUSE, as root and as nobody; compared with what an independent unpacker makes of the
 same image; and what remains after each way to end them. All in a mount namespace of its own."""
 import contextlib
-import ctypes
 import json
 import os
 import pickle
@@ -20,10 +19,9 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 
 import images
-from support import FIXTURES, TOOL
+from support import FIXTURES, TOOL, own_mounts
 
 NOBODY = 65534
-LIBC = ctypes.CDLL(None, use_errno=True)
 WAYS = ["fuse-file", "fuse-tree"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -34,14 +32,8 @@ def why_skip():
         return "not root"
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "no /dev/fuse"
-    if LIBC.unshare(0x20000) != 0:  # CLONE_NEWNS
-        return "no mount namespace of our own"
-    if subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True).returncode != 0:
-        return "mounts cannot be made private"
-    # Copies of what other tests have mounted would keep their file systems alive.
-    with open("/proc/self/mounts") as table:
-        others = [line.split()[1] for line in table if line.split()[2] in ("erofs", "fuse.erofs_oci")]
-    subprocess.run(["umount", "-l", *others], capture_output=True)
+    if why := own_mounts():
+        return why
     # Where private directories are made for a moment: other tests' are none of ours.
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
     # A machine without udev leaves /dev/fuse to root.

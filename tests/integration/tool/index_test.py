@@ -12,6 +12,7 @@ import unittest
 import images
 from files_test import ImageTest
 from support import TOOL, digest, path, read
+from survive_test import wait_for
 
 
 def files_below(directory):
@@ -160,7 +161,7 @@ class IndexTest(ImageTest):
                 words = f"oci.insecure=1,oci.platform=linux/amd64,oci.cache_dir=none,oci.store={self.store}"
                 tool = subprocess.Popen([TOOL, "index", "-o", words, image], stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE)
-                time.sleep(1.5)
+                self.assertTrue(wait_for(lambda: self.stats(host)["bytes"] > 100_000))
                 tool.send_signal(number)
                 start = time.monotonic()
                 tool.communicate(timeout=20)

@@ -10,10 +10,17 @@ import tempfile
 import time
 import unittest
 
+from support import own_mounts
+
 PROGRAM = os.environ.get("KEEP_MOUNTED", "example-keep_mounted")
 
 
 class KeepMountedTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        if os.geteuid() == 0:
+            own_mounts()
+
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory(prefix="keep_mounted-")
         self.addCleanup(self.folder.cleanup)

@@ -12,7 +12,7 @@ import threading
 import time
 import unittest
 
-from support import PASSWORD, TOOL, ToolTest, make_layout, path
+from support import PASSWORD, TOOL, ToolTest, make_layout, path, stop
 from survive_test import contents, wait_for
 
 
@@ -27,7 +27,7 @@ def has_unread_bytes(host):
 class NetworkTest(ToolTest):
     def stall(self):
         """The server answers nothing more, as one behind a broken line."""
-        self.server.process.send_signal(signal.SIGSTOP)
+        stop(self.server.process)
         self.addCleanup(self.server.process.send_signal, signal.SIGCONT)
 
 
@@ -52,24 +52,27 @@ class MountTest(NetworkTest):
         super().setUp()
         self.make_target()
         self.wanted = contents(path("ckpt.tar.gz"))
-        self.name = max(self.wanted, key=lambda name: os.path.basename(name))
 
     def command(self, image, way, words, *options):
         return ["mount", "--attach", way, "--journal", self.journal, *options, "-o", words, image,
                 self.target]
 
     def begin_read(self):
-        """A thread that reads a file; what it has got is in `self.got`."""
+        """A thread that reads all files, since some may lie in what has come already; what it has got
+        is in `self.got`."""
         self.got = None
 
-        def read_it():
+        def read_all():
+            got = {}
             try:
-                with open(os.path.join(self.target, self.name), "rb") as stream:
-                    os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                    self.got = hashlib.sha256(stream.read()).digest()
+                for name in self.wanted:
+                    with open(os.path.join(self.target, name), "rb") as stream:
+                        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                        got[name] = hashlib.sha256(stream.read()).digest()
+                self.got = got
             except OSError as error:
                 self.got = error
-        thread = threading.Thread(target=read_it)
+        thread = threading.Thread(target=read_all)
         thread.start()
         self.addCleanup(thread.join)
         self.addCleanup(self.server.process.send_signal, signal.SIGCONT)  # before that
@@ -92,7 +95,7 @@ class MountTest(NetworkTest):
                 self.assertLess(time.monotonic() - begin, 5)  # a read may take 30 s
                 self.server.process.send_signal(signal.SIGCONT)
                 reader.join()
-                self.assertEqual(self.got, self.wanted[self.name])
+                self.assertEqual(self.got, self.wanted)
                 subprocess.run(["umount", self.target], check=True)
                 self.server.end()
 

@@ -13,12 +13,14 @@ import urllib.request
 
 import images
 import ztoc
-from support import REGISTRY, Running, TOOL, digest, make_layout, read
+from support import REGISTRY, Running, TOOL, digest, make_layout, read, own_mounts
 
 
 class SociTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
+        if os.geteuid() == 0:
+            own_mounts()
         cls.top = pathlib.Path(tempfile.mkdtemp(prefix="soci-"))
         cls.addClassCleanup(shutil.rmtree, cls.top)
         cls.layers = [pathlib.Path(layer.save(cls.top / f"layer{i}"))

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of mount-oci share: starting and always ending programs, and test data."""
+import ctypes
+import functools
 import gzip
 import hashlib
 import json
@@ -82,6 +84,29 @@ def remove_tree(directory):
     shutil.rmtree(directory, onerror=failed)
 
 
+@functools.cache
+def own_mounts():
+    """From here on mounts are this process's own: in a namespace that another test makes a copy of, a
+    file system would live on when it is unmounted here. Why that cannot be, or nothing."""
+    if ctypes.CDLL(None).unshare(0x20000) != 0:  # CLONE_NEWNS
+        return "no mount namespace of our own"
+    if subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True).returncode != 0:
+        return "mounts cannot be made private"
+    # Copies of what other tests have mounted would keep their file systems alive.
+    with open("/proc/self/mounts") as table:
+        others = [line.split()[1] for line in table if line.split()[2] in ("erofs", "fuse.erofs_oci")]
+    if others:
+        subprocess.run(["umount", "-l", *others], capture_output=True)
+    return None
+
+
+def stop(process):
+    """Stops a child: when this returns, none of its threads runs. A signal alone takes effect some
+    time after it was sent, until when a server may well answer one more request."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
 class Running:
     """A program that prints one line when it is ready."""
 
@@ -112,6 +137,8 @@ class Running:
 class ToolTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
+        if os.geteuid() == 0:
+            own_mounts()  # where that cannot be, others may see what is mounted
         cls.layout = tempfile.mkdtemp()
         cls.addClassCleanup(shutil.rmtree, cls.layout)
         cls.top = two_platforms(cls.layout, [path(f"{name}.tar.gz") for name in LAYERS])

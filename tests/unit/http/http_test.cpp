@@ -328,14 +328,14 @@ TEST_CASE("A slow reader is no slow server", "[http]") {
   HttpRequest request;
   request.url = *Url::parse(server.url());
   request.limits.least_rate = 1'000'000;
-  request.limits.rate_time = 100ms;
+  request.limits.rate_time = 500ms;
   request.deadline = Steady::now() + 30s;
   std::size_t got = 0;
 
   auto const done = HttplibTransport().exchange(
       request, [](HttpHead const&) { return true; },
       [&](std::span<std::byte const> bytes) {
-        if (got == 0) std::this_thread::sleep_for(500ms);
+        if (got == 0) std::this_thread::sleep_for(1s);
         got += bytes.size();
         return true;
       });

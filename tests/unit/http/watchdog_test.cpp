@@ -89,11 +89,16 @@ TEST_CASE("A watched socket ends when a stop is asked for, then or before", "[ht
 TEST_CASE("An exchange that has ended is left alone", "[http][watchdog]") {
   Watchdog watchdog;
   SocketPair sockets;
-  { Watch const watch(watchdog, in(20ms), {}, UniqueFd()); }
-  Watch watch(watchdog, in(20ms), {}, UniqueFd());
+  auto const deadline = in(1s);
+  { Watch const watch(watchdog, deadline, {}, UniqueFd()); }
+  Watch watch(watchdog, deadline, {}, UniqueFd());
   watch.set_socket(sockets.ours.get());
   auto const [socket, time_over] = watch.end();
-  std::this_thread::sleep_for(60ms);
+  SocketPair later_sockets;
+  Watch later(watchdog, deadline + 1ms, {}, UniqueFd());
+  later.set_socket(later_sockets.ours.get());
+  char c = 0;
+  CHECK(::recv(later_sockets.ours.get(), &c, 1, 0) == 0);  // now the other's time is over, too
 
   CHECK_FALSE(time_over);
   CHECK(socket);

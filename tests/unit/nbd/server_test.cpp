@@ -257,12 +257,12 @@ TEST_CASE("More clients than allowed are turned away", "[nbd][server][error]") {
 TEST_CASE("A silent client makes room, and one that asks does not", "[nbd][server]") {
   NbdServerOptions options;
   options.max_sessions = 2;
-  options.idle_after = 300ms;
+  options.idle_after = 1s;
   Running running(Memory(content()), std::move(options));
   auto silent = running.client();
   auto const busy = running.client();
   CHECK(running.connect().receive_all().empty());  // both are too new to be silent
-  std::this_thread::sleep_for(400ms);
+  std::this_thread::sleep_for(1100ms);
   busy.send(Request{0, 0, 1, 0, 10});
   CHECK(busy.simple_reply() == SimpleReply{Errno::none, 1});
   CHECK(busy.receive(10).size() == 10);

@@ -399,7 +399,7 @@ TEST_CASE("A client that takes no bytes is dropped after the deadline", "[nbd][s
 
 TEST_CASE("A client that takes bytes slowly is not dropped", "[nbd][session]") {
   SessionSetup setup;
-  setup.negotiated.send_timeout = 300ms;
+  setup.negotiated.send_timeout = 900ms;
   RunningSession session(memory(), setup);
   session.client.send(read_request(1, 0, size));
   CHECK(session.client.simple_reply() == SimpleReply{Errno::none, 1});
@@ -408,7 +408,7 @@ TEST_CASE("A client that takes bytes slowly is not dropped", "[nbd][session]") {
   while (got.size() < size) {
     auto const piece = session.client.receive(std::min<std::size_t>(100'000, size - got.size()));
     got.insert(got.end(), piece.begin(), piece.end());
-    std::this_thread::sleep_for(100ms);
+    std::this_thread::sleep_for(150ms);
   }
 
   CHECK(got == content());
