@@ -6,7 +6,6 @@ import os
 import pathlib
 import signal
 import subprocess
-import unittest
 
 import cluster
 import images
@@ -43,13 +42,14 @@ class ContainerdTest(Cluster):
         archive = self.dir / "image.tar"
         subprocess.run(["tar", "-C", self.layout.path, "-cf", archive, "."], check=True)
         self.ctr("image", "import", "--snapshotter", "oci", archive)
-        done = self.ctr("run", "--rm", "--snapshotter", "oci", "--net-host", "example.com/app:1",
+        done = self.ctr("run", "--rm", "--snapshotter", "oci", "--net-host", "--cgroup",
+                        f"/{os.path.basename(os.environ[cluster.INSIDE])}/one", "example.com/app:1",
                         "one", "/bin/sha256sum", "/middle")
         self.assertEqual(done.stdout.split()[0], hashlib.sha256(MIDDLE).hexdigest())
         self.assertEqual(self.stacks(), [])
         for image in ("app", "low", "pause"):
             self.ctr("image", "rm", "--sync", f"example.com/{image}:1")
-        self.assertEqual(self.service.list(), [])
+        wait_for(lambda: self.service.list() == [], "no snapshot is left")
         wait_for(lambda: os.listdir(self.root / "snapshots") == [], "no directory is left")
 
     def test_containers_of_one_image_share_a_mount(self):
@@ -94,6 +94,7 @@ class ContainerdTest(Cluster):
             for image in (first, second, "pause"):
                 self.remove_image(image)
             wait_for(lambda: self.service.list() == [], "no snapshot is left")
+            wait_for(lambda: self.stacks() == [], "no mount is left")
 
     def test_a_kill_disturbs_no_container(self):
         self.pull("app")
@@ -156,7 +157,7 @@ class FirstContactTest(ContainerdTest):
     def push_index(self, name):
         subprocess.run([TOOL, "index", "--quiet", "--push", "--sign-key", self.dir / "key", "-o",
                         f"oci.insecure,oci.store={self.dir}/elsewhere",
-                        f"{self.host}/t/{name}:{name}"], check=True, timeout=120)
+                        f"{self.host}/t/{name}:{name}"], check=True, timeout=cluster.PATIENCE)
 
     def test_a_container_runs_before_its_layers_are_there(self):
         self.push_index("big")
@@ -206,7 +207,7 @@ class LieTest(ContainerdTest):
 class SmallImagesTest(ContainerdTest):
     """Images below `min_size` are unpacked."""
 
-    CONFIG = "[lazy]\nmin_size = 1000000000"
+    CONFIG = Cluster.CONFIG + "\nmin_size = 1000000000"
 
     def test_a_small_image_is_unpacked(self):
         self.pull("app")
@@ -225,5 +226,4 @@ for one in (FirstContactTest, LieTest, SmallImagesTest):
 
 
 if __name__ == "__main__":
-    cluster.skip_unless_possible()
-    unittest.main(verbosity=2)
+    cluster.main(*cluster.CONTAINERD)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import unittest
 
 import cluster
 from cluster import Cluster, SNAPSHOTTER
@@ -197,7 +196,7 @@ class ServiceTest(Cluster):
 
     def start_refused(self):
         done = subprocess.run([SNAPSHOTTER, "--config", self.dir / "config.toml"],
-                              capture_output=True, text=True, timeout=20)
+                              capture_output=True, text=True, timeout=cluster.PATIENCE)
         self.assertEqual(done.returncode, 1)
         return done.stderr
 
@@ -217,5 +216,4 @@ class ServiceTest(Cluster):
 
 
 if __name__ == "__main__":
-    cluster.skip_unless_possible()
-    unittest.main(verbosity=2)
+    cluster.main()
