@@ -5,15 +5,112 @@ import os
 import pathlib
 import shutil
 import signal
+import stat
 import subprocess
-import sys
 import tempfile
 import threading
+import time
 
 import cluster
 from cluster import Cluster, SNAPSHOTTER
 
 REFERENCE = "containerd.io/snapshot.ref"
+VIEW, ACTIVE, COMMITTED = 1, 2, 3
+
+
+def write(path, text):
+    return lambda top: (top / path).write_text(text)
+
+
+def make(path, mode=0o755):
+    return lambda top: ((top / path).mkdir(), (top / path).chmod(mode))
+
+
+def node(path, kind):
+    return lambda top: os.mknod(top / path, kind | 0o640, os.makedev(1, 3))
+
+
+def remove(path):
+    def change(top):
+        if (top / path).is_dir() and not (top / path).is_symlink():
+            shutil.rmtree(top / path)
+        else:
+            (top / path).unlink()
+    return change
+
+
+def own(path, user, group):
+    return lambda top: os.chown(top / path, user, group, follow_symlinks=False)
+
+
+def mode(path, bits):
+    return lambda top: (top / path).chmod(bits)
+
+
+def move(path, to):
+    return lambda top: os.rename(top / path, top / to)
+
+
+def link(path, to):
+    return lambda top: os.link(top / path, top / to)
+
+
+def point(path, target):
+    return lambda top: (top / path).symlink_to(target)
+
+
+# What containerd's own suite does to layers, and some more: a name, and what each layer changes.
+CHANGES = {
+    "files that are written twice in each layer": [
+        [write("passwd", f"{i}"), write("a b", f"{i}"), write("passwd", f"{i} again")]
+        for i in range(5)],
+    "a directory that takes the place of one of the same name": [
+        [make("dir"), make("dir/sub"), write("dir/old", "1"), write("dir/sub/deep", "1")],
+        [remove("dir"), make("dir"), write("dir/new", "2")],
+        [write("dir/newer", "3"), make("dir/sub"), write("dir/sub/other", "3")]],
+    "owners of directories and of a file": [
+        [make("opt"), make("opt/a"), write("opt/a/file", "1"), write("opt/b", "1")],
+        [own("opt", 1, 1), own("opt/a", 1, 2), own("opt/b", 3, 4)],
+        [own("opt/a/file", 5, 6)]],
+    "owners and modes of directories that are removed and made again": [
+        [make("d", 0o700), own("d", 1, 1), make("d/e", 0o1777), own("d/e", 2, 2), make("f")],
+        [own("d", 3, 3), write("d/e/file", "2"), own("f", 4, 4), mode("f", 0o2750)],
+        [remove("d"), make("d", 0o711), own("d", 5, 5), make("d/e")]],
+    "files that are deleted in a child": [
+        [make("x"), *(write(f"x/{i}", "1") for i in range(8)), write("top", "1")],
+        [remove("x/1"), remove("top")],
+        [remove("x/2"), write("x/1", "3")],
+        [remove("x"), write("x", "a file now")]],
+    "a file of a lower layer that is moved and linked": [
+        [make("root"), write("root/file", "1"), write("root/old", "1")],
+        [link("root/file", "root/linked"), remove("root/file"), move("root/old", "root/moved")],
+        [remove("root/moved"), write("root/linked", "2"), link("root/linked", "twice")]],
+    "names that change": [
+        [make("a"), write("a/file", "1"), make("own"), write("own/x", "1"), write("b", "1")],
+        [move("a/file", "a/renamed"), make("new"), write("new/y", "2"), move("new", "newer")],
+        [move("b", "a/renamed"), move("newer/y", "own/x")]],
+    "a kind of file that takes the place of another": [
+        [write("one", "1"), make("two"), point("three", "one"), node("four", stat.S_IFSOCK)],
+        [remove("one"), make("one"), remove("two"), point("two", "four"), remove("three"),
+         node("three", stat.S_IFIFO), remove("four"), node("four", stat.S_IFCHR)],
+        [remove("one"), point("one", "nowhere"), remove("four"), node("four", stat.S_IFSOCK)]],
+    "no change at all": [[write("a", "1")], [], []],
+}
+
+
+def tree(top):
+    """All that two directories with the same files have in common."""
+    found, names = {}, {}
+    for place in sorted(top.rglob("*")):
+        about, path = place.lstat(), str(place.relative_to(top))
+        content = b""
+        if stat.S_ISREG(about.st_mode):
+            content = place.read_bytes()
+            names.setdefault(about.st_ino, []).append(path)
+        elif stat.S_ISLNK(about.st_mode):
+            content = os.readlink(place)
+        found[path] = (about.st_mode, about.st_uid, about.st_gid, about.st_rdev, content)
+    return found, sorted(names.values())
 
 
 class ServiceTest(Cluster):
@@ -74,6 +171,21 @@ class ServiceTest(Cluster):
                 (place / "new").write_text("x")
         self.assertEqual(os.stat(self.mounted(self.service.prepare("root"))).st_mode & 0o7777, 0o755)
 
+    def test_layers_are_what_one_directory_would_be(self):
+        for number, (name, layers) in enumerate(CHANGES.items()):
+            with self.subTest(name):
+                flat, parent = pathlib.Path(tempfile.mkdtemp(dir=self.dir)), ""
+                for height, changes in enumerate(layers):
+                    self.layer(f"{number}/{height}", parent,
+                               lambda place: [change(top) for change in changes
+                                              for top in (place, flat)])
+                    parent = f"{number}/{height}"
+                    place = self.mounted(self.service.view(f"view {parent}", parent))
+                    self.assertEqual(tree(place), tree(flat))
+                    self.assertTrue(tree(flat)[0])
+                place = self.mounted(self.service.prepare(f"active {number}", parent))
+                self.assertEqual(tree(place), tree(flat))
+
     def test_128_layers(self):
         for i in range(128):
             self.layer(f"L{i}", f"L{i - 1}" if i else "", lambda place: (
@@ -110,6 +222,96 @@ class ServiceTest(Cluster):
         self.assertEqual([mount.source for mount in service.mounts("b")], ["overlay"])
         self.assertEqual(self.names("kind==active"), {"b"})
         self.assertEqual(self.names("parent==A", "name==A"), {"b", "v", "A"})
+
+    def known(self, name):
+        info = self.service.stat(name)
+        return info.kind, info.parent
+
+    def make_six(self):
+        """Two snapshots of each kind, with a label that tells them apart."""
+        service = self.service
+        for i, name in enumerate(("c1", "c2")):
+            service.prepare(f"extract {name}", "c1" if i else "")
+            service.commit(name, f"extract {name}", {"l": name, "c": ""})
+        for name, parent in (("a1", ""), ("a2", "c2")):
+            service.prepare(name, parent, {"l": name, "x.y/z": "a"})
+        for name, parent in (("v1", "c1"), ("v2", "c2")):
+            service.view(name, parent, {"l": name})
+
+    def test_what_a_snapshot_is_known_as(self):
+        self.make_six()
+        for name, expected in {"c1": (COMMITTED, ""), "c2": (COMMITTED, "c1"), "a1": (ACTIVE, ""),
+                               "a2": (ACTIVE, "c2"), "v1": (VIEW, "c1"),
+                               "v2": (VIEW, "c2")}.items():
+            self.assertEqual(self.known(name), expected)
+        # List and Stat tell the same.
+        for info in self.service.list():
+            self.assertEqual(info, self.service.stat(info.name))
+        self.refused("NOT_FOUND", self.service.stat, "extract c1")
+        for used in ("c1", "a1", "v1"):
+            self.refused("ALREADY_EXISTS", self.service.prepare, used)
+            self.refused("ALREADY_EXISTS", self.service.view, used, "c1")
+            self.refused("ALREADY_EXISTS", self.service.commit, used, "a2")
+        self.assertEqual(self.known("a2"), (ACTIVE, "c2"))
+
+    def test_update(self):
+        service = self.service
+        before = time.time_ns()
+        self.make_six()
+        after = time.time_ns()
+        for name in ("c1", "c2", "a1", "a2", "v1", "v2"):
+            info = service.stat(name)
+            self.assertTrue(before <= info.created_at.ToNanoseconds() <= after, name)
+            self.assertEqual(info.updated_at, info.created_at)
+            first, created = info.updated_at.ToNanoseconds(), info.created_at.ToNanoseconds()
+            parent, info.parent = info.parent, "v1"
+            info.labels.clear()
+            info.labels.update({"l1": "1", "l2": "2", "l3": "3"})
+            for paths, labels, expected in (
+                    ((), {"l1": "1", "l2": "2", "l3": "3"}, {"l1": "1", "l2": "2", "l3": "3"}),
+                    (("labels.l1", "labels.l2"), {"l1": "new", "l3": "no"}, {"l1": "new", "l3": "3"}),
+                    (("labels.none",), {"l1": "no"}, {"l1": "new", "l3": "3"}),
+                    (("labels",), {"l4": "4"}, {"l4": "4"})):
+                info.labels.clear()
+                info.labels.update(labels)
+                info = service.update(info, *paths)
+                self.assertEqual((dict(info.labels), info.parent), (expected, parent))
+                self.assertEqual(info.created_at.ToNanoseconds(), created)
+                self.assertGreater(info.updated_at.ToNanoseconds(), first)
+                first = info.updated_at.ToNanoseconds()
+                self.assertEqual(service.stat(name), info)
+            for path in ("parent", "kind", "name", "created_at", "labels."):
+                self.refused("INVALID_ARGUMENT", service.update, info, "labels", path)
+            self.assertEqual(service.stat(name), info)
+
+    def test_a_removed_name_is_free(self):
+        service = self.service
+        self.make_six()
+        self.refused("FAILED_PRECONDITION", service.remove, "c1")  # in the middle of a chain
+        self.refused("FAILED_PRECONDITION", service.remove, "c2")
+        for name in ("a2", "v2", "v1", "c2", "c1"):
+            service.remove(name)
+            self.refused("NOT_FOUND", service.stat, name)
+            self.refused("NOT_FOUND", service.remove, name)
+        service.prepare("c1")
+        service.commit("c2", "c1")
+        service.view("a2", "c2")
+        service.remove("a2")
+        service.prepare("a2", "c2")
+        self.assertEqual(self.known("a2"), (ACTIVE, "c2"))
+        self.assertEqual(self.names(), {"a1", "a2", "c2"})
+
+    def test_filters(self):
+        self.make_six()
+        for filters, expected in (
+                ((), "c1 c2 a1 a2 v1 v2"), (("kind==committed",), "c1 c2"),
+                (("kind==active", "kind==view"), "a1 a2 v1 v2"), (("kind!=view",), "c1 c2 a1 a2"),
+                (("kind==view,labels.l==v2",), "v2"), (("name==a1", "name==v2"), "a1 v2"),
+                (("parent==c2",), "a2 v2"), (('parent!=""',), "c2 a2 v1 v2"),
+                (("labels.c",), "c1 c2"), (('labels."x.y/z"==a',), "a1 a2"),
+                (("name~=^[ac]1$",), "a1 c1"), (('name=="a1",parent==c1',), ""),
+                (("labels.none",), "")):
+            self.assertEqual(self.names(*filters), set(expected.split()), filters)
 
     def test_a_layer_without_an_image_is_ordinary(self):
         labels = {REFERENCE: "sha256:" + "0" * 64,
