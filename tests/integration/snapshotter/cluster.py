@@ -346,8 +346,10 @@ class Cluster(unittest.TestCase):
     # ------------------------------------------------------------ a registry
 
     def start_registry(self, layout):
-        process = subprocess.Popen([REGISTRY, "--accept-pushes", layout], stdout=subprocess.PIPE,
-                                   text=True)
+        self.run_registry("--accept-pushes", layout)
+
+    def run_registry(self, *words):
+        process = subprocess.Popen([REGISTRY, *words], stdout=subprocess.PIPE, text=True)
         self.addCleanup(lambda: (process.kill(), process.communicate()))
         self.registry = process
         self.host = process.stdout.readline().strip().split("://", 1)[1]

@@ -41,10 +41,7 @@ class LazyTest(Cluster):
         self.start_snapshotter()
 
     def start_registry(self, layout):
-        self.registry = subprocess.Popen([cluster.REGISTRY, *self.OPTIONS, layout],
-                                         stdout=subprocess.PIPE, text=True)
-        self.addCleanup(lambda: (self.registry.kill(), self.registry.communicate()))
-        self.host = self.registry.stdout.readline().strip().split("://", 1)[1]
+        self.run_registry(*self.OPTIONS, layout)
 
     def labels(self, layers, depth, name="app", manifest=None, **changed):
         labels = {REFERENCE: chain_ids(layers)[depth - 1],
@@ -126,6 +123,27 @@ class ClaimTest(LazyTest):
         labels = self.labels(layers, 3)
         self.assertEqual(self.service.prepare("third", parent, labels)[0].type, "overlay")
         self.refused("NOT_FOUND", self.service.prepare, "x", "none", self.labels(layers, 2))
+
+    def test_61_layers(self):
+        """A label has room for the digests of 56."""
+        layout = Layout(self.dir / "many")
+        layers = [layout.layer(images.Layer().file(f"many{i}", b"x"), f"many{i}") for i in range(61)]
+        manifest = layout.image("many", layers)
+        self.start_registry(layout.path)
+        labels = self.labels
+
+        def cut(*arguments):
+            made = labels(*arguments)
+            made[CRI + "image-layers"] = ",".join(made[CRI + "image-layers"].split(",")[:56])
+            self.assertLess(len(made[CRI + "image-layers"]), 4096)
+            return made
+
+        self.labels = cut
+        top = self.claim(layers, "many", manifest)
+        self.assertEqual(self.stacks(), [])
+        place = self.lower(self.service.prepare("c", top))
+        self.assertEqual(set(os.listdir(place)), {f"many{i}" for i in range(61)})
+        self.assertEqual(len(self.stacks()), 1)
 
     def test_a_kill_between_claims_loses_none(self):
         parent = ""

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The snapshots service as containerd expects it of every snapshotter, with real mounts, and over the
 death of the process."""
+import errno
 import os
 import pathlib
+import random
 import shutil
 import signal
 import stat
@@ -111,6 +113,19 @@ def tree(top):
             content = os.readlink(place)
         found[path] = (about.st_mode, about.st_uid, about.st_gid, about.st_rdev, content)
     return found, sorted(names.values())
+
+
+def after_call(model, call, name, key=None):
+    """The kinds of all snapshots, by name, after a call."""
+    model = dict(model)
+    if call == "prepare":
+        model[name] = ACTIVE
+    elif call == "commit":
+        del model[key]
+        model[name] = COMMITTED
+    elif call == "remove":
+        del model[name]
+    return model
 
 
 class ServiceTest(Cluster):
@@ -387,6 +402,78 @@ class ServiceTest(Cluster):
             self.kill_snapshotter()
             self.start_snapshotter()
             self.assertEqual({info.name: info.kind for info in self.service.list()}, expected)
+
+    def test_a_kill_inside_a_call(self):
+        model, unsure = {}, 0
+        random_choice = random.Random(1)
+        for round_number in range(15):
+            kill = threading.Timer(random_choice.uniform(0, 0.2), self.snapshotter.kill)
+            kill.start()
+            for step in range(10_000):
+                key = f"{round_number}/{step // 3}"
+                arguments = (("prepare", key), ("commit", f"C{key}", key),
+                             ("remove", f"C{key}"))[step % 3]
+                if step % 9 == 8:
+                    arguments = ("stat", f"C{key}")  # every third one stays
+                try:
+                    getattr(self.service, arguments[0])(*arguments[1:])
+                    model = after_call(model, *arguments)
+                except self.service.grpc.RpcError as error:
+                    self.assertIn(error.code().name, ("UNAVAILABLE", "CANCELLED", "UNKNOWN"))
+                    break
+            kill.join()
+            self.kill_snapshotter()
+            self.start_snapshotter()
+            found = {info.name: info.kind for info in self.service.list()}
+            # What was answered is there; what was under way has been done as a whole or not at all.
+            both = [model, after_call(model, *arguments)]
+            self.assertIn(found, both, arguments)
+            model = found
+            unsure += both[0] != both[1]
+            # No directory is without its snapshot.
+            cluster.wait_for(lambda: os.listdir(self.root / "trash") == [], "the trash is empty")
+            self.assertEqual(len(os.listdir(self.root / "snapshots")), len(model))
+        self.assertGreater(unsure, 0)  # some kill was inside a call
+
+    def test_a_full_disk(self):
+        self.kill_snapshotter()
+        shutil.rmtree(self.root)
+        self.root.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", self.root], check=True)
+        self.start_snapshotter()
+        for i in range(3):
+            self.service.prepare(f"{i}")
+        with open(self.root / "ballast", "wb", buffering=0) as file:
+            with self.assertRaises(OSError) as caught:
+                while True:
+                    file.write(bytes(4096))
+            self.assertEqual(caught.exception.errno, errno.ENOSPC)
+        # The log that SQLite appends to has no room for so many labels.
+        labels = {f"containerd.io/snapshot/{i}": "x" * 4000 for i in range(64)}
+        before = self.service.list()
+        self.refused("RESOURCE_EXHAUSTED", self.service.commit, "C", "0", labels)
+        self.refused("RESOURCE_EXHAUSTED", self.service.prepare, "3", "", labels)
+        self.assertEqual(self.service.list(), before)
+        self.refused("NOT_FOUND", self.service.stat, "C")
+        self.kill_snapshotter()
+        (self.root / "ballast").unlink()
+        self.start_snapshotter()
+        self.assertEqual(self.service.list(), before)
+        self.assertEqual(len(os.listdir(self.root / "snapshots")), 3)
+        self.service.commit("C", "0", labels)
+        self.assertEqual(dict(self.service.stat("C").labels), labels)
+
+    def test_a_parent_that_does_not_exist(self):
+        labels = {REFERENCE: "sha256:" + "0" * 64}
+        for call in (self.service.prepare, self.service.view):
+            for parent in ("none", "a" * 500, "../snapshots/1"):
+                self.refused("NOT_FOUND", call, "key", parent)
+                self.refused("NOT_FOUND", call, "key", parent, labels)
+        self.service.prepare("active")
+        self.refused("INVALID_ARGUMENT", self.service.view, "key", "active", labels)
+        self.refused("INVALID_ARGUMENT", self.service.prepare, "key", "active", labels)
+        self.assertEqual(self.names(), {"active"})
+        self.assertEqual(len(os.listdir(self.root / "snapshots")), 1)
 
     def test_a_stop_keeps_everything(self):
         self.layer("A", "", lambda place: (place / "file").write_text("text"))
