@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Debian's containerd and runc with oci-snapshotter: images that containerd unpacks, and images that are
 mounted from a registry, over CRI and by ctr."""
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -37,6 +38,12 @@ class ContainerdTest(Cluster):
     def stacks(self):
         """What is mounted of images."""
         return mounts_below(self.root / "mounts")
+
+    def forget_pages(self, path):
+        """Makes the kernel ask anew for a file of an image's mount."""
+        for stack in self.stacks():
+            with contextlib.suppress(FileNotFoundError), open(stack + path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def test_ctr_unpacks_what_has_no_labels(self):
         archive = self.dir / "image.tar"
@@ -75,6 +82,32 @@ class ContainerdTest(Cluster):
         wait_for(lambda: self.stacks() == [], "no mount is left")
         wait_for(lambda: os.listdir(self.root / "mounts") == [], "no directory is left")
         wait_for(lambda: not self.processes_of(f"{self.root}/mounts/"), "no process is left")
+
+    def test_20_containers_need_no_more_than_one(self):
+        expected = hashlib.sha256(MIDDLE).hexdigest()
+        self.pull("app")
+        pod = self.start_pod("p")
+        containers = [self.start_container(pod, "app", ["/bin/sleep", "100000"], "c0")]
+        self.assertEqual(self.execute(containers[0], "/bin/sha256sum", "/middle").split()[0], expected)
+        stacks, fetched = self.stacks(), self.fetched()
+        self.assertEqual(len(stacks), 2)  # the other one is the pause image's
+        containers += [self.start_container(pod, "app", ["/bin/sleep", "100000"], f"c{i}")
+                       for i in range(1, 20)]
+        for container in containers:
+            self.assertEqual(self.execute(container, "/bin/sha256sum", "/middle").split()[0], expected)
+        self.assertEqual((self.stacks(), self.fetched()), (stacks, fetched))
+        # What has been read once needs no registry, nor does a container that reads it alone.
+        self.registry.kill()
+        self.registry.wait()
+        containers.append(self.start_container(pod, "app", ["/bin/sleep", "100000"], "late"))
+        for container in containers:
+            self.forget_pages("/middle")
+            self.assertEqual(self.execute(container, "/bin/sha256sum", "/middle").split()[0], expected)
+        self.assertEqual(self.stacks(), stacks)
+        self.remove_pod(pod[0])
+        for image in ("app", "pause"):
+            self.remove_image(image)
+        wait_for(lambda: self.stacks() == [], "no mount is left")
 
     def test_images_that_share_layers_are_not_mixed_up(self):
         for first, second in (("app", "low"), ("low", "app")):
