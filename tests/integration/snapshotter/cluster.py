@@ -240,6 +240,7 @@ class Cluster(unittest.TestCase):
     WORDS = []
     CONFIG = "[lazy]\ntimeout = 60"
     MOUNT_TIMEOUT = 110
+    WRAPPER = []  # before the snapshotter's command line
 
     @classmethod
     def setUpClass(cls):
@@ -314,7 +315,7 @@ class Cluster(unittest.TestCase):
             f'unmount_after = 1\ntimeout = {self.MOUNT_TIMEOUT}\n')
         log = self.dir / "snapshotter.log"
         before = log.read_text().count(": serves ") if log.exists() else 0
-        self.snapshotter = self.start(SNAPSHOTTER, "--config", self.dir / "config.toml",
+        self.snapshotter = self.start(*self.WRAPPER, SNAPSHOTTER, "--config", self.dir / "config.toml",
                                       log="snapshotter.log")
         if ready:
             wait_for(lambda: self.said("snapshotter.log").count(": serves ") > before or

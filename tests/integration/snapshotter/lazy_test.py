@@ -186,6 +186,29 @@ class ClaimTest(LazyTest):
         self.assertEqual(self.lower(self.service.mounts("c")), place)
         self.assertEqual(len(os.listdir(place)), 4)
 
+    def test_where_mounts_are_not_seen_nothing_is_served(self):
+        self.assertNotIn("warning", self.said("snapshotter.log"))
+        top = self.claim(self.layers)
+        self.kill_snapshotter()
+        self.WRAPPER = ["unshare", "--mount"]
+        self.start_snapshotter()
+        self.assertIn("process 1 does not see", self.said("snapshotter.log"))
+        for call in (self.service.prepare, self.service.view):
+            self.assertIn("process 1 does not see", self.refused("UNAVAILABLE", call, "c", top))
+        # Neither an image that is known nor a new one is served; both can be unpacked.
+        for layers, name, manifest in ((self.layers, "app", self.manifest),
+                                       ([self.big], "big", self.big_manifest)):
+            labels = self.labels(layers, 1, name, manifest)
+            mount, = self.service.prepare("extract", "", labels)
+            self.assertEqual((mount.type, mount.options[0]), ("bind", "rw"))
+            self.service.remove("extract")
+        self.assertEqual(len(self.service.list()), 3)
+        self.kill_snapshotter()
+        self.WRAPPER = []
+        self.start_snapshotter()
+        self.assertEqual(len(os.listdir(self.lower(self.service.prepare("c", top)))), 4)
+        self.assertFalse((self.root / "seen").exists())
+
     def test_notified_and_given_a_socket(self):
         self.kill_snapshotter()
         notify, listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), socket.socket(
