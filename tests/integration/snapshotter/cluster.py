@@ -7,6 +7,7 @@ ends all that it has started and unmounts all that was mounted; and a containerd
 shares no directory with the tests' one. Timeouts are generous: they end what hangs, and decide nothing."""
 import contextlib
 import ctypes
+import fcntl
 import glob
 import importlib
 import json
@@ -33,6 +34,7 @@ SNAPSHOTTER = os.environ["OCI_SNAPSHOTTER"]
 BUSYBOX = "/bin/busybox"
 CONTAINERD = ("containerd", "ctr", "runc", "openssl", BUSYBOX)
 PATIENCE = 120  # seconds, for anything
+PREFIX = "oci-snapshotter-test-"  # of directories
 INSIDE = "SNAPSHOTTER_TEST_DIRECTORY"  # of a program, which its namespaces have been made for
 FOREVER = ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
 SERVICE = "/containerd.services.snapshots.v1.Snapshots/"
@@ -74,7 +76,7 @@ def main(*programs):
         sys.exit(run_as_first_process())
     skip_unless_possible(programs)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    directory = tempfile.mkdtemp(prefix="snapshotter-")
+    directory, lock = own_directory()
     try:
         # What is asked for here is on this machine: no proxy can answer.
         environment = {name: value for name, value in os.environ.items()
@@ -84,10 +86,35 @@ def main(*programs):
     finally:
         end = time.monotonic() + PATIENCE
         while os.path.exists(directory) and time.monotonic() < end:
-            remove_cgroups(os.path.basename(directory))
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_all_of(directory)
             time.sleep(0.05)
+        os.close(lock)
     sys.exit(done.returncode)
+
+
+def own_directory():
+    """A directory, and a lock on it for as long as this process lives. What an earlier program has left
+    that was killed, is removed."""
+    top = tempfile.gettempdir()
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    one_at_a_time = os.open(os.path.join(top, f"{PREFIX}lock"), flags, 0o600)
+    try:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        for left in glob.glob(os.path.join(top, f"{PREFIX}*", "")):
+            place = left.rstrip("/")
+            if os.path.islink(place) or os.stat(place).st_uid != os.geteuid():
+                continue
+            lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            with contextlib.suppress(BlockingIOError):  # its program lives
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_all_of(place)
+            os.close(lock)
+        directory = tempfile.mkdtemp(prefix=PREFIX)
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return directory, lock
+    finally:
+        os.close(one_at_a_time)
 
 
 def end_with_parent():
@@ -107,11 +134,14 @@ def run_as_first_process():
             return os.waitstatus_to_exitcode(status)
 
 
-def remove_cgroups(name):
+def remove_all_of(directory):
+    """Files and cgroups; everything else has gone with the namespaces."""
+    name = os.path.basename(directory)
     for top in glob.glob(f"/sys/fs/cgroup/{name}") + glob.glob(f"/sys/fs/cgroup/*/{name}"):
         for place, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):  # busy: a process in it is still ending
                 os.rmdir(place)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def wait_for(condition, what, seconds=PATIENCE):
