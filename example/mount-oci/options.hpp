@@ -122,11 +122,11 @@ struct HostAccess {
 
 /// The image to open and how to reach it. Paths are as the user gave them.
 struct ImageOptions {
-  std::string image;                   ///< reference, `oci:DIR[:TAG]`, `file:PATH` or a path
-  std::string blob;                    ///< layer digest with its algorithm, or empty
-  std::optional<std::uint32_t> layer;  ///< index of the layer, from 0
+  std::string image;                          ///< reference, `oci:DIR[:TAG]`, `file:PATH` or a path
+  std::string blob;                           ///< layer digest with its algorithm, or empty
+  std::optional<std::uint32_t> layer;         ///< index of the layer, from 0
   std::optional<std::uint32_t> first_layers;  ///< only so many, from the bottom up
-  std::string platform;                ///< OS/ARCH[/VARIANT], or empty for this machine's
+  std::string platform;                       ///< OS/ARCH[/VARIANT], or empty for this machine's
   std::string username;
   std::string password;       ///< secret
   std::string password_file;  ///< a file whose first line is the password
