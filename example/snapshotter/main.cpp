@@ -108,16 +108,6 @@ Result<void> serve_clients(grpc::Server& server, UniqueFd const& listener,
   }
 }
 
-/// What is mounted in another mount namespace than containerd's, containerd finds to be empty.
-void warn_of_other_namespace() {
-  std::error_code error;
-  auto const ours = std::filesystem::read_symlink("/proc/self/ns/mnt", error);
-  auto const first = std::filesystem::read_symlink("/proc/1/ns/mnt", error);
-  if (error || ours == first) return;
-  say("warning: this process and process 1 do not see the same mounts: containerd must see what is "
-      "mounted here");
-}
-
 Result<void> serve(Config const& config) {
   EROFS_OCI_TRY_ASSIGN(auto const notifier, erofs_oci::ServiceNotifier::from_environment());
   auto inherited = inherited_socket();
@@ -128,7 +118,6 @@ Result<void> serve(Config const& config) {
     EROFS_OCI_TRY_ASSIGN(inherited, listen_at(config.address));
     own_path.emplace(config.address);
   }
-  warn_of_other_namespace();
   GrpcService service(*snapshotter, config.mount_timeout);
   grpc::ServerBuilder builder;
   builder.RegisterService(&service);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "mount_view.hpp"
 #include "refusal.hpp"
 
 namespace oci_snapshotter {
@@ -77,8 +78,15 @@ Result<std::unique_ptr<Snapshotter>> Snapshotter::open(Config const& given, Say 
   std::set<std::uint64_t> used;
   for (auto const& snapshot : store->all()) used.insert(snapshot.id);
   EROFS_OCI_TRY(directories.discard_others(used));  // what a crash has left
-  return std::unique_ptr<Snapshotter>(new Snapshotter(
-      config, std::move(store), std::move(directories), std::move(lock), std::move(say)));
+  std::unique_ptr<Snapshotter> out(new Snapshotter(config, std::move(store), std::move(directories),
+                                                   std::move(lock), std::move(say)));
+  if (auto const seen = check_mounts_are_seen(config.root + "/seen"); !seen) {
+    out->unseen_ = seen.error().message();
+    out->say_("warning: " + out->unseen_ +
+              "; all images are unpacked, and those that were served " +
+              "stay unavailable, until it is started in process 1's mount namespace");
+  }
+  return out;
 }
 
 Snapshotter::Snapshotter(Config const& config, std::unique_ptr<SnapshotStore> store,
@@ -109,6 +117,7 @@ Result<Snapshotter::Ground> Snapshotter::ground_of(std::string const& parent,
       ground.lower.push_back(directories_.files(snapshot.id));
       continue;
     }
+    if (!unseen_.empty()) return refuse(Refusal::unavailable, unseen_);
     EROFS_OCI_TRY_ASSIGN(ground.use, mounts_.acquire(snapshot, patience));
     ground.lower.push_back(ground.use->path());
     break;
@@ -168,7 +177,7 @@ Result<bool> Snapshotter::claim(std::string const& key, std::string const& paren
     depth = below->depth + 1;
   }
   auto const wanted = ImageLabels::of(labels);
-  if (wanted) {
+  if (wanted && unseen_.empty()) {
     auto const image = policy_.decide(*wanted, patience);
     if (image && LazyPolicy::fits(*image, depth, *wanted)) {
       std::scoped_lock const lock(images_mutex_);
@@ -180,7 +189,7 @@ Result<bool> Snapshotter::claim(std::string const& key, std::string const& paren
   }
   // Another image's layer serves as well, if it is more than that image's word.
   auto const known = store_->claimed(reference->second, parent);
-  return known && (!known->is_served() || mounts_.is_proved(*known));
+  return known && (!known->is_served() || (unseen_.empty() && mounts_.is_proved(*known)));
 }
 
 Result<std::vector<Mount>> Snapshotter::prepare(std::string const& key, std::string const& parent,

@@ -102,6 +102,7 @@ class Snapshotter {
   LazyPolicy policy_;
   ImageMounts mounts_;
   std::vector<std::string> overlay_options_ = overlay_options();
+  std::string unseen_;  // why nothing is served here; empty: containerd sees what is mounted
 
   std::mutex images_mutex_;  // between an image's row and the first claim that needs it
   std::mutex purge_mutex_;

@@ -1,6 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of oci-snapshotter share: images, a registry, the snapshotter, containerd, and clients
-of both. Everything that is started ends, and everything that is mounted goes."""
+of both.
+
+A program of tests runs in a mount and a PID namespace of its own, so that whatever ends it, the kernel
+ends all that it has started and unmounts all that was mounted; and a containerd that this machine has
+shares no directory with the tests' one. Timeouts are generous: they end what hangs, and decide nothing."""
+import contextlib
+import ctypes
+import fcntl
+import glob
 import importlib
 import json
 import os
@@ -24,29 +32,130 @@ TOOL = os.environ["MOUNT_OCI"]
 REGISTRY = os.path.join(os.path.dirname(TOOL), "oci-registry")
 SNAPSHOTTER = os.environ["OCI_SNAPSHOTTER"]
 BUSYBOX = "/bin/busybox"
-NEEDED = ("containerd", "ctr", "runc", "openssl", "protoc", BUSYBOX)
+CONTAINERD = ("containerd", "ctr", "runc", "openssl", BUSYBOX)
+PATIENCE = 120  # seconds, for anything
+PREFIX = "oci-snapshotter-test-"  # of directories
+INSIDE = "SNAPSHOTTER_TEST_DIRECTORY"  # of a program, which its namespaces have been made for
 FOREVER = ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
 SERVICE = "/containerd.services.snapshots.v1.Snapshots/"
 
 
-def skip_unless_possible():
-    missing = [program for program in NEEDED if shutil.which(program) is None]
+def skip_unless_possible(programs):
+    if os.geteuid() != 0:
+        skip("needs root")
+    missing = [name for name in ("protoc", "unshare", *programs) if shutil.which(name) is None]
     try:
         import google.protobuf  # noqa: F401
         import grpc  # noqa: F401
     except ImportError as error:
         missing.append(str(error))
-    if missing or os.geteuid() != 0:
-        print("skipped: needs root and", *(missing or NEEDED))
-        sys.exit(77)
+    subprocess.run("modprobe -aq overlay erofs fuse", shell=True, capture_output=True)
+    with open("/proc/filesystems") as file:
+        known = file.read().split()
+    missing += [f"{name} in the kernel" for name in ("overlay", "erofs") if name not in known]
+    if not os.path.exists("/dev/fuse"):
+        missing.append("/dev/fuse")
+    if missing:
+        skip(f"lacks {', '.join(missing)}")
+    tried = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True)
+    if tried.returncode != 0:
+        skip(f"cannot have namespaces: {tried.stderr.strip()}")
 
 
-def wait_for(condition, what, seconds=20):
+def skip(why):
+    print("skipped:", why)
+    sys.exit(77)
+
+
+NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+
+def main(*programs):
+    """Runs the tests of this program, which need these other programs."""
+    if INSIDE in os.environ:
+        sys.exit(run_as_first_process())
+    skip_unless_possible(programs)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    directory, lock = own_directory()
+    try:
+        # What is asked for here is on this machine: no proxy can answer.
+        environment = {name: value for name, value in os.environ.items()
+                       if not name.lower().endswith("_proxy")}
+        done = subprocess.run([*NAMESPACES, sys.executable, "-B", *sys.argv],
+                              env=environment | {INSIDE: directory}, preexec_fn=end_with_parent)
+    finally:
+        end = time.monotonic() + PATIENCE
+        while os.path.exists(directory) and time.monotonic() < end:
+            remove_all_of(directory)
+            time.sleep(0.05)
+        os.close(lock)
+    sys.exit(done.returncode)
+
+
+def own_directory():
+    """A directory, and a lock on it for as long as this process lives. What an earlier program has left
+    that was killed, is removed."""
+    top = tempfile.gettempdir()
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    one_at_a_time = os.open(os.path.join(top, f"{PREFIX}lock"), flags, 0o600)
+    try:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        for left in glob.glob(os.path.join(top, f"{PREFIX}*", "")):
+            place = left.rstrip("/")
+            if os.path.islink(place) or os.stat(place).st_uid != os.geteuid():
+                continue
+            lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            with contextlib.suppress(BlockingIOError):  # its program lives
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_all_of(place)
+            os.close(lock)
+        directory = tempfile.mkdtemp(prefix=PREFIX)
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return directory, lock
+    finally:
+        os.close(one_at_a_time)
+
+
+def end_with_parent():
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_as_first_process():
+    os.makedirs("/run/containerd", exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/containerd"], check=True)
+    tests = os.fork()
+    if tests == 0:
+        unittest.main(verbosity=2)
+    while True:  # orphans come to the first process
+        process, status = os.wait()
+        if process == tests:
+            return os.waitstatus_to_exitcode(status)
+
+
+def remove_all_of(directory):
+    """Files and cgroups; everything else has gone with the namespaces."""
+    name = os.path.basename(directory)
+    for top in glob.glob(f"/sys/fs/cgroup/{name}") + glob.glob(f"/sys/fs/cgroup/*/{name}"):
+        for place, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):  # busy: a process in it is still ending
+                os.rmdir(place)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def wait_for(condition, what, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(f"not in time: {what}")
         time.sleep(0.05)
+
+
+def kill_all(processes):
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):  # it has ended with another one
+            os.kill(process, signal.SIGKILL)
 
 
 def mounts_below(directory):
@@ -117,14 +226,15 @@ class Service:
         make = self.channel.unary_stream if method_name == "List" else self.channel.unary_unary
         method = make(SERVICE + method_name, request_serializer=request_type.SerializeToString,
                       response_deserializer=answer.FromString)
-        return method(request_type(**fields), timeout=30)
+        return method(request_type(**fields), timeout=PATIENCE)
 
     def prepare(self, key, parent="", labels=None):
         return self.call("Prepare", self.api.PrepareSnapshotResponse, key=key, parent=parent,
                          labels=labels or {}).mounts
 
-    def view(self, key, parent=""):
-        return self.call("View", self.api.ViewSnapshotResponse, key=key, parent=parent).mounts
+    def view(self, key, parent="", labels=None):
+        return self.call("View", self.api.ViewSnapshotResponse, key=key, parent=parent,
+                         labels=labels or {}).mounts
 
     def mounts(self, key):
         return self.call("Mounts", self.api.MountsResponse, key=key).mounts
@@ -158,11 +268,13 @@ class Cluster(unittest.TestCase):
     """A directory with a snapshotter; and, if the test wants them, a registry and containerd."""
 
     WORDS = []
-    CONFIG = ""
+    CONFIG = "[lazy]\ntimeout = 60"
+    MOUNT_TIMEOUT = 110
+    WRAPPER = []  # before the snapshotter's command line
 
     @classmethod
     def setUpClass(cls):
-        cls.protos = pathlib.Path(tempfile.mkdtemp(prefix="snapshotter-protos-"))
+        cls.protos = pathlib.Path(tempfile.mkdtemp(dir=os.environ[INSIDE]))
         cls.addClassCleanup(shutil.rmtree, cls.protos)
         # A package github.com would be two, one in the other.
         source = pathlib.Path(os.environ["SNAPSHOTS_PROTO"])
@@ -177,19 +289,27 @@ class Cluster(unittest.TestCase):
         cls.addClassCleanup(sys.path.remove, str(cls.protos))
 
     def setUp(self):
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="snapshotter-"))
+        self.dir = pathlib.Path(tempfile.mkdtemp(dir=os.environ[INSIDE]))
         self.addCleanup(self.clear)
         self.address = self.dir / "snapshotter.sock"
         self.root = self.dir / "root"
 
+    def run(self, result=None):
+        self.result = result
+        return super().run(result)
+
     def clear(self):
-        """After all processes of this test have ended."""
-        subprocess.run([TOOL, "umount", "--all", "--journal", self.dir / "journal"],
-                       capture_output=True)
+        """After all processes that were started by start() have ended."""
+        if any(test is self for test, _ in self.result.failures + self.result.errors):
+            for log in sorted(self.dir.glob("*.log")):
+                print(f"---- {log.name} of {self.id()}", log.read_text()[-20000:], sep="\n",
+                      file=sys.stderr)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run([TOOL, "umount", "--all", "--journal", self.dir / "journal"],
+                           capture_output=True, timeout=PATIENCE)
+        kill_all(self.processes_of(str(self.dir)))
         for place in reversed(mounts_below(self.dir)):
             subprocess.run(["umount", "-l", place], capture_output=True)
-        for process in self.processes_of(str(self.dir)):
-            os.kill(process, signal.SIGKILL)
         shutil.rmtree(self.dir, ignore_errors=True)
 
     @staticmethod
@@ -222,10 +342,10 @@ class Cluster(unittest.TestCase):
         (self.dir / "config.toml").write_text(
             f'root = "{self.root}"\naddress = "{self.address}"\n{self.CONFIG}\n[mount]\n'
             f'program = "{TOOL}"\noptions = {words}\njournal = "{self.dir}/journal"\n'
-            f'unmount_after = 1\n')
+            f'unmount_after = 1\ntimeout = {self.MOUNT_TIMEOUT}\n')
         log = self.dir / "snapshotter.log"
         before = log.read_text().count(": serves ") if log.exists() else 0
-        self.snapshotter = self.start(SNAPSHOTTER, "--config", self.dir / "config.toml",
+        self.snapshotter = self.start(*self.WRAPPER, SNAPSHOTTER, "--config", self.dir / "config.toml",
                                       log="snapshotter.log")
         if ready:
             wait_for(lambda: self.said("snapshotter.log").count(": serves ") > before or
@@ -243,7 +363,7 @@ class Cluster(unittest.TestCase):
 
     def kill_snapshotter(self, number=signal.SIGKILL):
         self.snapshotter.send_signal(number)
-        status = self.snapshotter.wait(20)
+        status = self.snapshotter.wait(PATIENCE)
         self.service.channel.close()
         return status
 
@@ -257,8 +377,10 @@ class Cluster(unittest.TestCase):
     # ------------------------------------------------------------ a registry
 
     def start_registry(self, layout):
-        process = subprocess.Popen([REGISTRY, "--accept-pushes", layout], stdout=subprocess.PIPE,
-                                   text=True)
+        self.run_registry("--accept-pushes", layout)
+
+    def run_registry(self, *words):
+        process = subprocess.Popen([REGISTRY, *words], stdout=subprocess.PIPE, text=True)
         self.addCleanup(lambda: (process.kill(), process.communicate()))
         self.registry = process
         self.host = process.stdout.readline().strip().split("://", 1)[1]
@@ -303,7 +425,7 @@ state = "{self.dir}/state"
     def ctr(self, *words, check=True, namespace="default"):
         done = subprocess.run(["ctr", "-a", self.dir / "containerd.sock", "-n", namespace,
                                *[str(word) for word in words]], capture_output=True, text=True,
-                              timeout=60)
+                              timeout=PATIENCE)
         if check:
             self.assertEqual(done.returncode, 0, (words, done.stderr, self.said("snapshotter.log")))
         return done
@@ -314,7 +436,7 @@ state = "{self.dir}/state"
         call = self.channel.unary_unary(f"/runtime.v1.{service}/{method}",
                                         request_serializer=request.SerializeToString,
                                         response_deserializer=answer.FromString)
-        return call(request(**fields), timeout=60)
+        return call(request(**fields), timeout=PATIENCE)
 
     def pull(self, name):
         image = self.cri_api.ImageSpec(image=f"{self.host}/t/{name}:{name}")
@@ -331,6 +453,7 @@ state = "{self.dir}/state"
             metadata=api.PodSandboxMetadata(name=name, uid=name, namespace="default"),
             log_directory=str(self.dir / "logs"),
             linux=api.LinuxPodSandboxConfig(
+                cgroup_parent=f"/{os.path.basename(os.environ[INSIDE])}",
                 security_context=api.LinuxSandboxSecurityContext(namespace_options=namespaces)))
         pod = self.cri("RunPodSandbox", api.RunPodSandboxResponse, config=config).pod_sandbox_id
         self.addCleanup(self.remove_pod, pod, quiet=True)
@@ -351,7 +474,7 @@ state = "{self.dir}/state"
 
     def execute(self, container, *command):
         done = self.cri("ExecSync", self.cri_api.ExecSyncResponse, container_id=container,
-                        cmd=command, timeout=30)
+                        cmd=command, timeout=PATIENCE - 10)
         self.assertEqual((done.exit_code, done.stderr), (0, b""), command)
         return done.stdout.decode()
 

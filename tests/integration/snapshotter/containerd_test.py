@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Debian's containerd and runc with oci-snapshotter: images that containerd unpacks, and images that are
 mounted from a registry, over CRI and by ctr."""
+import contextlib
 import hashlib
 import os
 import pathlib
 import signal
 import subprocess
-import unittest
 
 import cluster
 import images
@@ -39,17 +39,24 @@ class ContainerdTest(Cluster):
         """What is mounted of images."""
         return mounts_below(self.root / "mounts")
 
+    def forget_pages(self, path):
+        """Makes the kernel ask anew for a file of an image's mount."""
+        for stack in self.stacks():
+            with contextlib.suppress(FileNotFoundError), open(stack + path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
     def test_ctr_unpacks_what_has_no_labels(self):
         archive = self.dir / "image.tar"
         subprocess.run(["tar", "-C", self.layout.path, "-cf", archive, "."], check=True)
         self.ctr("image", "import", "--snapshotter", "oci", archive)
-        done = self.ctr("run", "--rm", "--snapshotter", "oci", "--net-host", "example.com/app:1",
+        done = self.ctr("run", "--rm", "--snapshotter", "oci", "--net-host", "--cgroup",
+                        f"/{os.path.basename(os.environ[cluster.INSIDE])}/one", "example.com/app:1",
                         "one", "/bin/sha256sum", "/middle")
         self.assertEqual(done.stdout.split()[0], hashlib.sha256(MIDDLE).hexdigest())
         self.assertEqual(self.stacks(), [])
         for image in ("app", "low", "pause"):
             self.ctr("image", "rm", "--sync", f"example.com/{image}:1")
-        self.assertEqual(self.service.list(), [])
+        wait_for(lambda: self.service.list() == [], "no snapshot is left")
         wait_for(lambda: os.listdir(self.root / "snapshots") == [], "no directory is left")
 
     def test_containers_of_one_image_share_a_mount(self):
@@ -76,6 +83,32 @@ class ContainerdTest(Cluster):
         wait_for(lambda: os.listdir(self.root / "mounts") == [], "no directory is left")
         wait_for(lambda: not self.processes_of(f"{self.root}/mounts/"), "no process is left")
 
+    def test_20_containers_need_no_more_than_one(self):
+        expected = hashlib.sha256(MIDDLE).hexdigest()
+        self.pull("app")
+        pod = self.start_pod("p")
+        containers = [self.start_container(pod, "app", ["/bin/sleep", "100000"], "c0")]
+        self.assertEqual(self.execute(containers[0], "/bin/sha256sum", "/middle").split()[0], expected)
+        stacks, fetched = self.stacks(), self.fetched()
+        self.assertEqual(len(stacks), 2)  # the other one is the pause image's
+        containers += [self.start_container(pod, "app", ["/bin/sleep", "100000"], f"c{i}")
+                       for i in range(1, 20)]
+        for container in containers:
+            self.assertEqual(self.execute(container, "/bin/sha256sum", "/middle").split()[0], expected)
+        self.assertEqual((self.stacks(), self.fetched()), (stacks, fetched))
+        # What has been read once needs no registry, nor does a container that reads it alone.
+        self.registry.kill()
+        self.registry.wait()
+        containers.append(self.start_container(pod, "app", ["/bin/sleep", "100000"], "late"))
+        for container in containers:
+            self.forget_pages("/middle")
+            self.assertEqual(self.execute(container, "/bin/sha256sum", "/middle").split()[0], expected)
+        self.assertEqual(self.stacks(), stacks)
+        self.remove_pod(pod[0])
+        for image in ("app", "pause"):
+            self.remove_image(image)
+        wait_for(lambda: self.stacks() == [], "no mount is left")
+
     def test_images_that_share_layers_are_not_mixed_up(self):
         for first, second in (("app", "low"), ("low", "app")):
             self.pull(first)
@@ -94,6 +127,7 @@ class ContainerdTest(Cluster):
             for image in (first, second, "pause"):
                 self.remove_image(image)
             wait_for(lambda: self.service.list() == [], "no snapshot is left")
+            wait_for(lambda: self.stacks() == [], "no mount is left")
 
     def test_a_kill_disturbs_no_container(self):
         self.pull("app")
@@ -156,7 +190,7 @@ class FirstContactTest(ContainerdTest):
     def push_index(self, name):
         subprocess.run([TOOL, "index", "--quiet", "--push", "--sign-key", self.dir / "key", "-o",
                         f"oci.insecure,oci.store={self.dir}/elsewhere",
-                        f"{self.host}/t/{name}:{name}"], check=True, timeout=120)
+                        f"{self.host}/t/{name}:{name}"], check=True, timeout=cluster.PATIENCE)
 
     def test_a_container_runs_before_its_layers_are_there(self):
         self.push_index("big")
@@ -206,7 +240,7 @@ class LieTest(ContainerdTest):
 class SmallImagesTest(ContainerdTest):
     """Images below `min_size` are unpacked."""
 
-    CONFIG = "[lazy]\nmin_size = 1000000000"
+    CONFIG = Cluster.CONFIG + "\nmin_size = 1000000000"
 
     def test_a_small_image_is_unpacked(self):
         self.pull("app")
@@ -225,5 +259,4 @@ for one in (FirstContactTest, LieTest, SmallImagesTest):
 
 
 if __name__ == "__main__":
-    cluster.skip_unless_possible()
-    unittest.main(verbosity=2)
+    cluster.main(*cluster.CONTAINERD)

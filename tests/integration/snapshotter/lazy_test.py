@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-import unittest
 
 import cluster
 import images
@@ -42,10 +42,7 @@ class LazyTest(Cluster):
         self.start_snapshotter()
 
     def start_registry(self, layout):
-        self.registry = subprocess.Popen([cluster.REGISTRY, *self.OPTIONS, layout],
-                                         stdout=subprocess.PIPE, text=True)
-        self.addCleanup(lambda: (self.registry.kill(), self.registry.communicate()))
-        self.host = self.registry.stdout.readline().strip().split("://", 1)[1]
+        self.run_registry(*self.OPTIONS, layout)
 
     def labels(self, layers, depth, name="app", manifest=None, **changed):
         labels = {REFERENCE: chain_ids(layers)[depth - 1],
@@ -128,6 +125,27 @@ class ClaimTest(LazyTest):
         self.assertEqual(self.service.prepare("third", parent, labels)[0].type, "overlay")
         self.refused("NOT_FOUND", self.service.prepare, "x", "none", self.labels(layers, 2))
 
+    def test_61_layers(self):
+        """A label has room for the digests of 56."""
+        layout = Layout(self.dir / "many")
+        layers = [layout.layer(images.Layer().file(f"many{i}", b"x"), f"many{i}") for i in range(61)]
+        manifest = layout.image("many", layers)
+        self.start_registry(layout.path)
+        labels = self.labels
+
+        def cut(*arguments):
+            made = labels(*arguments)
+            made[CRI + "image-layers"] = ",".join(made[CRI + "image-layers"].split(",")[:56])
+            self.assertLess(len(made[CRI + "image-layers"]), 4096)
+            return made
+
+        self.labels = cut
+        top = self.claim(layers, "many", manifest)
+        self.assertEqual(self.stacks(), [])
+        place = self.lower(self.service.prepare("c", top))
+        self.assertEqual(set(os.listdir(place)), {f"many{i}" for i in range(61)})
+        self.assertEqual(len(self.stacks()), 1)
+
     def test_a_kill_between_claims_loses_none(self):
         parent = ""
         for depth, chain in enumerate(chain_ids(self.layers), 1):
@@ -156,8 +174,7 @@ class ClaimTest(LazyTest):
     def test_a_mount_whose_servers_died_is_made_anew(self):
         top = self.claim(self.layers)
         place = self.lower(self.service.prepare("c", top))
-        for process in self.processes_of(f"{self.root}/mounts/"):
-            os.kill(process, signal.SIGKILL)
+        cluster.kill_all(self.processes_of(f"{self.root}/mounts/"))
         time.sleep(6)  # for so long a mount that was looked at is handed out
         self.assertEqual(self.lower(self.service.prepare("d", top)), place)
         with open(place + "/file2") as file:
@@ -170,6 +187,29 @@ class ClaimTest(LazyTest):
         self.assertEqual(self.lower(self.service.mounts("c")), place)
         self.assertEqual(len(os.listdir(place)), 4)
 
+    def test_where_mounts_are_not_seen_nothing_is_served(self):
+        self.assertNotIn("warning", self.said("snapshotter.log"))
+        top = self.claim(self.layers)
+        self.kill_snapshotter()
+        self.WRAPPER = ["unshare", "--mount"]
+        self.start_snapshotter()
+        self.assertIn("process 1 does not see", self.said("snapshotter.log"))
+        for call in (self.service.prepare, self.service.view):
+            self.assertIn("process 1 does not see", self.refused("UNAVAILABLE", call, "c", top))
+        # Neither an image that is known nor a new one is served; both can be unpacked.
+        for layers, name, manifest in ((self.layers, "app", self.manifest),
+                                       ([self.big], "big", self.big_manifest)):
+            labels = self.labels(layers, 1, name, manifest)
+            mount, = self.service.prepare("extract", "", labels)
+            self.assertEqual((mount.type, mount.options[0]), ("bind", "rw"))
+            self.service.remove("extract")
+        self.assertEqual(len(self.service.list()), 3)
+        self.kill_snapshotter()
+        self.WRAPPER = []
+        self.start_snapshotter()
+        self.assertEqual(len(os.listdir(self.lower(self.service.prepare("c", top)))), 4)
+        self.assertFalse((self.root / "seen").exists())
+
     def test_notified_and_given_a_socket(self):
         self.kill_snapshotter()
         notify, listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), socket.socket(
@@ -177,14 +217,15 @@ class ClaimTest(LazyTest):
         self.addCleanup(notify.close)
         self.addCleanup(listener.close)
         notify.bind(str(self.dir / "notify"))
-        notify.settimeout(20)
+        notify.settimeout(cluster.PATIENCE)
         listener.bind(str(self.dir / "given"))
         listener.listen()
         place = Service(self.dir / "given")
         call = place.channel.unary_unary(
             cluster.SERVICE + "Stat", response_deserializer=place.api.StatSnapshotResponse.FromString,
             request_serializer=place.api.StatSnapshotRequest.SerializeToString)
-        waiting = call.future(place.api.StatSnapshotRequest(key="none"), timeout=20)
+        waiting = call.future(place.api.StatSnapshotRequest(key="none"),
+                              timeout=cluster.PATIENCE)
         # The call waits while nobody is there to answer it.
         code = (f"import os, sys; os.dup2({listener.fileno()}, 3); "
                 "os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.argv[1], sys.argv[1:])")
@@ -197,54 +238,71 @@ class ClaimTest(LazyTest):
         self.assertEqual(waiting.exception().code().name, "NOT_FOUND")
         process.send_signal(signal.SIGTERM)
         self.assertEqual(notify.recv(100), b"STOPPING=1")
-        self.assertEqual(process.wait(20), 0)
+        self.assertEqual(process.wait(cluster.PATIENCE), 0)
 
 
 class SlowTest(LazyTest):
-    """A registry that sends so slowly that the index of the image takes 20 seconds."""
+    """A registry that sends so slowly that the index of the image takes 80 seconds and more."""
 
-    OPTIONS = ["--bandwidth", "400000"]
+    OPTIONS = ["--bandwidth", "100000"]
+    MOUNT_TIMEOUT = 2
 
-    def test_who_waits_stops_nobody_else(self):
-        top = self.claim([self.layers[0], self.big], "big", self.big_manifest)
-        request = self.service.api.PrepareSnapshotRequest(key="c", parent=top)
+    def prepare_within(self, seconds, parent):
+        """The error of a Prepare that is given so long, or, by None, any time."""
+        request = self.service.api.PrepareSnapshotRequest(key="c", parent=parent)
         call = self.service.channel.unary_unary(
             cluster.SERVICE + "Prepare", response_deserializer=bytes,
             request_serializer=self.service.api.PrepareSnapshotRequest.SerializeToString)
-        begin = time.monotonic()
-        waiting = call.future(request, timeout=4)
-        slowest = 0
+        with self.assertRaises(self.service.grpc.RpcError) as caught:
+            call(request, timeout=seconds)
+        return caught.exception
+
+    def test_who_waits_stops_nobody_else(self):
+        top = self.claim([self.layers[0], self.big], "big", self.big_manifest)
+        errors = []
+        waiting = threading.Thread(
+            target=lambda: errors.append(self.prepare_within(cluster.PATIENCE, top)))
+        waiting.start()
+        self.addCleanup(waiting.join)
         for i in range(20):
-            before = time.monotonic()
             self.service.prepare(f"other {i}")
             info = self.service.stat(f"other {i}")
             self.service.update(info, "labels")
             self.service.list()
             self.service.remove(f"other {i}")
-            slowest = max(slowest, time.monotonic() - before)
-        self.assertLess(slowest, 1)
-        self.assertFalse(waiting.done())
-        error = waiting.exception()
-        self.assertLess(time.monotonic() - begin, 4.5)
+        self.assertEqual(errors, [])  # all of this was done while it waited
+        # Without a deadline, a call waits for as long as the configuration says.
+        error = self.prepare_within(None, top)
         self.assertEqual(error.code().name, "UNAVAILABLE")
+        self.assertIn("still being indexed", error.details())
+        # With one, the answer comes before it. On a busy machine it may come late, but not always.
+        for seconds in (4, 8, 12):
+            error = self.prepare_within(seconds, top)
+            if error.code().name == "UNAVAILABLE":
+                break
         self.assertIn("still being indexed", error.details())
         self.refused("NOT_FOUND", self.service.stat, "c")
         # A stop does not wait for it, and nothing of it stays.
-        before = time.monotonic()
         self.assertEqual(self.kill_snapshotter(signal.SIGTERM), 0)
-        self.assertLess(time.monotonic() - before, 5)
+        waiting.join()
+        self.assertIn(errors[0].code().name, ("UNAVAILABLE", "CANCELLED"))
         self.assertEqual(self.stacks(), [])
 
 
 class DeadRegistryTest(LazyTest):
+    CONFIG = "[lazy]\ntimeout = 1"
+
     def test_a_registry_that_dies_between_claim_and_container(self):
         stop(self.registry)
         self.addCleanup(self.registry.send_signal, signal.SIGCONT)
         mount, = self.service.prepare("x", "", self.labels(self.layers, 1))
-        self.assertEqual(mount.type, "bind")  # five seconds have passed
+        self.assertEqual(mount.type, "bind")  # a second has passed
         self.registry.send_signal(signal.SIGCONT)
         self.service.remove("x")
         # The other image was not asked for yet.
+        self.kill_snapshotter()
+        self.CONFIG = Cluster.CONFIG
+        self.start_snapshotter()
         top = self.claim([self.layers[0], self.big], "big", self.big_manifest)
         self.registry.kill()
         self.registry.wait()
@@ -258,5 +316,4 @@ class DeadRegistryTest(LazyTest):
 
 
 if __name__ == "__main__":
-    cluster.skip_unless_possible()
-    unittest.main(verbosity=2)
+    cluster.main()
