@@ -103,13 +103,23 @@ class GzipSpan {
   /// Takes the right to fetch; false if someone else has it or nothing is left to fetch.
   [[nodiscard]] bool begin_fetch() {
     std::lock_guard const lock(mutex_);
-    return take_right();
+    if (!take_right()) return false;
+    is_known_ = false;
+    return true;
   }
 
   /// The same, but only if nothing was fetched yet.
   [[nodiscard]] bool begin_first_fetch() {
     std::lock_guard const lock(mutex_);
     return fetched_ == 0 && take_right();
+  }
+
+  /// The same for what was asked for before any read, as much as reads are known to need: see
+  /// lacks().
+  [[nodiscard]] bool begin_ahead() {
+    std::lock_guard const lock(mutex_);
+    if (fetched_ > 0 || !take_right()) return false;
+    return is_known_ = true;
   }
 
   /// Whether a reader waits for bytes.
@@ -131,10 +141,12 @@ class GzipSpan {
   }
 
   /// Whether decoded bytes before `out` (of the whole stream) are lacking, and nobody fetches, and
-  /// the blob's bytes before `needed`, which they take, have not all come.
+  /// the blob's bytes before `needed`, which they take, have not all come. That is a guess: of what
+  /// was fetched ahead, the rest is decoded before more is asked for.
   [[nodiscard]] bool lacks(std::uint64_t out, std::uint64_t needed) const {
     std::lock_guard const lock(mutex_);
     auto const wanted = std::min(out - place_.start.out, place_.out_size());
+    if (is_known_ && (!in_hand_.empty() || !input_.empty())) return false;
     return !fetching_ && !complete_ && !error_ && decoded_ < wanted &&
            place_.blob_begin() + fetched_ < needed;
   }
@@ -483,6 +495,7 @@ class GzipSpan {
   std::size_t waiting_ = 0;  // readers
   bool given_up_ = false;    // by the last of them
   bool fetching_ = false;
+  bool is_known_ = false;  // all that was fetched came by begin_ahead()
   bool decoding_ = false;
   bool complete_ = false;
   std::optional<Error> error_;

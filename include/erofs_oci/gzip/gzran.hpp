@@ -698,7 +698,7 @@ struct GzranState {
   // them. Yields the number of the first span that was neither claimed nor left out.
   std::size_t claim_ahead(std::size_t number, std::uint64_t end, Claim& claim) {
     for (; lies_before(number, end); ++number) {
-      auto const claimed = claim.add(acquire(number), &Span::begin_first_fetch);
+      auto const claimed = claim.add(acquire(number), &Span::begin_ahead);
       if (!claimed && claim.spans.empty()) continue;
       if (!claimed) break;
       if (claim.spans.size() == 1) claim.next = map().begin(number);
