@@ -12,7 +12,7 @@ one_mount() { test "$(grep -c erofs /proc/mounts)" = 1; }
 one_device() { test "$(grep -L '^0$' /sys/block/nbd*/size | wc -l)" = 1; }
 # The indexes, without the layer cache, which is in the same directory and notes its uses.
 kept() {
-  find "$store" -type d -name '*-1' -prune -o -type f -printf '%p %i %s %C@\n' | sort
+  find "$store" -type d -name '*-[0-9]' -prune -o -type f -printf '%p %i %s %C@\n' | sort
 }
 unmounted() {
   umount "$MNT" && not_mounted && nothing_left
