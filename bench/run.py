@@ -89,7 +89,8 @@ def random_reads(args, registry, digest, directory):
 
 def serve_command(args, image, socket, more=""):
     return [args.bin / "mount-oci", "serve", "--socket", socket, "-o",
-            f"oci.layer=0,oci.tarindex={args.tarindex},oci.zinfo={args.zinfo}{more}", image]
+            f"oci.layer=0,oci.start_list=off,oci.hedge=no,oci.tarindex={args.tarindex},oci.zinfo={args.zinfo}{more}",
+            image]
 
 
 def sequence(args, registry, directory):
@@ -104,7 +105,7 @@ def sequence(args, registry, directory):
         times["igzip"].append(seconds(["igzip", "-dc", args.layer]))
         times["gzip"].append(seconds(["gzip", "-dc", args.layer]))
         times["unpacked"].append(times["igzip"][-1] + seconds(plain))
-        for name, source, more in (("unix", image, ",oci.insecure"),
+        for name, source, more in (("unix", image, ",oci.insecure,oci.cache_dir=none"),
                                    ("local", f"oci:{directory}/layout:latest", "")):
             socket = f"{directory}/{name}{turn}"
             with server(serve_command(args, source, socket, more), "nbd+unix:") as uri:
