@@ -69,18 +69,21 @@ namespace detail {
 template <BlockDecoder D, Inflater I, RandomAccessSource Blob>
 class SpanWalk {
  public:
-  SpanWalk(Blob const& blob, std::uint64_t blob_end) : blob_(blob), blob_end_(blob_end) {}
+  /// Reads nothing yet.
+  SpanWalk(Blob const& blob, SpanMap const& map, std::size_t span)
+      : blob_(blob),
+        start_(map.index->checkpoints[span]),
+        base_(map.begin(span)),
+        pieces_begin_(map.granules_begin(span)),
+        blob_end_(map.end(span)) {}
 
-  /// Begins at a checkpoint.
-  [[nodiscard]] Result<void> begin(Checkpoint const& start, Bytes window) {
-    start_ = start;
+  /// Begins at the span's checkpoint.
+  [[nodiscard]] Result<void> begin(Bytes window) {
     decoded_ = std::move(window);
-    base_ = start.first_byte();
     EROFS_OCI_TRY(read_more());
-    auto const skipped = static_cast<std::size_t>(start.in - base_);
-    if (compressed_.size() < skipped) return fail(Errc::truncated, "find checkpoints");
-    used_ = skipped;
-    return decoder_.start(start.bits, skipped > 0 ? compressed_[0] : std::byte{0}, decoded_);
+    used_ = static_cast<std::size_t>(start_.in - base_);
+    if (compressed_.size() < used_) return fail(Errc::truncated, "find checkpoints");
+    return decoder_.start(start_.bits, used_ > 0 ? compressed_[0] : std::byte{0}, decoded_);
   }
 
   /// Decodes up to `out` of the stream. Yields how much of the blob that has taken.
@@ -132,12 +135,12 @@ class SpanWalk {
     return start_.out + decoded_.size() - gzip_window_size;
   }
 
-  // Reads to the end of a piece that is counted from the span's first byte.
+  // Reads to the end of a piece.
   [[nodiscard]] Result<void> read_more() {
     auto const at = base_ + compressed_.size();
     auto const left = blob_end_ - std::min(blob_end_, at);
     if (left == 0) return fail(Errc::truncated, "find checkpoints");
-    Bytes bytes(static_cast<std::size_t>(std::min(piece - compressed_.size() % piece, left)));
+    Bytes bytes(static_cast<std::size_t>(std::min(piece - (at - pieces_begin_) % piece, left)));
     EROFS_OCI_TRY(read_exact(blob_, at, bytes));
     compressed_.insert(compressed_.end(), bytes.begin(), bytes.end());
     return {};
@@ -152,11 +155,12 @@ class SpanWalk {
   }
 
   Blob const& blob_;
-  std::uint64_t const blob_end_;  // of the span
+  Checkpoint const start_;
+  std::uint64_t const base_;          // of `compressed_` in the blob
+  std::uint64_t const pieces_begin_;  // from where pieces are counted
+  std::uint64_t const blob_end_;      // of the span
   D decoder_;
   I inflater_;
-  Checkpoint start_;
-  std::uint64_t base_ = 0;  // of `compressed_` in the blob
   Bytes compressed_;
   std::size_t used_ = 0;
   Bytes decoded_;  // the window, then all of the span so far
@@ -164,35 +168,43 @@ class SpanWalk {
   std::vector<Checkpoint> boundaries_;
 };
 
-/// What is needed of one span.
-struct SpanNeeds {
+/// Ranges of the decoded stream within one span.
+struct SpanReads {
+  struct Part {
+    std::size_t range = 0;  ///< of which it is a part
+    ByteRange decoded;
+  };
   std::size_t span = 0;
-  std::uint64_t blob_end = 0;
-  std::vector<FoundCheckpoints::Needed> parts;  // decoded bytes first, of the blob in the end
+  std::vector<Part> parts;
 };
 
+/// find_checkpoints() for one span.
+/// @param most  checkpoints
+/// @error{Errc::unsupported, it has several members\, or too much would be held}
 template <BlockDecoder D, Inflater I, RandomAccessSource Blob>
-[[nodiscard]] Result<std::vector<LayerSpan>> find_in_span(Blob const& blob, GzipIndex const& index,
-                                                          SpanNeeds& needs,
-                                                          FindOptions const& options,
-                                                          std::size_t most) {
-  auto const& start = index.checkpoints[needs.span];
+[[nodiscard]] Result<FoundCheckpoints> find_in_span(Blob const& blob, SpanMap const& map,
+                                                    SpanReads const& reads,
+                                                    FindOptions const& options, std::size_t most) {
+  auto const& start = map.index->checkpoints[reads.span];
+  if (reads.parts.back().decoded.end - start.out > options.most_decoded) {
+    return fail(Errc::unsupported, "find checkpoints: a span too large to be held");
+  }
   Bytes window(gzip_window_size);
-  EROFS_OCI_TRY(index.window(needs.span, std::span<std::byte, gzip_window_size>(window)));
-  SpanWalk<D, I, Blob> walk(blob, needs.blob_end);
-  EROFS_OCI_TRY(walk.begin(start, std::move(window)));
-  std::vector<LayerSpan> points;
+  EROFS_OCI_TRY(map.index->window(reads.span, std::span<std::byte, gzip_window_size>(window)));
+  SpanWalk<D, I, Blob> walk(blob, map, reads.span);
+  EROFS_OCI_TRY(walk.begin(std::move(window)));
+  FoundCheckpoints found;
   auto begin = start.first_byte();  // of what is needed without a gap
   auto end = begin;
-  for (auto& [range, bytes] : needs.parts) {
-    EROFS_OCI_TRY(walk.decode_to(bytes.begin));
+  for (auto const& [range, decoded] : reads.parts) {
+    EROFS_OCI_TRY(walk.decode_to(decoded.begin));
     std::optional<LayerSpan> best;
     std::uint64_t least = 0;
     auto const passed = walk.boundaries();
     constexpr std::size_t looks = 4;
     for (auto const& point : passed.last(std::min(passed.size(), looks))) {
       auto const before = passed.back().in - point.in;
-      if (points.size() == most || before > options.leeway) continue;
+      if (found.points.size() == most || before > options.leeway) continue;
       if (point.first_byte() < end + options.worth) continue;
       auto packed = walk.pack(point);
       auto const cost = packed.packed_window.size() + before / 2;
@@ -202,40 +214,46 @@ template <BlockDecoder D, Inflater I, RandomAccessSource Blob>
     }
     if (best) {
       begin = best->start.first_byte();
-      points.push_back(*std::move(best));
+      found.points.push_back(*std::move(best));
     }
-    EROFS_OCI_TRY_ASSIGN(end, walk.decode_to(bytes.end));
-    bytes = {begin, end};
+    EROFS_OCI_TRY_ASSIGN(end, walk.decode_to(decoded.end));
+    found.needed.push_back({range, {begin, end}});
   }
-  return points;
+  return found;
+}
+
+/// The same without decoding: no checkpoints, and a guess of what is needed.
+[[nodiscard]] inline FoundCheckpoints guess_needs(SpanMap const& map, SpanReads const& reads) {
+  FoundCheckpoints found;
+  for (auto const& [range, decoded] : reads.parts) {
+    found.needed.push_back({range, {map.begin(reads.span), map.needed(reads.span, decoded.end)}});
+  }
+  return found;
 }
 
 /// The ranges, cut where spans begin.
-[[nodiscard]] inline std::vector<SpanNeeds> needs_by_span(GzipIndex const& index,
-                                                          std::uint64_t blob_size,
+[[nodiscard]] inline std::vector<SpanReads> reads_by_span(GzipIndex const& index,
                                                           std::span<ByteRange const> ranges) {
-  std::vector<SpanNeeds> needs;
+  std::vector<SpanReads> reads;
   auto const& points = index.checkpoints;
   for (std::size_t i = 0; i < ranges.size(); ++i) {
     for (auto at = ranges[i].begin; at < ranges[i].end;) {
       auto const span = index.span_of(at);
       auto const last = span + 1 == points.size();
       auto const end = last ? ranges[i].end : std::min(ranges[i].end, points[span + 1].out);
-      if (needs.empty() || needs.back().span != span) {
-        needs.push_back({span, last ? blob_size : points[span + 1].in, {}});
-      }
-      needs.back().parts.push_back({i, {at, end}});
+      if (reads.empty() || reads.back().span != span) reads.push_back({span, {}});
+      reads.back().parts.push_back({i, {at, end}});
       at = end;
     }
   }
-  return needs;
+  return reads;
 }
 
 }  // namespace detail
 
 /// Finds, for ranges of the decoded stream that were read, block boundaries close in front of them
 /// where that saves compressed bytes, and how much of the blob they take then. Reads the blob up to
-/// the ends of pieces of `index_piece_size` bytes that are counted from spans' first bytes. In a
+/// the ends of pieces of `index_piece_size` bytes, which are counted as those of the index. In a
 /// span of several members, or of which too much would be held, nothing is found, and what is
 /// needed is a guess.
 /// @param blob    as it is stored, and right: nothing is checked here
@@ -250,25 +268,15 @@ template <BlockDecoder D = DefaultBlockDecoder, Inflater I = DefaultInflater,
                                                         FindOptions const& options = {}) {
   FoundCheckpoints found;
   SpanMap const map{&index, blob.size(), 0, 0};
-  for (auto& needs : detail::needs_by_span(index, blob.size(), ranges)) {
-    auto const guesses = needs.parts;
-    auto const held = needs.parts.back().blob.end - index.checkpoints[needs.span].out;
-    Result<std::vector<LayerSpan>> points = fail(Errc::unsupported, "find checkpoints: too large");
-    if (held <= options.most_decoded) {
-      points = detail::find_in_span<D, I>(blob, index, needs, options,
-                                          options.most - found.points.size());
+  for (auto const& reads : detail::reads_by_span(index, ranges)) {
+    auto in_span =
+        detail::find_in_span<D, I>(blob, map, reads, options, options.most - found.points.size());
+    if (!in_span && in_span.error().code == Errc::unsupported) {
+      in_span = detail::guess_needs(map, reads);
     }
-    if (points) {
-      std::ranges::move(*points, std::back_inserter(found.points));
-    } else if (points.error().code == Errc::unsupported) {
-      needs.parts = guesses;
-      for (auto& [range, bytes] : needs.parts) {
-        bytes = {map.begin(needs.span), map.needed(needs.span, bytes.end)};
-      }
-    } else {
-      return fail(std::move(points).error());
-    }
-    found.needed.insert(found.needed.end(), needs.parts.begin(), needs.parts.end());
+    if (!in_span) return fail(std::move(in_span).error());
+    std::ranges::move(in_span->points, std::back_inserter(found.points));
+    std::ranges::move(in_span->needed, std::back_inserter(found.needed));
   }
   return found;
 }

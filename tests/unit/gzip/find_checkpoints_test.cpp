@@ -193,6 +193,33 @@ TEST_CASE("Bytes that cannot be had end the search", "[gzip][find][error]") {
   CHECK(found.error().code == Errc::unavailable);
 }
 
+TEST_CASE("Of a span that was cut off another one, no more is read than the pieces it lies in",
+          "[gzip][find]") {
+  auto const& made = layer();
+  auto const begin = made.checkpoints[1].first_byte();
+  auto const far = made.checkpoints[1].out + 300'000;
+  std::vector<ByteRange> const first{{far, far + 100}};
+  auto const found = find_checkpoints(Memory(made.blob), made.index(), first);
+  REQUIRE(found.has_value());
+  REQUIRE(found->points.size() == 1);
+  ExtraCheckpoints extra;
+  REQUIRE(extra.add(found->points[0]));
+  auto const into = found->needed[0].blob.begin - begin;
+  auto const end = found->needed[0].blob.end - begin;
+  REQUIRE(into % index_piece_size != 0);
+  std::vector<ByteRange> const there{
+      {begin + into / index_piece_size * index_piece_size,
+       begin + (end + index_piece_size - 1) / index_piece_size * index_piece_size}};
+
+  auto const again =
+      find_checkpoints(Partial(made.blob, there), add_checkpoints(made.index(), extra), first);
+
+  REQUIRE(again.has_value());
+  CHECK(again->points.empty());
+  REQUIRE(again->needed.size() == 1);
+  CHECK(again->needed[0].blob == found->needed[0].blob);
+}
+
 TEST_CASE("In a span of several members nothing is found", "[gzip][find]") {
   auto const made = testing::gzip_blob({{testing::compressible_bytes(200'000, 1), 6, 0, 9000},
                                         {testing::compressible_bytes(400'000, 2), 6, 0, 9000}})
