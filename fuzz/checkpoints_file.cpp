@@ -6,19 +6,15 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <span>
 
-#include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/image/checkpoints_file.hpp>
+
+#include "input.hpp"
 
 using namespace erofs_oci;
 
 extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
-  auto input = to_bytes(std::as_bytes(std::span(data, size)));
-  if (input.size() >= 32) {
-    auto const content = std::span(input).first(input.size() - 32);
-    std::ranges::copy(digest_of(content).bytes(), std::span(input).last(32).begin());
-  }
+  auto const input = fuzz::sealed(data, size);
   auto const extra = decode_checkpoints(input);
   if (!extra) return 0;
   if (encode_checkpoints(*extra) != input) std::abort();

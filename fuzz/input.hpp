@@ -16,6 +16,7 @@
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/endian.hpp>
+#include <erofs_oci/digest/sealed_file.hpp>
 #include <erofs_oci/erofs/format.hpp>
 #include <erofs_oci/erofs/frame.hpp>
 #include <erofs_oci/posix/temporary_directory.hpp>
@@ -25,6 +26,16 @@ namespace fuzz {
 /// Ends the run with a finding, in every kind of build.
 inline void require(bool condition) {
   if (!condition) std::abort();
+}
+
+/// An input whose last 32 bytes are the SHA-256 of those before, which no fuzzer can guess; a
+/// shorter one as it is.
+inline erofs_oci::Bytes sealed(std::uint8_t const* data, std::size_t size) {
+  auto input = erofs_oci::to_bytes(std::as_bytes(std::span(data, size)));
+  if (input.size() < erofs_oci::sha256_size) return input;
+  input.resize(input.size() - erofs_oci::sha256_size);
+  erofs_oci::SealedForm::seal(input);
+  return input;
 }
 
 /// The bytes of an input, front to back. Behind their end there are zeros and empty texts.

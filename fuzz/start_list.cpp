@@ -2,22 +2,17 @@
 /// @file
 /// Start list: any bytes are a list or an error, and what is a list is written back byte for byte.
 /// The fuzzer cannot guess SHA-256, so the digest is put right first.
-#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <span>
 
-#include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/image/start_list.hpp>
+
+#include "input.hpp"
 
 using namespace erofs_oci;
 
 extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
-  auto input = to_bytes(std::as_bytes(std::span(data, size)));
-  if (input.size() >= 32) {
-    auto const content = std::span(input).first(input.size() - 32);
-    std::ranges::copy(digest_of(content).bytes(), std::span(input).last(32).begin());
-  }
+  auto const input = fuzz::sealed(data, size);
   auto const list = StartList::decode(input);
   if (!list) return 0;
   if (list->encode() != input) std::abort();

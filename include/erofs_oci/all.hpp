@@ -47,6 +47,7 @@
 #include <erofs_oci/core/text.hpp>
 #include <erofs_oci/core/thread_pool.hpp>
 #include <erofs_oci/digest/digest.hpp>
+#include <erofs_oci/digest/sealed_file.hpp>
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/digest/signature.hpp>
 #include <erofs_oci/erofs/directory.hpp>

@@ -16,18 +16,20 @@
 #include <erofs_oci/core/endian.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/digest.hpp>
+#include <erofs_oci/digest/sealed_file.hpp>
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/image/start_list.hpp>
 
 namespace erofs_oci {
 namespace detail {
 
-inline constexpr std::array start_list_magic{std::byte{0x89}, std::byte{0x45}, std::byte{0x4f},
-                                             std::byte{0x53}, std::byte{0x0d}, std::byte{0x0a},
-                                             std::byte{0x1a}, std::byte{0x0a}};
-inline constexpr std::uint32_t start_list_version = 1;
-inline constexpr std::size_t start_list_header = 24;  // bytes
-inline constexpr std::size_t start_list_range = 24;   // bytes
+inline constexpr SealedForm start_list_form{
+    .name = "start list",
+    .magic = {std::byte{0x89}, std::byte{0x45}, std::byte{0x4f}, std::byte{0x53}, std::byte{0x0d},
+              std::byte{0x0a}, std::byte{0x1a}, std::byte{0x0a}},
+    .version = 1,
+    .header = 24};
+inline constexpr std::size_t start_list_range = 24;  // bytes
 
 }  // namespace detail
 
@@ -105,8 +107,7 @@ EROFS_OCI_BODY StartList StartList::merge(StartList const& older, StartList cons
 
 EROFS_OCI_BODY Bytes StartList::encode() const {
   auto const named = layers();
-  Bytes file(detail::start_list_magic.begin(), detail::start_list_magic.end());
-  append_le(file, detail::start_list_version, 4);
+  auto file = detail::start_list_form.begin();
   append_le(file, named.size(), 4);
   append_le(file, ranges_.size(), 4);
   append_le(file, 0, 4);
@@ -120,51 +121,37 @@ EROFS_OCI_BODY Bytes StartList::encode() const {
     append_le(file, range.begin, 8);
     append_le(file, range.end, 8);
   }
-  auto const digest = digest_of(file);
-  file.insert(file.end(), digest.bytes().begin(), digest.bytes().end());
+  detail::start_list_form.seal(file);
   return file;
 }
 
 EROFS_OCI_BODY Result<StartList> StartList::decode(std::span<std::byte const> file) {
-  auto const bad = [](std::string const& what) {
-    return fail(Errc::corrupt, "start list: " + what);
-  };
-  if (file.size() < detail::start_list_header + sha256_size ||
-      !std::ranges::equal(file.first<8>(), detail::start_list_magic)) {
-    return bad("not one, or cut short");
-  }
-  auto const version = load_le<std::uint32_t>(file.subspan<8, 4>());
-  if (version != detail::start_list_version) {
-    return fail(Errc::unsupported, "start list: version " + std::to_string(version));
-  }
-  std::size_t const layer_count = load_le<std::uint32_t>(file.subspan<12, 4>());
-  std::size_t const range_count = load_le<std::uint32_t>(file.subspan<16, 4>());
-  if (layer_count > most_layers || range_count > most_ranges) return bad("too long");
-  auto const size = detail::start_list_header + layer_count * sha256_size +
-                    range_count * detail::start_list_range + sha256_size;
-  if (file.size() != size) return bad(std::to_string(file.size()) + " bytes");
-  auto const content = file.first(size - sha256_size);
-  if (!std::ranges::equal(digest_of(content).bytes(), file.last(sha256_size))) {
-    return bad("not what was written");
-  }
+  constexpr auto const& form = detail::start_list_form;
+  EROFS_OCI_TRY_ASSIGN(auto const content, form.open(file));
+  std::size_t const layer_count = load_le<std::uint32_t>(content.subspan<12, 4>());
+  std::size_t const range_count = load_le<std::uint32_t>(content.subspan<16, 4>());
+  if (layer_count > most_layers || range_count > most_ranges) return form.bad("too long");
+  auto const size =
+      form.header + layer_count * sha256_size + range_count * detail::start_list_range;
+  if (content.size() != size) return form.bad(std::to_string(file.size()) + " bytes");
 
   std::vector<Digest> named;
   for (std::size_t i = 0; i < layer_count; ++i) {
-    auto const raw = file.subspan(detail::start_list_header + i * sha256_size, sha256_size);
+    auto const raw = file.subspan(form.header + i * sha256_size, sha256_size);
     EROFS_OCI_TRY_ASSIGN(named.emplace_back(), Digest::make(DigestAlgorithm::sha256, raw));
   }
   StartList list;
-  auto rest = content.subspan(detail::start_list_header + layer_count * sha256_size);
+  auto rest = content.subspan(form.header + layer_count * sha256_size);
   for (; !rest.empty(); rest = rest.subspan(detail::start_list_range)) {
     std::size_t const layer = load_le<std::uint32_t>(rest.first<4>());
-    if (layer >= named.size()) return bad("no layer " + std::to_string(layer));
+    if (layer >= named.size()) return form.bad("no layer " + std::to_string(layer));
     StartRange const range{named[layer], load_le<std::uint64_t>(rest.subspan<8, 8>()),
                            load_le<std::uint64_t>(rest.subspan<16, 8>()),
                            load_le<std::uint32_t>(rest.subspan<4, 4>())};
     list.put(range, Join::no);
   }
   // Whatever breaks a rule has been left out or cut.
-  if (!std::ranges::equal(list.encode(), file)) return bad("ranges that break its rules");
+  if (!std::ranges::equal(list.encode(), file)) return form.bad("ranges that break its rules");
   return list;
 }
 
