@@ -96,7 +96,6 @@ Result<void> run_serve(Options const& given, Log& log) {
   bound_heap();
   Memory memory{.keeper = MemoryKeeper(log)};  // before the process is confined
   auto done = become_reader(options.image, nullptr, {.accepts = true}, log).and_then([&] {
-    options.image.layer_cache = layer_cache_of(options.image);
     options.image.starts = start_keeper_of(options.image, log);
     return serve_clients(options, *std::move(connect), memory, log);
   });

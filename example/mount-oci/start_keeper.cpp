@@ -50,13 +50,12 @@ StartKeeper::~StartKeeper() {
 
 void StartKeeper::begin(std::vector<StartLayer> layers) {
   if (store_.empty() || layers.empty()) return;
-  for (auto const& layer : layers) digests_.push_back(layer.digest);
   // The user of this process may not get there later, by the path.
   directory_ = UniqueFd(::open(store_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!directory_) return;
   store_ = "/proc/self/fd/" + std::to_string(directory_.get());
-  if (writes_list(wanted_)) layers_ = layers;
-  if (reads_list(wanted_)) fetch(std::move(layers));
+  layers_ = std::move(layers);
+  if (reads_list(wanted_)) fetch();
   if (!writes_list(wanted_)) return;
   auto const started = erofs_oci::without_throwing([&]() -> Result<void> {
     writer_ = std::jthread([this](std::stop_token const& stop) {
@@ -68,26 +67,31 @@ void StartKeeper::begin(std::vector<StartLayer> layers) {
   if (!started) log_.say(Level::info, "no start list is kept: " + started.error().message());
 }
 
+std::vector<erofs_oci::Digest> StartKeeper::digests() const {
+  std::vector<erofs_oci::Digest> digests;
+  for (auto const& layer : layers_) digests.push_back(layer.digest);
+  return digests;
+}
+
 std::optional<StartList> StartKeeper::read() const {
   auto list = open_store_at(store_).and_then(
-      [&](IndexStore const& store) { return store.find_start_list(digests_); });
+      [&](IndexStore const& store) { return store.find_start_list(digests()); });
   if (list) return *std::move(list);
   log_.say(Level::debug, "the start list is not used: " + list.error().message());
   return std::nullopt;
 }
 
-void StartKeeper::fetch(std::vector<StartLayer> layers) {
+void StartKeeper::fetch() {
   auto const list = read();
   if (!list || list->empty()) return;
   erofs_oci::StartFetchOptions const options{
       .threads = connections_, .most_bytes = most_, .on_failure = [this](Error const& error) {
         log_.say(Level::debug, "fetching ahead has ended: " + error.message());
       }};
-  auto plan = plan_start(*list, layers, options);
+  auto plan = plan_start(*list, layers_, options);
   log_.say(Level::debug, "start list: " + std::to_string(list->bytes()) + " bytes, " +
                              std::to_string(plan.size()) + " ranges are fetched ahead");
-  auto fetcher =
-      std::make_unique<StartFetcher>(std::move(plan), std::move(layers), options, requests_);
+  auto fetcher = std::make_unique<StartFetcher>(std::move(plan), layers_, options, requests_);
   std::lock_guard const lock(mutex_);
   fetcher_ = std::move(fetcher);
 }
@@ -114,9 +118,10 @@ void StartKeeper::write() const noexcept {
     if (list.empty()) return {};
     EROFS_OCI_TRY_ASSIGN(auto const store, open_store_at(store_));
     list = refine(store, std::move(list));
-    auto const before = store.find_start_list(digests_);
+    auto const key = digests();
+    auto const before = store.find_start_list(key);
     if (before && *before) list = StartList::merge(**before, list);
-    return store.put_start_list(digests_, list);
+    return store.put_start_list(key, list);
   });
   if (written) return;
   log_.say(Level::info, "the start list is not kept: " + written.error().message());

@@ -66,7 +66,8 @@ class StartKeeper {
 
  private:
   [[nodiscard]] std::optional<erofs_oci::StartList> read() const;
-  void fetch(std::vector<erofs_oci::StartLayer> layers);
+  void fetch();
+  [[nodiscard]] std::vector<erofs_oci::Digest> digests() const;
   [[nodiscard]] erofs_oci::StartList refine(erofs_oci::IndexStore const& store,
                                             erofs_oci::StartList list) const;
   void write() const noexcept;
@@ -81,8 +82,7 @@ class StartKeeper {
   erofs_oci::StartRecorder<> recorder_;
   std::shared_ptr<LayerCache> const cache_;  // of the image; null: none
   std::vector<erofs_oci::StartLayer> layers_;
-  std::vector<erofs_oci::Digest> digests_;  // of the layers
-  mutable std::mutex mutex_;                // guards the pointer
+  mutable std::mutex mutex_;  // guards the pointer
   std::unique_ptr<erofs_oci::StartFetcher> fetcher_;
   StartUse ended_;       // once the fetcher has ended
   std::jthread writer_;  // last: ends first
