@@ -298,7 +298,7 @@ void ImageMounts::clean(std::set<std::string> const& needed, std::stop_token con
           now < stack.last_use + options_.unmount_after) {
         continue;
       }
-      stack.state = Stack::State::working;  // whoever wants it now, waits until it is gone
+      stack.state = Stack::State::working;  // acquire() waits meanwhile
     }
     auto const gone = unmount(name, stop);
     std::scoped_lock const lock(mutex_);

@@ -33,7 +33,7 @@ struct Patience {
   std::function<bool()> is_cancelled = [] { return false; };
 };
 
-/// Where messages for whoever runs the program go.
+/// Writes a message to the program's log.
 using Say = std::function<void(std::string const&)>;
 
 /// Mounts the lowest layers of images at `DIRECTORY/NAME/fs`, each stack once, alone in its own

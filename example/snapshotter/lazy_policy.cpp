@@ -21,11 +21,6 @@ constexpr std::array<std::string_view, 3> media_types{
     "application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip"};
 
-std::string label(Labels const& labels, std::string const& name) {
-  auto const found = labels.find(name);
-  return found == labels.end() ? std::string() : found->second;
-}
-
 std::string sized(std::uint64_t bytes) {
   return std::to_string(bytes / 1'000'000) + "." + std::to_string(bytes / 100'000 % 10) + " MB";
 }
@@ -33,12 +28,12 @@ std::string sized(std::uint64_t bytes) {
 }  // namespace
 
 std::optional<ImageLabels> ImageLabels::of(Labels const& labels) {
-  ImageLabels out{label(labels, reference_label),
+  ImageLabels out{label_of(labels, reference_label),
                   {},
-                  label(labels, "containerd.io/snapshot/cri.manifest-digest"),
-                  label(labels, "containerd.io/snapshot/cri.layer-digest")};
+                  label_of(labels, "containerd.io/snapshot/cri.manifest-digest"),
+                  label_of(labels, "containerd.io/snapshot/cri.layer-digest")};
   auto const name =
-      erofs_oci::Reference::parse(label(labels, "containerd.io/snapshot/cri.image-ref"));
+      erofs_oci::Reference::parse(label_of(labels, "containerd.io/snapshot/cri.image-ref"));
   if (!name || !Digest::parse(out.chain) || !Digest::parse(out.manifest) ||
       !Digest::parse(out.layer)) {
     return std::nullopt;

@@ -15,6 +15,13 @@
 namespace oci_snapshotter {
 
 using Labels = std::map<std::string, std::string>;
+
+/// The value of a label; empty if there is none of that name.
+[[nodiscard]] inline std::string label_of(Labels const& labels, std::string const& name) {
+  auto const found = labels.find(name);
+  return found == labels.end() ? std::string() : found->second;
+}
+
 using Time = std::chrono::sys_time<std::chrono::nanoseconds>;
 
 /// By the numbers of containerd's protocol.

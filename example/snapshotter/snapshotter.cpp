@@ -168,8 +168,8 @@ Result<std::vector<Mount>> Snapshotter::create(std::string const& key, std::stri
 /// Whether the layer that the labels are of is there now without a download.
 Result<bool> Snapshotter::claim(std::string const& key, std::string const& parent,
                                 Labels const& labels, Patience const& patience) {
-  auto const reference = labels.find(reference_label);
-  if (reference == labels.end()) return false;
+  auto const chain = label_of(labels, reference_label);
+  if (chain.empty()) return false;
   std::size_t depth = 1;
   if (!parent.empty()) {
     auto const below = store_->find(parent);
@@ -188,7 +188,7 @@ Result<bool> Snapshotter::claim(std::string const& key, std::string const& paren
     }
   }
   // Another image's layer serves as well, if it is more than that image's word.
-  auto const known = store_->claimed(reference->second, parent);
+  auto const known = store_->claimed(chain, parent);
   return known && (!known->is_served() || (unseen_.empty() && mounts_.is_proved(*known)));
 }
 

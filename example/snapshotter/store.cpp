@@ -68,11 +68,6 @@ tl::unexpected<Error> taken(std::string const& name) {
   return refuse(Refusal::already_exists, "snapshot `" + name + "` exists already");
 }
 
-std::string reference_of(Labels const& labels) {
-  auto const found = labels.find(reference_label);
-  return found == labels.end() ? std::string() : found->second;
-}
-
 }  // namespace
 
 Time SnapshotStore::system_time() {
@@ -226,10 +221,11 @@ std::vector<Snapshot> SnapshotStore::all() const {
 
 Snapshot const* SnapshotStore::find_claim(std::string const& chain,
                                           std::string const& parent) const {
+  if (chain.empty()) return nullptr;  // what has no such label is no layer's
   auto const is_it = [&](auto const& row) {
     auto const& info = row.second.info;
     return info.kind == Kind::committed && info.parent == parent &&
-           reference_of(info.labels) == chain;
+           label_of(info.labels, reference_label) == chain;
   };
   // What is served first, then what was unpacked under this label.
   for (auto const served : {true, false}) {
@@ -306,7 +302,7 @@ Result<Snapshot> SnapshotStore::create(std::uint64_t id, std::string const& name
 Result<Snapshot> SnapshotStore::claim(std::string const& key, std::string const& parent,
                                       Labels labels, std::string const& manifest) {
   std::scoped_lock const change(change_mutex_);
-  auto const chain = reference_of(labels);
+  auto const chain = label_of(labels, reference_label);
   if (key.empty() || chain.empty()) {
     return refuse(Refusal::invalid_argument, "a claim without a name or a chain ID");
   }

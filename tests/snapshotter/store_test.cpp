@@ -179,6 +179,14 @@ TEST_CASE("A claim is made once for a chain and a parent", "[snapshotter][store]
   CHECK(refusal(store.claim("z", "", {}, "m")) == Refusal::invalid_argument);
 }
 
+TEST_CASE("An empty chain ID is nobody's claim", "[snapshotter][store][claim]") {
+  Fixture fixture;
+  auto& store = *fixture.store;
+  REQUIRE(fixture.prepare("a").has_value());
+  REQUIRE(store.commit("c", "a", {}).has_value());
+  CHECK_FALSE(store.claimed("", "").has_value());
+}
+
 TEST_CASE("A claim's name is unique whatever was called so", "[snapshotter][store][claim]") {
   Fixture fixture;
   REQUIRE(fixture.prepare("k-served"));
