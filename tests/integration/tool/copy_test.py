@@ -11,7 +11,7 @@ import unittest
 
 import images
 from files_test import ImageTest
-from support import TOOL, read
+from support import TOOL, read, swap_for_links
 
 
 class CopyTest(ImageTest):
@@ -253,14 +253,7 @@ class CopyTest(ImageTest):
             os.mkdir(out)
             tool = subprocess.Popen([TOOL, "cp", "-r", "-o", f"oci.platform=linux/amd64,oci.store={self.store}",
                                      image + ":/d", out], stderr=subprocess.PIPE)
-            while tool.poll() is None:
-                try:
-                    os.rename(os.path.join(out, "d"), os.path.join(out, f"away{swaps}"))
-                    os.symlink(outside, os.path.join(out, "d"))
-                    swaps += 1
-                except OSError:
-                    pass
-            tool.communicate()
+            swaps += swap_for_links(tool, out, outside)
             self.assertEqual(os.listdir(outside), [])
         self.assertGreater(swaps, 0)
 

@@ -134,6 +134,20 @@ class Running:
             self.process.communicate()
 
 
+def swap_for_links(tool, directory, outside):
+    """While a program writes to a directory's `d`, puts links to `outside` in its place; how often."""
+    swaps = 0
+    while tool.poll() is None:
+        try:
+            os.rename(os.path.join(directory, "d"), os.path.join(directory, f"away{swaps}"))
+            os.symlink(outside, os.path.join(directory, "d"))
+            swaps += 1
+        except OSError:
+            pass
+    tool.communicate()
+    return swaps
+
+
 class ToolTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):

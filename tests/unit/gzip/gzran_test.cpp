@@ -125,6 +125,12 @@ struct OpenAtEnd {
   ~OpenAtEnd() { gate.open_to(everything); }
 };
 
+Gzran<Gate> open_sized(Gate const& gate, testing::GzipBlob const& made) {
+  GzranOptions options;
+  options.size = made.content.size();
+  return Gzran<Gate>::make(gate, made.index(), options).value();
+}
+
 testing::MemberRecipe any_member() {
   auto const seed = *rc::gen::inRange(0U, 1000U);
   auto const size = *rc::gen::element<std::size_t>(0, 1, 100, 5000, 40000, 90000);
@@ -746,9 +752,7 @@ TEST_CASE("Fetching ahead takes spans side by side by one request, and none twic
   REQUIRE(made.checkpoints.size() > 6);
   Gate const gate(made.blob);
   gate.open_to(everything);
-  GzranOptions options;
-  options.size = made.content.size();
-  auto const gzran = Gzran<Gate>::make(gate, made.index(), options).value();
+  auto const gzran = open_sized(gate, made);
   auto const begin = [&](std::size_t span) { return made.checkpoints[span].first_byte(); };
   CHECK(gzran.next_span(begin(2)) == begin(2));
   CHECK(gzran.next_span(begin(2) + 1) == begin(3));
@@ -768,9 +772,7 @@ TEST_CASE("Fetching ahead begins nothing while a read fetches", "[gzip][gzran][a
   auto const made = testing::gzip_blob({{compressible(1500000, 23), 6, 0, 10000}}).spaced(150000);
   Gate const gate(made.blob);
   OpenAtEnd const guard{gate};
-  GzranOptions options;
-  options.size = made.content.size();
-  auto const gzran = Gzran<Gate>::make(gate, made.index(), options).value();
+  auto const gzran = open_sized(gate, made);
   auto const last = made.checkpoints.back().first_byte();
   gate.open_to(20000);
   Bytes out(4096);
@@ -794,9 +796,7 @@ TEST_CASE("Beside a fetch ahead, a read takes little more than it needs", "[gzip
   auto const made = testing::gzip_blob({{compressible(1500000, 24), 6, 0, 10000}}).spaced(150000);
   Gate const gate(made.blob);
   OpenAtEnd const guard{gate};
-  GzranOptions options;
-  options.size = made.content.size();
-  auto const gzran = Gzran<Gate>::make(gate, made.index(), options).value();
+  auto const gzran = open_sized(gate, made);
   auto const last = made.checkpoints.back().first_byte();
   REQUIRE(last > 500'000);
   gate.open_to(200'000);
@@ -809,16 +809,14 @@ TEST_CASE("Beside a fetch ahead, a read takes little more than it needs", "[gzip
   }
   gate.wait_until_idle();
 
-  CHECK(gzran.stats().fetched_bytes <= made.blob.size() - last + 3 * options.granule);
+  CHECK(gzran.stats().fetched_bytes <= made.blob.size() - last + 3 * GzranOptions().granule);
 }
 
 TEST_CASE("A failure of fetching ahead is no error for a read", "[gzip][gzran][ahead][error]") {
   auto const made = testing::gzip_blob({{compressible(1500000, 24), 6, 0, 10000}}).spaced(150000);
   Gate const gate(made.blob);
   OpenAtEnd const guard{gate};
-  GzranOptions options;
-  options.size = made.content.size();
-  auto const gzran = Gzran<Gate>::make(gate, made.index(), options).value();
+  auto const gzran = open_sized(gate, made);
   gate.open_to(made.checkpoints[1].first_byte() + 2000);
   gate.fail_now(true);
 
