@@ -24,8 +24,8 @@ struct FetchOptions {
   /// Default: 8 MiB, so that a layer in sequence takes one request for 4 MiB of it or more.
   std::uint64_t most = 8 << 20;
 
-  /// Decoded bytes between the end of a read and the begin of one that counts as going on there.
-  /// Default: 256 KiB.
+  /// Decoded bytes between the end of a read and the begin of one that counts as going on there, if
+  /// not as many reads are under way as lie between them. Default: 256 KiB.
   std::uint64_t nearby = 256 * 1024;
 };
 
@@ -115,6 +115,17 @@ template <std::predicate<std::size_t> IsFree>
   return end;
 }
 
+/// What is fetched beside the bytes of a read that lacks some.
+struct FetchMore {
+  std::uint64_t beyond = 0;  ///< FetchNeed::beyond
+  /// Decoded bytes right before the read that its reader has not asked for yet, and will: reads
+  /// that are under way at the same time come in any order.
+  std::uint64_t before = 0;
+  /// Whether the range ends where a span does: its reader goes on, and would take the rest of the
+  /// span by one more request if other reads have asked for the next one by then.
+  bool whole_spans = false;
+};
+
 /// Tells readers that go on from those that jump, and how much each has fetched beyond its need.
 /// Not thread-safe.
 class FetchPolicy {
@@ -122,22 +133,30 @@ class FetchPolicy {
   explicit FetchPolicy(FetchOptions const& options) noexcept : options_(options) {}
 
   /// Notes a read of decoded bytes [begin, end).
-  /// @param fetches  whether something must be fetched for it
-  /// @return FetchNeed::beyond for that
-  std::uint64_t read(std::uint64_t begin, std::uint64_t end, bool fetches) noexcept {
+  /// @param fetches    whether something must be fetched for it
+  /// @param under_way  reads that are not answered yet, this one included: 1 or more. A reader that
+  ///                   asks for more before it has its answers comes out of order, by as many
+  FetchMore read(std::uint64_t begin, std::uint64_t end, bool fetches,
+                 std::uint64_t under_way = 1) noexcept {
+    auto const length = end - begin;
+    Reader reader{end, options_.first, (under_way - 1) * length, true};
     auto const found = std::ranges::find_if(readers_, [&](Reader const& r) {
-      return r.used && begin + options_.nearby >= r.end && begin <= r.end + options_.nearby;
+      auto const apart = std::max(r.apart, reader.apart);
+      return r.used && begin + std::max(options_.nearby, apart + length) >= r.end &&
+             begin <= r.end + std::max(options_.nearby, apart);
     });
-    Reader reader{end, options_.first, true};
+    std::uint64_t before = 0;
     if (found != readers_.end()) {
       reader.end = std::max(end, found->end);
       reader.beyond = fetches ? std::min(options_.most, 2 * found->beyond) : found->beyond;
+      reader.apart = std::max(reader.apart, found->apart);
+      if (begin > found->end + options_.nearby) before = begin - found->end;
     }
     // The one read longest ago goes.
     auto const gap = found != readers_.end() ? found : readers_.end() - 1;
     std::move_backward(readers_.begin(), gap, gap + 1);
     readers_.front() = reader;
-    return reader.beyond;
+    return {reader.beyond, before, reader.beyond > options_.first};
   }
 
   /// Whether a reader that has `beyond` bytes fetched at once is sure enough to go on that the next
@@ -150,6 +169,7 @@ class FetchPolicy {
   struct Reader {
     std::uint64_t end = 0;  // of its last read
     std::uint64_t beyond = 0;
+    std::uint64_t apart = 0;  // how long those were that came before their turn
     bool used = false;
   };
 

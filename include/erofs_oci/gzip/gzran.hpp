@@ -192,7 +192,7 @@ struct GzranState {
   // What a read needs: decoded bytes up to `end`.
   struct Reading {
     std::uint64_t end = 0;
-    std::uint64_t beyond = 0;  // FetchNeed::beyond
+    FetchMore more;
     typename Span::TimePoint deadline;
   };
 
@@ -293,6 +293,7 @@ struct GzranState {
   std::atomic<std::uint64_t> fetches{0};
   std::atomic<std::uint64_t> fetched_bytes{0};
   std::atomic<std::uint64_t> spans_entered{0};
+  std::atomic<unsigned> reads_now{0};
   std::atomic<unsigned> ahead_now{0};
   std::atomic<unsigned> fetching_ahead{0};  // calls of fetch()
 
@@ -370,7 +371,7 @@ struct GzranState {
       std::array<std::byte, 1> probe{};
       std::size_t n = 0;
       auto const next = start + span->decoded() + gzip_chunk_size - 1;
-      auto const found = read_growing(span, next, probe, n, {next + 1, 0, deadline});
+      auto const found = read_growing(span, next, probe, n, {next + 1, {}, deadline});
       if (!found) {
         discard(span);
         return fail(found.error(), describe(inner));
@@ -388,8 +389,9 @@ struct GzranState {
     if (wanted == 0) return std::size_t{0};
     auto const deadline = std::chrono::steady_clock::now() + options.deadline;
 
-    Reading reading{offset + wanted, 0, deadline};
-    if (remote) reading.beyond = fetch_lacking(offset, reading.end);
+    Running const running(reads_now);
+    Reading reading{offset + wanted, {}, deadline};
+    if (remote) reading.more = fetch_lacking(offset, reading.end);
     std::size_t done = 0;
     while (done < wanted) {
       auto const at = offset + done;
@@ -408,30 +410,41 @@ struct GzranState {
   }
 
   // Asks for all that a read of decoded bytes [begin, end) lacks, at once; in more than a few spans
-  // that would push each other out. Yields FetchNeed::beyond.
-  std::uint64_t fetch_lacking(std::uint64_t begin, std::uint64_t end) {
+  // that would push each other out.
+  FetchMore fetch_lacking(std::uint64_t begin, std::uint64_t end) {
     auto const first = index.span_of(begin);
     auto const last = std::min(index.span_of(end - 1), first + pool->threads() - 1);
+    auto lacking = lacking_spans(first, last, end);
+    auto const more = note_read(begin, end, !lacking.empty());
+    if (more.before > 0 && !lacking.empty()) {
+      lacking = lacking_spans(index.span_of(begin - more.before), last, end);
+    }
+    for (auto const& span : lacking) bring_input(span, {end, more, {}}, Decode::by_readers);
+    return more;
+  }
+
+  // Those of spans `first` to `last` of which bytes up to `end` of the decoded stream are neither
+  // there nor on their way.
+  std::vector<SpanPtr> lacking_spans(std::size_t first, std::size_t last, std::uint64_t end) {
     std::vector<SpanPtr> lacking;
     for (auto i = first; i <= last; ++i) {
       auto span = acquire(i);
       if (span->lacks(end, map().needed(i, end))) lacking.push_back(std::move(span));
     }
-    auto const beyond = grow(begin, end, !lacking.empty());
-    for (auto const& span : lacking) bring_input(span, {end, beyond, {}}, Decode::by_readers);
-    return beyond;
+    return lacking;
   }
 
-  std::uint64_t grow(std::uint64_t begin, std::uint64_t end, bool lacks) {
+  FetchMore note_read(std::uint64_t begin, std::uint64_t end, bool lacks) {
     std::lock_guard const lock(policy_mutex);
-    auto const beyond = policy.read(begin, end, lacks);
+    auto more = policy.read(begin, end, lacks, reads_now);
     // Who fetches ahead knows better what is needed next.
-    return fetching_ahead > 0 ? std::min(beyond, options.granule) : beyond;
+    if (fetching_ahead > 0) more = {std::min(more.beyond, options.granule)};
+    return more;
   }
 
   // Begins the next fetch of a reader that is sure to go on, before it has to wait for it.
   void fetch_ahead(Reading const& reading) {
-    if (!policy.runs(reading.beyond) || !pool->has_free_thread()) return;
+    if (!policy.runs(reading.more.beyond) || !pool->has_free_thread()) return;
     auto number = index.span_of(reading.end);
     auto const at = map().needed(number, reading.end);
     auto next = map().begin(number);
@@ -443,9 +456,9 @@ struct GzranState {
       if (next < map().end(number)) break;
       if (++number == index.checkpoints.size()) return;
     }
-    if (next > at && next - at > reading.beyond / 2) return;
-    auto const beyond = grow(reading.end, reading.end, true);
-    bring_input(acquire(number), {index.checkpoints[number].out, beyond, {}}, Decode::at_once);
+    if (next > at && next - at > reading.more.beyond / 2) return;
+    auto const more = note_read(reading.end, reading.end, true);
+    bring_input(acquire(number), {index.checkpoints[number].out, more, {}}, Decode::at_once);
   }
 
   Result<std::size_t> read_in_span(std::size_t number, std::uint64_t offset,
@@ -642,8 +655,10 @@ struct GzranState {
     claim->demand = pool->gate().enter();
     if (!claim->add(span, &Span::begin_fetch)) return;
     claim->next = span->next_byte();
+    auto where = map();
+    if (reading.more.whole_spans) where.granule = 0;
     claim->end = fetch_end(
-        map(), {span->place().number, claim->next, reading.end, reading.beyond},
+        where, {span->place().number, claim->next, reading.end, reading.more.beyond},
         [&](std::size_t number) { return claim->add(acquire(number), &Span::begin_first_fetch); });
     auto const last = index.span_of(std::max<std::uint64_t>(reading.end, 1) - 1);
     claim->needed = decode == Decode::at_once

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/gzip/fetch_policy.hpp>  // first: proves that the header stands alone
 
+#include <cstddef>
+#include <deque>
+#include <random>
 #include <vector>
 
 #include <catch.hpp>
@@ -90,49 +93,120 @@ TEST_CASE("A span is not fetched for the one byte that it shares with the one be
   }
 }
 
-TEST_CASE("A layer in sequence takes a request for 4 MiB of it", "[gzip][fetch]") {
-  auto const mebibytes = GENERATE(32U, 64U, 500U);
+// A layer of spans of 1 MiB, each of which deflate has made a third as large.
+Layer even_layer(std::uint64_t mebibytes) {
   Layer layer;
-  layer.blob_size = std::uint64_t{mebibytes} << 20;
+  layer.blob_size = mebibytes << 20;
   layer.decoded_size = 3 * layer.blob_size;
   for (std::uint64_t out = 0; out < layer.decoded_size; out += 1 << 20) {
     layer.index.checkpoints.push_back({out / 3 + 2, out, 0});
   }
-  auto const map = layer.map(65536);
-  FetchPolicy policy({});
-  std::uint64_t come = 2;
-  std::uint64_t requests = 0;
+  return layer;
+}
 
-  for (std::uint64_t at = 0; at < layer.decoded_size; at += 128 * 1024) {
-    auto const end = std::min<std::uint64_t>(at + 128 * 1024, layer.decoded_size);
-    auto const needed = map.needed(layer.index.span_of(end - 1), end);
-    auto const beyond = policy.read(at, end, needed > come);
-    if (needed <= come) continue;
-    ++requests;
-    auto span = layer.index.span_of(at);
-    while (map.end(span) <= come) ++span;
-    come = fetch_end(map, {span, come, end, beyond}, [](auto) { return true; });
+// What reads of a layer have fetched, span by span, as Gzran does it.
+class Fetches {
+ public:
+  Fetches(Layer const& layer, FetchPolicy& policy) : layer_(layer), policy_(policy) {
+    for (std::size_t i = 0; i < layer.index.checkpoints.size(); ++i) come_.push_back(map_.begin(i));
   }
 
-  CHECK(requests <= mebibytes / 4);
+  void read(std::uint64_t begin, std::uint64_t end, std::uint64_t under_way) {
+    auto const lacks = !lacking(begin, end).empty();
+    auto const more = policy_.read(begin, end, lacks, under_way);
+    if (!lacks) return;
+    for (auto const span : lacking(begin - more.before, end)) fetch(span, end, more);
+  }
+
+  [[nodiscard]] std::uint64_t requests() const { return requests_; }
+
+ private:
+  [[nodiscard]] std::vector<std::size_t> lacking(std::uint64_t begin, std::uint64_t end) const {
+    std::vector<std::size_t> spans;
+    for (auto i = layer_.index.span_of(begin); i <= layer_.index.span_of(end - 1); ++i) {
+      if (come_[i] < map_.needed(i, end)) spans.push_back(i);
+    }
+    return spans;
+  }
+
+  void fetch(std::size_t span, std::uint64_t out_end, FetchMore const& more) {
+    if (come_[span] >= map_.needed(span, out_end)) return;  // by the fetch for the span before
+    ++requests_;
+    auto const free = [&](std::size_t next) { return come_[next] == map_.begin(next); };
+    auto map = map_;
+    if (more.whole_spans) map.granule = 0;
+    auto const end = fetch_end(map, {span, come_[span], out_end, more.beyond}, free);
+    for (; span < come_.size() && map_.begin(span) < end; ++span) {
+      come_[span] = std::max(come_[span], std::min(end, map_.end(span)));
+    }
+  }
+
+  Layer const& layer_;
+  FetchPolicy& policy_;
+  SpanMap map_ = layer_.map(32768);
+  std::vector<std::uint64_t> come_;  // up to where in the blob, of each span
+  std::uint64_t requests_ = 0;
+};
+
+TEST_CASE("A layer in sequence takes a request for 4 MiB of it", "[gzip][fetch]") {
+  auto const mebibytes = GENERATE(32U, 64U, 500U);
+  auto const layer = even_layer(mebibytes);
+  FetchPolicy policy({});
+  Fetches fetches(layer, policy);
+
+  for (std::uint64_t at = 0; at < layer.decoded_size; at += 128 * 1024) {
+    fetches.read(at, std::min<std::uint64_t>(at + 128 * 1024, layer.decoded_size), 1);
+  }
+
+  CHECK(fetches.requests() <= mebibytes / 4);
+}
+
+TEST_CASE("So it does for a reader that has several reads under way", "[gzip][fetch][property]") {
+  rc::prop("whichever of them comes first", [] {
+    std::uint64_t const mebibytes = 64;
+    auto const layer = even_layer(mebibytes);
+    auto const length = *rc::gen::element<std::uint64_t>(4096, 128 * 1024, 256 * 1024);
+    auto const most_under_way = *rc::gen::inRange<std::size_t>(1, 65);
+    FetchPolicy policy({});
+    Fetches fetches(layer, policy);
+
+    std::deque<std::uint64_t> under_way;
+    std::uint64_t at = 0;
+    std::mt19937 engine(*rc::gen::arbitrary<std::uint32_t>());
+    while (at < layer.decoded_size || !under_way.empty()) {
+      // No read is later than those that a client with so many under way can have asked since.
+      while (at < layer.decoded_size &&
+             (under_way.empty() || at < under_way.front() + most_under_way * length)) {
+        under_way.push_back(at);
+        at += length;
+      }
+      auto const chosen =
+          under_way.begin() + static_cast<std::ptrdiff_t>(engine() % under_way.size());
+      auto const end = std::min(*chosen + length, layer.decoded_size);
+      fetches.read(*chosen, end, most_under_way);
+      under_way.erase(chosen);
+    }
+
+    RC_ASSERT(fetches.requests() <= mebibytes / 4);
+  });
 }
 
 TEST_CASE("What is fetched beyond doubles for one who goes on, and not for one who jumps",
           "[gzip][fetch]") {
   FetchPolicy policy({.first = 100, .most = 1000, .nearby = 10});
-  CHECK(policy.read(0, 50, true) == 100);
-  CHECK(policy.read(50, 90, false) == 100);
-  CHECK(policy.read(95, 120, true) == 200);
-  CHECK(policy.read(5000, 5100, true) == 100);  // a jump
-  CHECK(policy.read(120, 130, true) == 400);    // the first one goes on
-  CHECK(policy.read(130, 140, true) == 800);
-  CHECK(policy.read(140, 150, true) == 1000);
+  CHECK(policy.read(0, 50, true).beyond == 100);
+  CHECK(policy.read(50, 90, false).beyond == 100);
+  CHECK(policy.read(95, 120, true).beyond == 200);
+  CHECK(policy.read(5000, 5100, true).beyond == 100);  // a jump
+  CHECK(policy.read(120, 130, true).beyond == 400);    // the first one goes on
+  CHECK(policy.read(130, 140, true).beyond == 800);
+  CHECK(policy.read(140, 150, true).beyond == 1000);
   CHECK(policy.runs(1000));
   CHECK_FALSE(policy.runs(400));
-  CHECK(policy.read(5111, 5120, true) == 100);  // not near enough
+  CHECK(policy.read(5111, 5120, true).beyond == 100);  // not near enough
   for (std::uint64_t i = 0; i < 16; ++i)
     (void)policy.read(100'000 * (i + 1), 100'000 * (i + 1), true);
-  CHECK(policy.read(150, 160, true) == 100);  // forgotten
+  CHECK(policy.read(150, 160, true).beyond == 100);  // forgotten
 }
 
 }  // namespace fetch_policy_test
