@@ -48,7 +48,7 @@ using erofs_oci::Local;
 using Json = nlohmann::json;
 using SteadyTime = std::chrono::steady_clock::time_point;
 
-constexpr std::size_t threads = 64;            // each connection that is kept alive holds one
+constexpr std::size_t threads = 1024;          // each connection that is kept alive holds one
 constexpr std::size_t piece_size = 64 * 1024;  // bytes a write
 
 // ---------------------------------------------------------------- sockets behind httplib's back

@@ -13,6 +13,7 @@
 
 #include <erofs_oci/cache/cached_blob.hpp>
 #include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/source/stream_exact.hpp>
 
@@ -20,8 +21,8 @@ namespace erofs_oci {
 
 /// How a DiskCached source fetches.
 struct DiskCachedOptions {
-  /// Longest that one request waits for chunks that others fetch; then it fetches them, too.
-  /// Default: 5 s.
+  /// Longest that a request waits, without a byte, for chunks that others fetch; then it fetches
+  /// them, too. Default: 5 s.
   std::chrono::milliseconds patience{5'000};
 };
 
@@ -37,15 +38,18 @@ struct DiskCachedOptions {
 ///
 /// @par Thread safety
 /// All const members, from any thread.
-template <RandomAccessSource Inner, BlobFiles Files = SystemFiles>
+template <RandomAccessSource Inner, BlobFiles Files = SystemFiles, Clock Time = SteadyClock>
 class DiskCached {
  public:
   using Blob = BasicCachedBlob<Files>;
 
   /// Owns `inner`.
   /// @param blob  of the same size
-  DiskCached(Inner inner, Blob blob, DiskCachedOptions options = {})
-      : inner_(std::move(inner)), blob_(std::move(blob)), patience_(options.patience) {}
+  DiskCached(Inner inner, Blob blob, DiskCachedOptions options = {}, Time time = {})
+      : inner_(std::move(inner)),
+        blob_(std::move(blob)),
+        patience_(options.patience),
+        time_(std::move(time)) {}
 
   /// @name RandomAccessSource
   /// @{
@@ -81,7 +85,6 @@ class DiskCached {
   [[nodiscard]] Blob const& blob() const noexcept { return blob_; }
 
  private:
-  using Time = std::chrono::steady_clock;
   using Claim = typename Blob::Claim;
 
   static constexpr std::uint64_t most_claimed = 64;        // chunks that others wait for at a time
@@ -92,9 +95,10 @@ class DiskCached {
     std::uint64_t offset;
     std::uint64_t end;
     ByteSink sink;
-    Time::time_point deadline;  // of its waiting for others
-    Bytes buffer{};             // of one chunk
-    bool stopped = false;       // by its sink
+    std::chrono::steady_clock::time_point deadline{};  // of its waiting for a chunk of others
+    bool waits = false;
+    Bytes buffer{};        // of one chunk
+    bool stopped = false;  // by its sink
 
     [[nodiscard]] bool is_done() const noexcept { return stopped || offset >= end; }
 
@@ -105,6 +109,7 @@ class DiskCached {
       auto const part = piece.subspan(static_cast<std::size_t>(offset - at),
                                       static_cast<std::size_t>(to - offset));
       offset = to;
+      waits = false;
       stopped = !sink(part);
     }
   };
@@ -112,7 +117,7 @@ class DiskCached {
   [[nodiscard]] std::uint64_t chunk() const noexcept { return blob_.layout().chunk; }
 
   [[nodiscard]] Result<void> walk(std::uint64_t offset, std::uint64_t length, ByteSink sink) const {
-    Request request{offset, offset + length, sink, Time::now() + patience_};
+    Request request{offset, offset + length, sink};
     while (!request.is_done()) {
       auto const index = request.offset / chunk();
       request.buffer.resize(blob_.layout().bytes_in(index));
@@ -122,7 +127,10 @@ class DiskCached {
       }
       auto claim =
           blob_.claim(index, std::min(most_claimed, (request.end - 1) / chunk() + 1 - index));
-      if (!claim && Time::now() < request.deadline) {
+      if (!claim && !std::exchange(request.waits, true)) {
+        request.deadline = time_.now() + patience_;
+      }
+      if (!claim && time_.now() < request.deadline) {
         blob_.wait();
         request.stopped = !request.sink({});
         continue;
@@ -184,6 +192,7 @@ class DiskCached {
   Inner inner_;
   Blob blob_;
   std::chrono::milliseconds patience_;
+  Time time_;
 };
 
 }  // namespace erofs_oci

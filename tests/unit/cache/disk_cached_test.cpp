@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <fstream>
+#include <future>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -299,6 +300,39 @@ struct Metered {
     return {};
   }
 };
+
+TEST_CASE("A reader waits as long as others go on to bring what it needs", "[cache][disk_cached]") {
+  constexpr std::uint64_t chunks = 10;
+  constexpr std::chrono::milliseconds patience{1000};
+  Scratch const scratch;
+  auto const bytes = testing::patterned_bytes(chunks * 7, 6);
+  ManualClock const time;
+  BasicCachedBlob<FaultyFiles> const other(open_cache(scratch), name_of(bytes));
+  auto claim = other.claim(0, chunks);
+  REQUIRE(claim);
+  DiskCached<NotFetched, FaultyFiles, ManualClock> const source(
+      NotFetched(name_of(bytes)), {open_cache(scratch), name_of(bytes)}, {.patience = patience},
+      time);
+  std::atomic<std::uint64_t> asked{0};
+  std::atomic<std::uint64_t> got{0};
+  auto const reader = std::async(std::launch::async, [&] {
+    return source.stream(0, bytes.size(), [&](std::span<std::byte const> piece) {
+      piece.empty() ? ++asked : got += piece.size();
+      return true;
+    });
+  });
+
+  for (std::uint64_t i = 0; i < chunks; ++i) {
+    auto const ended = [&] { return reader.wait_for(no_time) == std::future_status::ready; };
+    for (auto const before = asked.load(); asked == before && !ended();) std::this_thread::yield();
+    static_cast<void>(time.sleep(patience - std::chrono::milliseconds(1)));
+    other.write(i, std::span(bytes).subspan(i * 7, 7));
+    claim->pass(i + 1);
+    while (got < (i + 1) * 7 && !ended()) std::this_thread::yield();
+  }
+
+  CHECK(got == bytes.size());
+}
 
 TEST_CASE("Readers that want the same chunks fetch them once", "[cache][disk_cached]") {
   Scratch const scratch;
