@@ -13,7 +13,8 @@ and their bytes, with those of the mount itself. Times (from command to exit, me
 "needed" is what the list holds: compressed bytes that decoding what the workload reads takes. "touched"
 is what gzip makes of the files that the workload touches, each by itself: those of which the kernel
 then has pages.
---before: a mount-oci of another version, without start lists, which takes turns with this one. Needs root
+--before: a mount-oci of another version, without start lists or without a layer cache, which takes turns
+with this one. Needs root
 and FUSE or NBD.
 """
 import argparse
@@ -117,6 +118,8 @@ class Version:
         self.directory = directory
         self.store = directory / f"store {name}"
         self.start_list = start_list
+        self.has_cache = "oci.cache_dir" in subprocess.run(
+            [program, "mount", "--help"], capture_output=True, text=True).stdout
         self.index_bytes = 0
         self.taken = {workload: [] for workload in WORKLOADS}
         self.needed = {}
@@ -125,7 +128,8 @@ class Version:
     def words(self, args, start_list=None, cache="none"):
         more = f",{args.mount_options}" if args.mount_options else ""
         more += f",oci.start_list={start_list}" if start_list else ""
-        return f"oci.insecure,oci.store={self.store},oci.cache_dir={cache}{more}"
+        more += f",oci.cache_dir={cache}" if self.has_cache else ""
+        return f"oci.insecure,oci.store={self.store}{more}"
 
     def index(self, args, image):
         subprocess.run([self.program, "index", "-o", self.words(args), image], check=True,
