@@ -81,8 +81,17 @@ std::optional<StartList> StartKeeper::read() const {
   return std::nullopt;
 }
 
+std::optional<StartList> StartKeeper::take_offered() const {
+  if (!offered_) return std::nullopt;
+  auto const kept = open_store_at(store_).and_then(
+      [&](IndexStore const& store) { return store.put_start_list(digests(), *offered_); });
+  if (!kept) log_.say(Level::debug, "the start list is not kept: " + kept.error().message());
+  return offered_;
+}
+
 void StartKeeper::fetch() {
-  auto const list = read();
+  auto list = read();
+  if (!list) list = take_offered();
   if (!list || list->empty()) return;
   erofs_oci::StartFetchOptions const options{
       .threads = connections_, .most_bytes = most_, .on_failure = [this](Error const& error) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -12,6 +13,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -20,14 +22,18 @@
 #include <erofs_oci/core/memory_budget.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/signature.hpp>
+#include <erofs_oci/gzip/extra_checkpoints.hpp>
+#include <erofs_oci/image/checkpoints_file.hpp>
 #include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/image/index_use.hpp>
 #include <erofs_oci/image/packed_index.hpp>
+#include <erofs_oci/image/start_list.hpp>
 #include <erofs_oci/oci/cosign.hpp>
 #include <erofs_oci/oci/descriptor.hpp>
 #include <erofs_oci/oci/fetch_blob.hpp>
 #include <erofs_oci/oci/image.hpp>
 #include <erofs_oci/oci/index_artifact.hpp>
+#include <erofs_oci/oci/layout.hpp>
 #include <erofs_oci/oci/registry.hpp>
 #include <erofs_oci/source/http_transport.hpp>
 
@@ -44,6 +50,13 @@ struct RemoteIndex {
   IndexFiles files;
   Digest artifact;         ///< of its manifest
   bool is_signed = false;  ///< by one of IndexTrust::keys
+  /// Of the layer, from the same artifact: they say what bytes decode to, as the index does, and
+  /// count as much as it and no longer. Empty: none came with it.
+  ExtraCheckpoints extra{};
+  /// Of the image, from the same artifact: advice, which proves nothing. With the first index that
+  /// is looked up, and no other.
+  std::optional<StartList> start_list{};
+  std::optional<Error> left_out{};  ///< why one of the two is not there, although it was named
 };
 
 /// Looks a layer up there; empty if it has none. What it takes is counted in `memory`.
@@ -56,15 +69,17 @@ namespace detail {
 inline constexpr std::size_t most_artifacts = 16;
 
 /// Looks for the image's index artifact when a layer is first asked for, once.
-template <HttpTransport Transport, Clock Time>
+/// @tparam Repository  a BasicRegistry, or a Layout
+template <class Repository>
 struct ArtifactLookups {
-  BasicRegistry<Transport, Time> registry;
+  Repository repository;
   Digest image;
   std::vector<PublicKey> keys;
   bool unsigned_too;  // one without a signature is better than none
   std::once_flag once{};
   Result<std::optional<IndexArtifact>> artifact{};
   bool is_signed = false;
+  std::atomic<bool> list_told{false};
   std::mutex large{};
 
   Result<std::optional<RemoteIndex>> operator()(Descriptor const& layer,
@@ -77,16 +92,42 @@ struct ArtifactLookups {
     std::unique_lock one_large(large, std::defer_lock);
     if (at->size > most / 8) one_large.lock();
     auto const name = "index " + at->digest.to_string();
-    EROFS_OCI_TRY_ASSIGN(auto const packed, fetch_blob(registry, *at, most), name);
+    EROFS_OCI_TRY_ASSIGN(auto const packed, fetch_blob(repository, *at, most), name);
     memory->came(packed.size());
     EROFS_OCI_TRY_ASSIGN(auto files, unpack_index(packed, 2 * most), name);
     EROFS_OCI_TRY(memory->take_windows(files.index.size() + files.tarindex.size()), name);
-    return std::optional(RemoteIndex{std::move(files), (*artifact)->digest, is_signed});
+    RemoteIndex found{std::move(files), (*artifact)->digest, is_signed};
+    add_start(found, layer.digest);
+    return std::optional(std::move(found));
   }
 
  private:
+  /// What makes the start fast: an index without it is as right as with it.
+  void add_start(RemoteIndex& found, Digest const& layer) {
+    if (auto const* const at = (*artifact)->checkpoints_of(layer)) {
+      auto extra = part(*at, max_checkpoints_file_size, decode_checkpoints, "extra checkpoints");
+      if (extra) found.extra = *std::move(extra);
+      if (!extra) found.left_out = std::move(extra).error();
+    }
+    if (!(*artifact)->start_list || list_told.exchange(true)) return;
+    auto list =
+        part(*(*artifact)->start_list, StartList::most_file_bytes, StartList::decode, "start list");
+    if (list) found.start_list = *std::move(list);
+    if (!list) found.left_out = std::move(list).error();
+  }
+
+  template <class T>
+  [[nodiscard]] Result<T> part(Descriptor const& at, std::uint64_t most,
+                               Result<T> (*decode)(std::span<std::byte const>),
+                               std::string_view what) const {
+    auto const name = std::string(what) + " " + at.digest.to_string();
+    EROFS_OCI_TRY_ASSIGN(auto const bytes, fetch_blob(repository, at, most), name);
+    EROFS_OCI_TRY_ASSIGN(auto decoded, decode(bytes), name);
+    return decoded;
+  }
+
   Result<std::optional<IndexArtifact>> find() {
-    EROFS_OCI_TRY_ASSIGN(auto referrers, registry.referrers(image, index_artifact::type));
+    EROFS_OCI_TRY_ASSIGN(auto referrers, repository.referrers(image, index_artifact::type));
     std::optional<IndexArtifact> other;
     std::optional<Error> error;
     for (auto const& at : std::span(referrers).first(std::min(referrers.size(), most_artifacts))) {
@@ -106,11 +147,11 @@ struct ArtifactLookups {
   }
 
   [[nodiscard]] Result<bool> is_signed_by(Digest const& digest) const {
-    return erofs_oci::is_signed(registry, digest, keys);
+    return erofs_oci::is_signed(repository, digest, keys);
   }
 
   [[nodiscard]] Result<IndexArtifact> read(Descriptor const& at) const {
-    EROFS_OCI_TRY_ASSIGN(auto const found, registry.document(at.digest.to_string(), at.size));
+    EROFS_OCI_TRY_ASSIGN(auto const found, repository.document(at.digest.to_string(), at.size));
     auto const* const manifest = std::get_if<Manifest>(&found.document);
     if (manifest == nullptr) {
       return fail(Errc::mismatch, at.digest.to_string() + ": an index of images");
@@ -119,6 +160,14 @@ struct ArtifactLookups {
   }
 };
 
+template <class Repository>
+[[nodiscard]] IndexLookup lookup_in(Repository const& repository, Digest const& image,
+                                    std::vector<PublicKey> const& keys, bool unsigned_too) {
+  auto const lookups =
+      std::make_shared<ArtifactLookups<Repository>>(repository, image, keys, unsigned_too);
+  return [lookups](auto const& layer, auto const& memory) { return (*lookups)(layer, memory); };
+}
+
 /// @return empty: nothing there would be taken, so that nothing need be asked
 template <HttpTransport Transport, Clock Time>
 [[nodiscard]] IndexLookup artifact_lookup(BasicRegistry<Transport, Time> const& registry,
@@ -126,10 +175,20 @@ template <HttpTransport Transport, Clock Time>
   auto const by_tag = !registry.reference().digest.has_value();
   auto const unsigned_too = trust.use == IndexUse::trusted && by_tag;
   if (trust.use == IndexUse::none || (trust.keys.empty() && !unsigned_too)) return {};
-  auto const lookups = std::make_shared<ArtifactLookups<Transport, Time>>(registry, image.digest,
-                                                                          trust.keys, unsigned_too);
-  return [lookups](auto const& layer, auto const& memory) { return (*lookups)(layer, memory); };
+  return lookup_in(registry, image.digest, trust.keys, unsigned_too);
 }
 
 }  // namespace detail
+
+/// Looks layers up in the index artifacts of an OCI layout on this machine. Who names a layout asks
+/// for it: an artifact that nobody has signed counts unless `trust.use` is `by_key`; one that a key
+/// has signed counts more. Nothing with `none`.
+/// @param image  the digest of the image's manifest, which need not be in the layout
+/// @return empty: nothing there would be taken
+[[nodiscard]] inline IndexLookup layout_lookup(Layout const& layout, Digest const& image,
+                                               IndexTrust const& trust) {
+  auto const unsigned_too = trust.use != IndexUse::by_key;
+  if (trust.use == IndexUse::none || (trust.keys.empty() && !unsigned_too)) return {};
+  return detail::lookup_in(layout, image, trust.keys, unsigned_too);
+}
 }  // namespace erofs_oci
