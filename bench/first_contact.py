@@ -160,11 +160,11 @@ def main():
             image = f"{Registry(address).host}/bench:latest"
             for _ in range(2):  # with the second one, the list begins at extra checkpoints
                 maker.run(image)
-            pushed = maker.push(image, key)
         with server([*program, "--latency", args.latency, "--bandwidth", args.bandwidth, layout],
                     "http") as address:
             registry = Registry(address)
             image = f"{registry.host}/bench:latest"
+            pushed = maker.push(image, key)  # it forgets what refers to what when it ends
 
             def first(more):
                 user.forget()

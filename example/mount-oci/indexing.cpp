@@ -2,8 +2,10 @@
 #include "indexing.hpp"
 
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include <erofs_oci/core/bytes.hpp>
@@ -11,6 +13,7 @@
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/image/packed_index.hpp>
 #include <erofs_oci/image/remote_index.hpp>
+#include <erofs_oci/image/start_list.hpp>
 #include <erofs_oci/oci/layout.hpp>
 #include <erofs_oci/source/local.hpp>
 
@@ -24,6 +27,7 @@ namespace {
 using erofs_oci::fail;
 using erofs_oci::ImageMemory;
 using erofs_oci::IndexStore;
+using erofs_oci::StartList;
 using erofs_oci::StoreLimit;
 
 /// Computes the digests of plain files, which have none yet.
@@ -139,9 +143,8 @@ struct Elsewhere {
     if (!lookup) return MaybeLayer();
     EROFS_OCI_TRY_ASSIGN(auto found, lookup(layer, memory), failure);
     if (!found) return MaybeLayer();
-    if (found->left_out) log.say(Level::info, name_of(layer) + ": " + found->left_out->message());
-    // One layer alone is given the list.
-    if (found->start_list && options.starts) options.starts->offer(*std::move(found->start_list));
+    if (found->no_extra) log.say(Level::info, name_of(layer) + ": " + found->no_extra->message());
+    auto const list = ask_for_list(found->start_list);  // ends before this function does
     EROFS_OCI_TRY_ASSIGN(auto opened, erofs_oci::open_index(found->files, layer),
                          "index artifact " + found->artifact.to_string());
     opened.extra = found->extra;
@@ -157,6 +160,21 @@ struct Elsewhere {
       opened.entry = IndexStore::entry_of(layer.digest, image.digest);
     }
     return MaybeLayer(std::move(opened));
+  }
+
+  /// Has the image's start list fetched, if somebody wants it, while the index is looked at.
+  [[nodiscard]] std::jthread ask_for_list(std::function<Result<StartList>()> const& fetch) const {
+    if (!fetch || !options.starts) return {};
+    auto const ask = [fetch, starts = options.starts] {
+      starts->offer(erofs_oci::without_throwing(fetch));
+    };
+    std::jthread beside;
+    auto const started = erofs_oci::without_throwing([&]() -> Result<void> {
+      beside = std::jthread(ask);
+      return {};
+    });
+    if (!started) ask();
+    return beside;
   }
 
   [[nodiscard]] Result<MaybeLayer> in_soci(erofs_oci::Descriptor const& layer) const {

@@ -53,8 +53,9 @@ class StartKeeper {
     recorder_.read(layer, begin, end);
   }
 
-  /// A list that came with the image's index: it counts if the store has none. Before begin().
-  void offer(erofs_oci::StartList list) { offered_ = std::move(list); }
+  /// A list that came with the image's index: the first one counts, if the store has none. Before
+  /// begin(), from any thread. An error is a message.
+  void offer(Result<erofs_oci::StartList> list);
 
   /// Begins to fetch what the list names, and to wait for the end of the minute, to write it. A
   /// list that cannot be read or written is a message. Before end_opening().
@@ -88,7 +89,7 @@ class StartKeeper {
   std::shared_ptr<LayerCache> const cache_;  // of the image; null: none
   std::vector<erofs_oci::StartLayer> layers_;
   std::optional<erofs_oci::StartList> offered_;
-  mutable std::mutex mutex_;  // guards the pointer
+  mutable std::mutex mutex_;  // guards fetcher_ and offered_
   std::unique_ptr<erofs_oci::StartFetcher> fetcher_;
   StartUse ended_;       // once the fetcher has ended
   std::jthread writer_;  // last: ends first

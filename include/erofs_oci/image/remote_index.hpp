@@ -13,7 +13,7 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
+#include <thread>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -53,10 +53,10 @@ struct RemoteIndex {
   /// Of the layer, from the same artifact: they say what bytes decode to, as the index does, and
   /// count as much as it and no longer. Empty: none came with it.
   ExtraCheckpoints extra{};
-  /// Of the image, from the same artifact: advice, which proves nothing. With the first index that
-  /// is looked up, and no other.
-  std::optional<StartList> start_list{};
-  std::optional<Error> left_out{};  ///< why one of the two is not there, although it was named
+  std::optional<Error> no_extra{};  ///< why there are none, although the artifact names some
+  /// Fetches the start list of the image, from the same artifact: advice, which proves nothing. One
+  /// request. Empty: none is named, or it has been given with another layer's index.
+  std::function<Result<StartList>()> start_list{};
 };
 
 /// Looks a layer up there; empty if it has none. What it takes is counted in `memory`.
@@ -67,6 +67,23 @@ namespace detail {
 
 /// Artifacts of an image that are looked at: anyone who may push to the repository can add some.
 inline constexpr std::size_t most_artifacts = 16;
+
+/// What both yield. The first one runs in a thread of its own: each waits for the registry.
+template <class First, class Second>
+[[nodiscard]] auto at_once(First const& first, Second const& second)
+    -> std::pair<decltype(first()), decltype(second())> {
+  decltype(first()) found{};
+  auto const run = [&] { found = without_throwing(first); };
+  std::jthread beside;
+  auto const started = without_throwing([&]() -> Result<void> {
+    beside = std::jthread(run);
+    return {};
+  });
+  if (!started) run();
+  auto other = second();
+  if (beside.joinable()) beside.join();
+  return {std::move(found), std::move(other)};
+}
 
 /// Looks for the image's index artifact when a layer is first asked for, once.
 /// @tparam Repository  a BasicRegistry, or a Layout
@@ -92,36 +109,42 @@ struct ArtifactLookups {
     std::unique_lock one_large(large, std::defer_lock);
     if (at->size > most / 8) one_large.lock();
     auto const name = "index " + at->digest.to_string();
-    EROFS_OCI_TRY_ASSIGN(auto const packed, fetch_blob(repository, *at, most), name);
-    memory->came(packed.size());
-    EROFS_OCI_TRY_ASSIGN(auto files, unpack_index(packed, 2 * most), name);
+    auto [extra, packed] = at_once([&] { return extra_of(layer.digest); },
+                                   [&] { return fetch_blob(repository, *at, most); });
+    if (!packed) return fail(std::move(packed).error(), name);
+    memory->came(packed->size());
+    EROFS_OCI_TRY_ASSIGN(auto files, unpack_index(*packed, 2 * most), name);
     EROFS_OCI_TRY(memory->take_windows(files.index.size() + files.tarindex.size()), name);
     RemoteIndex found{std::move(files), (*artifact)->digest, is_signed};
-    add_start(found, layer.digest);
+    if (extra) found.extra = *std::move(extra);
+    if (!extra) found.no_extra = make_error(extra.error(), "extra checkpoints");
+    found.start_list = start_list();
     return std::optional(std::move(found));
   }
 
  private:
   /// What makes the start fast: an index without it is as right as with it.
-  void add_start(RemoteIndex& found, Digest const& layer) {
-    if (auto const* const at = (*artifact)->checkpoints_of(layer)) {
-      auto extra = part(*at, max_checkpoints_file_size, decode_checkpoints, "extra checkpoints");
-      if (extra) found.extra = *std::move(extra);
-      if (!extra) found.left_out = std::move(extra).error();
-    }
-    if (!(*artifact)->start_list || list_told.exchange(true)) return;
-    auto list =
-        part(*(*artifact)->start_list, StartList::most_file_bytes, StartList::decode, "start list");
-    if (list) found.start_list = *std::move(list);
-    if (!list) found.left_out = std::move(list).error();
+  [[nodiscard]] Result<ExtraCheckpoints> extra_of(Digest const& layer) const {
+    auto const* const at = (*artifact)->checkpoints_of(layer);
+    if (at == nullptr) return ExtraCheckpoints();
+    return part(repository, *at, max_checkpoints_file_size, decode_checkpoints);
+  }
+
+  /// RemoteIndex::start_list, once.
+  [[nodiscard]] std::function<Result<StartList>()> start_list() {
+    auto const& list = (*artifact)->start_list;
+    if (!list || list_told.exchange(true)) return {};
+    return [from = repository, at = *list] {
+      return part(from, at, StartList::most_file_bytes, StartList::decode);
+    };
   }
 
   template <class T>
-  [[nodiscard]] Result<T> part(Descriptor const& at, std::uint64_t most,
-                               Result<T> (*decode)(std::span<std::byte const>),
-                               std::string_view what) const {
-    auto const name = std::string(what) + " " + at.digest.to_string();
-    EROFS_OCI_TRY_ASSIGN(auto const bytes, fetch_blob(repository, at, most), name);
+  [[nodiscard]] static Result<T> part(Repository const& from, Descriptor const& at,
+                                      std::uint64_t most,
+                                      Result<T> (*decode)(std::span<std::byte const>)) {
+    auto const name = at.digest.to_string();
+    EROFS_OCI_TRY_ASSIGN(auto const bytes, fetch_blob(from, at, most), name);
     EROFS_OCI_TRY_ASSIGN(auto decoded, decode(bytes), name);
     return decoded;
   }
@@ -131,8 +154,8 @@ struct ArtifactLookups {
     std::optional<IndexArtifact> other;
     std::optional<Error> error;
     for (auto const& at : std::span(referrers).first(std::min(referrers.size(), most_artifacts))) {
-      auto read = this->read(at);
-      auto const good = read ? is_signed_by(at.digest) : Result<bool>(false);
+      auto [good, read] =
+          at_once([&] { return is_signed_by(at.digest); }, [&] { return this->read(at); });
       if (!read || !good) {
         error = read ? good.error() : read.error();
       } else if (*good) {

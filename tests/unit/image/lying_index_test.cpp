@@ -9,6 +9,7 @@
 // tested.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -377,7 +378,10 @@ Seen look(World const& world, Reader const& reader) {
     if (!found->index) return none;
     auto index = found->index(layer.descriptor, memory);
     if (!index || !*index) return none;
-    if ((*index)->start_list) start = (*index)->start_list;
+    if ((*index)->start_list) {
+      auto list = (*index)->start_list();
+      if (list) start = *std::move(list);
+    }
     auto opened = open_index((*index)->files, layer.descriptor);
     if (!opened) return none;
     opened->extra = (*index)->extra;
@@ -815,7 +819,7 @@ void add_manifest_lies(Lies& lies) {
 Instead answering(std::function<bool(HttpRequest const&)> matches,
                   std::function<FakeReply(HttpRequest const&)> reply, std::size_t from = 0,
                   std::size_t to = ~std::size_t{0}) {
-  auto const seen = std::make_shared<std::size_t>(0);
+  auto const seen = std::make_shared<std::atomic<std::size_t>>(0);
   return [=](HttpRequest const& request) -> std::optional<FakeReply> {
     if (!matches(request)) return std::nullopt;
     auto const number = (*seen)++;

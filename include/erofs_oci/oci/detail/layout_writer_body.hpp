@@ -129,6 +129,7 @@ EROFS_OCI_BODY Result<void> LayoutWriter::put_manifest(std::string const& tag_or
   entry.digest = digest_of(as_bytes(text));
   entry.size = text.size();
   if (!Digest::parse(tag_or_digest)) entry.annotations[Layout::ref_name] = tag_or_digest;
+  // A reader may not take signatures, which cosign has under such tags, for an image.
   if (tag_or_digest.ends_with(".sig")) entry.artifact_type = media_type::cosign_signatures;
   EROFS_OCI_TRY(put_blob(entry.digest, as_bytes(text)));
   return name(entry);
