@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
 /// An OCI layout: any index.json and manifest are refused, or give an image whose manifest is the
-/// one that the digest names. Input: a tag, two bytes with the length of index.json, index.json,
-/// the manifest. `@` in index.json stands for the manifest's digest, `0` as a size for its size.
+/// one that the digest names; a tag leads to no other one. Input: a tag, two bytes with the
+/// length of index.json, index.json, the manifest. `@` in index.json stands for the manifest's
+/// digest, `0` as a size for its size.
 #include <cstdint>
 #include <fstream>
 #include <string>
@@ -53,6 +54,10 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
   write(blob, manifest);
 
   if (auto const layout = Layout::open(root)) {
+    auto const document = layout->document(tag);
+    fuzz::require(!document || document->digest == digest);
+    auto const referrers = layout->referrers(digest, media_type::index_artifact);
+    fuzz::require(referrers && referrers->size() <= layout->index().manifests.size());
     auto const image = layout->resolve(tag, Platform::host());
     if (image) {
       fuzz::require(image->digest == digest);

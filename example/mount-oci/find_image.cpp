@@ -228,10 +228,6 @@ Result<Opener> opener_of(erofs_oci::RecordImage const& image, ImageOptions const
 
 // ---------------------------------------------------------------- any of them
 
-erofs_oci::IndexTrust index_trust(ImageOptions const& options) {
-  return {options.index, options.access.index_keys.value_or(std::vector<erofs_oci::PublicKey>())};
-}
-
 Result<FoundImage> find_any(ImageOptions const& options, Log const& log) {
   auto const cache = layer_cache_of(options);
   LayerChoice choice{.number = options.layer, .first = options.first_layers};
@@ -266,6 +262,10 @@ Result<FoundImage> find_any(ImageOptions const& options, Log const& log) {
 }
 
 }  // namespace
+
+erofs_oci::IndexTrust index_trust(ImageOptions const& options) {
+  return {options.index, options.access.index_keys.value_or(std::vector<erofs_oci::PublicKey>())};
+}
 
 Result<RegistryAccess> registry_access(std::string const& registry, ImageOptions const& options,
                                        Log const& log) {

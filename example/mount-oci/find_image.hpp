@@ -11,6 +11,7 @@
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/http/transport.hpp>
 #include <erofs_oci/image/found_image.hpp>
+#include <erofs_oci/image/remote_index.hpp>
 #include <erofs_oci/oci/auth.hpp>
 #include <erofs_oci/oci/hosts_toml.hpp>
 #include <erofs_oci/oci/registry.hpp>
@@ -54,6 +55,9 @@ struct RegistryAccess {
 /// @error{as credentials_of() and hosts_of(), as they say}
 [[nodiscard]] Result<RegistryAccess> registry_access(std::string const& registry,
                                                      ImageOptions const& options, Log const& log);
+
+/// Whose indexes of layers the options take.
+[[nodiscard]] erofs_oci::IndexTrust index_trust(ImageOptions const& options);
 
 /// Finds the image that the options name, with the layer that they name, or with all layers.
 /// @error{Errc::invalid_argument, a reference\, path or choice of layer that means nothing}

@@ -18,6 +18,7 @@
 #include <erofs_oci/tarindex/index_file.hpp>
 
 #include "indexing.hpp"
+#include "layer_cache.hpp"
 #include "progress.hpp"
 #include "reading.hpp"
 #include "verify.hpp"
@@ -184,6 +185,10 @@ Result<Status> index_one(Reading const& reading, ImageOptions const& image,
       push_indexes(*reading.push, reading.options.push, found, indexed, reading.log), "push");
   EROFS_OCI_TRY(read.json ? reading.output.put_json(pushed)
                           : reading.output.put(push_text(pushed)));
+  auto const& target = *reading.push;
+  if (!target.layout && !reading.options.push.dry_run && image.layer_cache) {
+    image.layer_cache->note_referrer(target.repository, found.manifest_at.digest, reading.log);
+  }
   return status;
 }
 

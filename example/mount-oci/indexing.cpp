@@ -2,18 +2,24 @@
 #include "indexing.hpp"
 
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/image/packed_index.hpp>
+#include <erofs_oci/image/remote_index.hpp>
+#include <erofs_oci/image/start_list.hpp>
+#include <erofs_oci/oci/layout.hpp>
 #include <erofs_oci/source/local.hpp>
 
 #include "confine.hpp"
 #include "progress.hpp"
+#include "start_keeper.hpp"
 
 namespace mount_oci {
 namespace {
@@ -21,6 +27,7 @@ namespace {
 using erofs_oci::fail;
 using erofs_oci::ImageMemory;
 using erofs_oci::IndexStore;
+using erofs_oci::StartList;
 using erofs_oci::StoreLimit;
 
 /// Computes the digests of plain files, which have none yet.
@@ -52,10 +59,12 @@ struct Elsewhere {
   ImageOptions const& options;
   Stores const& stores;
   std::shared_ptr<ImageMemory> const& memory;
+  erofs_oci::IndexLookup layout;  ///< of the layout of oci.index; empty: there is none
   Log const& log;
 
   /// The index of a layer that the store for all mounts does not have: from this mount's own store,
-  /// from the directory of oci.index, from the image's index artifact, else from its SOCI index.
+  /// from the directory or the layout of oci.index, from the image's index artifact, else from its
+  /// SOCI index.
   /// One that is missing or unusable is no error: the layer is read instead. The store for all
   /// mounts takes an index only if the image's manifest names it or somebody has signed it, and as
   /// a claim of that image.
@@ -64,8 +73,8 @@ struct Elsewhere {
       auto own = stores.own->find_layer(layer.digest);
       if (!own || *own) return own;
     }
-    for (auto const look :
-         {&Elsewhere::in_directory, &Elsewhere::in_artifact, &Elsewhere::in_soci}) {
+    for (auto const look : {&Elsewhere::in_directory, &Elsewhere::in_layout,
+                            &Elsewhere::in_artifact, &Elsewhere::in_soci}) {
       auto found = (this->*look)(layer);
       if (found && *found) return found;
       if (!found) log.say(Level::info, name_of(layer) + ": " + found.error().message());
@@ -80,16 +89,18 @@ struct Elsewhere {
 
   /// Keeps what `put(store, image)` puts, if there is a store for it.
   /// @param proved  whether the store for all mounts may have it, as a claim of the image
+  /// @return whether the store for all mounts has it
   template <class Put>
-  void keep(bool proved, Put const& put) const {
+  bool keep(bool proved, Put const& put) const {
     auto const claimed = proved && image.digest.has_value();
     auto const* const store = claimed ? stores.kept : stores.own;
-    if (store == nullptr) return;
+    if (store == nullptr) return false;
     auto const kept = put(*store, claimed ? image.digest : std::nullopt);
     if (!kept) {
       log.say(Level::warning,
               kept.error().message() + "; the index is used for this mount but not stored");
     }
+    return kept && claimed;
   }
 
   [[nodiscard]] Result<MaybeLayer> in_directory(erofs_oci::Descriptor const& layer) const {
@@ -118,19 +129,52 @@ struct Elsewhere {
     return MaybeLayer(std::move(opened));
   }
 
+  [[nodiscard]] Result<MaybeLayer> in_layout(erofs_oci::Descriptor const& layer) const {
+    return from_artifact(layout, layer, "no index from " + options.index_layout);
+  }
+
   [[nodiscard]] Result<MaybeLayer> in_artifact(erofs_oci::Descriptor const& layer) const {
-    if (!image.index) return MaybeLayer();
-    EROFS_OCI_TRY_ASSIGN(auto found, image.index(layer, memory), "no index from the registry");
+    return from_artifact(image.index, layer, "no index from the registry");
+  }
+
+  [[nodiscard]] Result<MaybeLayer> from_artifact(erofs_oci::IndexLookup const& lookup,
+                                                 erofs_oci::Descriptor const& layer,
+                                                 std::string const& failure) const {
+    if (!lookup) return MaybeLayer();
+    EROFS_OCI_TRY_ASSIGN(auto found, lookup(layer, memory), failure);
     if (!found) return MaybeLayer();
+    if (found->no_extra) log.say(Level::info, name_of(layer) + ": " + found->no_extra->message());
+    auto const list = ask_for_list(found->start_list);  // ends before this function does
     EROFS_OCI_TRY_ASSIGN(auto opened, erofs_oci::open_index(found->files, layer),
                          "index artifact " + found->artifact.to_string());
+    opened.extra = found->extra;
     log.say(found->is_signed ? Level::info : Level::notice,
             name_of(layer) + ": indexed by " + found->artifact.to_string() +
                 (found->is_signed ? ", which is signed" : ", which nobody has signed"));
-    keep(found->is_signed, [&](auto const& store, auto const& claim) {
-      return store.put_layer(layer.digest, found->files, claim);
-    });
+    auto const put = [&](IndexStore const& store, auto const& claim) -> Result<void> {
+      EROFS_OCI_TRY(store.put_layer(layer.digest, found->files, claim));
+      if (found->extra.empty()) return {};
+      return store.put_checkpoints(IndexStore::entry_of(layer.digest, claim), found->extra);
+    };
+    if (keep(found->is_signed, put)) {
+      opened.entry = IndexStore::entry_of(layer.digest, image.digest);
+    }
     return MaybeLayer(std::move(opened));
+  }
+
+  /// Has the image's start list fetched, if somebody wants it, while the index is looked at.
+  [[nodiscard]] std::jthread ask_for_list(std::function<Result<StartList>()> const& fetch) const {
+    if (!fetch || !options.starts) return {};
+    auto const ask = [fetch, starts = options.starts] {
+      starts->offer(erofs_oci::without_throwing(fetch));
+    };
+    std::jthread beside;
+    auto const started = erofs_oci::without_throwing([&]() -> Result<void> {
+      beside = std::jthread(ask);
+      return {};
+    });
+    if (!started) ask();
+    return beside;
   }
 
   [[nodiscard]] Result<MaybeLayer> in_soci(erofs_oci::Descriptor const& layer) const {
@@ -151,6 +195,17 @@ struct Elsewhere {
     return MaybeLayer(std::move(opened));
   }
 };
+
+/// What looks layers up in the layout of oci.index; empty: nothing does.
+erofs_oci::IndexLookup layout_of(FoundImage const& found, ImageOptions const& options,
+                                 Log const& log) {
+  if (options.index_layout.empty() || !found.digest) return {};
+  auto const layout = erofs_oci::Layout::open(options.index_layout);
+  if (layout) return erofs_oci::layout_lookup(*layout, *found.digest, index_trust(options));
+  log.say(Level::warning, "no index from oci:" + options.index_layout + ": " +
+                              layout.error().message() + "; the registry is looked at instead");
+  return {};
+}
 
 /// The store of this mount, if it is to have one.
 Result<std::unique_ptr<IndexStore const>> open_own_store(ImageOptions const& options) {
@@ -220,7 +275,8 @@ Result<IndexedImage> index_image(FoundImage& found, ImageOptions const& options,
   index.parallel = options.connections;
   index.progress = [&](auto const& layer) { progress.update(layer); };
   index.warn = [&](std::string const& text) { progress.warn(text); };
-  Elsewhere const elsewhere{found, options, stores, result.memory, log};
+  Elsewhere const elsewhere{found, options, stores, result.memory, layout_of(found, options, log),
+                            log};
   index.elsewhere = [&](auto const& layer) { return elsewhere.find(layer.descriptor); };
   std::optional<ExitOnSignal::Pause> pause;
   if (guard != nullptr) {

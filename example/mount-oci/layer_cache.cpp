@@ -2,6 +2,7 @@
 #include "layer_cache.hpp"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include <erofs_oci/cache/disk_cached.hpp>
@@ -12,6 +13,7 @@
 #include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/image/index_store.hpp>
+#include <erofs_oci/oci/index_artifact.hpp>
 
 #include "confine.hpp"
 
@@ -51,11 +53,18 @@ bool can_keep(SharedBlob const& blob, Digest const& digest) {
   return digest != Digest() && is_remote(blob) && blob.size() <= BlobName::largest;
 }
 
+/// What a registry may know of that refers to a manifest, of one type or, if that is empty, any.
+std::string referrers_name(std::string const& repository, Digest const& subject,
+                           std::string_view type) {
+  return repository + "@" + subject.to_string() + " " + std::string(type);
+}
+
 /// What is kept of the documents of one repository.
 struct RepositoryDocuments {
   std::shared_ptr<DocumentStore const> store;  // null: nothing
   std::string repository;
   Pull pull;
+  bool asks_anew;
   Log const* log;
 
   [[nodiscard]] std::string tag(std::string const& name) const { return repository + ":" + name; }
@@ -90,6 +99,18 @@ struct RepositoryDocuments {
                                   kept->digest.to_string());
     }
     return kept;
+  }
+
+  [[nodiscard]] bool none_refers(Digest const& subject, std::string_view type) const {
+    if (pull == Pull::never) return true;
+    return store && !asks_anew && store->is_absent(referrers_name(repository, subject, type));
+  }
+
+  void keep_none(Digest const& subject, std::string_view type) const {
+    if (!store) return;
+    auto const kept = store->put_absent(referrers_name(repository, subject, type));
+    if (!kept)
+      log->say(Level::debug, "that there is no index is not kept: " + kept.error().message());
   }
 
   void keep(std::string const& target, LocalDocument const& sent) const {
@@ -156,12 +177,25 @@ void LayerCache::keep(erofs_oci::FoundImage& found, Log const& log) {
 
 erofs_oci::LocalDocuments LayerCache::documents(erofs_oci::Reference const& reference, Pull pull,
                                                 Log const& log) {
-  auto const documents = std::make_shared<RepositoryDocuments const>(RepositoryDocuments{
-      open(log).documents, reference.registry + "/" + reference.repository, pull, &log});
+  auto const documents = std::make_shared<RepositoryDocuments const>(
+      RepositoryDocuments{open(log).documents, reference.registry + "/" + reference.repository,
+                          pull, asks_anew_, &log});
   return {
       [documents](auto const& target) { return documents->find(target); },
       [documents](auto const& target, auto const& why) { return documents->instead(target, why); },
-      [documents](auto const& target, auto const& sent) { documents->keep(target, sent); }};
+      [documents](auto const& target, auto const& sent) { documents->keep(target, sent); },
+      [documents](auto const& subject, auto type) { return documents->none_refers(subject, type); },
+      [documents](auto const& subject, auto type) { documents->keep_none(subject, type); }};
+}
+
+void LayerCache::note_referrer(erofs_oci::Reference const& repository, Digest const& subject,
+                               Log const& log) {
+  auto const documents = open(log).documents;
+  if (!documents) return;
+  auto const name = repository.registry + "/" + repository.repository;
+  for (auto const type : {std::string_view(), erofs_oci::index_artifact::type}) {
+    documents->forget_absent(referrers_name(name, subject, type));
+  }
 }
 
 std::uint64_t LayerCache::kept(erofs_oci::FoundLayer const& layer) {

@@ -3,6 +3,7 @@
 /// LayerCache: what registries have sent, kept on disk for all mounts of a user.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -50,6 +51,13 @@ class LayerCache {
   [[nodiscard]] erofs_oci::LocalDocuments documents(erofs_oci::Reference const& reference,
                                                     Pull pull, Log const& log);
 
+  /// From now on, documents() asks for what a registry did not have, too.
+  void ask_anew() noexcept { asks_anew_ = true; }
+
+  /// Something refers to a manifest of that repository now.
+  void note_referrer(erofs_oci::Reference const& repository, erofs_oci::Digest const& subject,
+                     Log const& log);
+
   /// How many bytes are on disk of a layer that keep() has got last.
   [[nodiscard]] std::uint64_t kept(erofs_oci::FoundLayer const& layer);
 
@@ -82,6 +90,7 @@ class LayerCache {
   std::string path_;  ///< empty: there is none
   std::optional<std::uint64_t> limit_;
   bool named_;  ///< the user has named the directory
+  std::atomic<bool> asks_anew_{false};
   std::mutex mutex_;
   bool tried_ = false;
   Opened opened_;

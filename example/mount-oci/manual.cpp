@@ -209,7 +209,7 @@ WORDS OF -o
                                notice. missing: for what is not kept. never: not at all, and the image
                                must be kept in full (`mount-oci pull`). What a digest names is never
                                asked for if it is kept
-  oci.index=signed|bound|trusted|none|DIR
+  oci.index=signed|bound|trusted|none|DIR|oci:DIR
                                which indexes from the registry are used for layers that have none yet,
                                in place of reading these. signed: those that `mount-oci index --push`
                                has put beside the image and that a key of oci.index_key has signed.
@@ -217,7 +217,11 @@ WORDS OF -o
                                trusted: also those that only refer to the image, if a tag names it;
                                everybody who may push to the repository can put a false one there.
                                none: no index. DIR, an absolute path: also the files that
-                               `mount-oci index --output DIR` has made, which are believed
+                               `mount-oci index --output DIR` has made, which are believed. oci:DIR:
+                               also what `mount-oci index --output oci:DIR` has put there, which is
+                               believed, too, unless oci.index=signed is given besides: then if it is
+                               signed. That a registry has no index is remembered for an hour;
+                               `mount-oci pull` asks for it again
   oci.index_key=PATH           a public key in PEM, EC on P-256 or Ed25519; repeatable
   oci.username=NAME            log in to the image's registry, and to no mirror, as NAME
   oci.password_file=PATH       with the first line of this file as password

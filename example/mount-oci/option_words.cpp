@@ -222,8 +222,17 @@ Checked set_choice(E& value, Word const& word,
   return set_value(value, chosen, word, all);
 }
 
-/// signed|bound|trusted|none, or a directory.
+/// signed|bound|trusted|none, a directory, or an OCI layout.
 Checked set_index(ImageOptions& image, Word const& word) {
+  constexpr std::string_view layout = "oci:";
+  if (word.value.starts_with(layout)) {
+    auto directory = word;
+    directory.value.erase(0, layout.size());
+    if (!erofs_oci::is_absolute_path(directory.value)) {
+      return usage("-o " + word.key + "=" + word.value + ": not oci: and an absolute path");
+    }
+    return set_text(image.index_layout, directory);
+  }
   if (erofs_oci::is_absolute_path(word.value)) return set_text(image.index_directory, word);
   return set_choice(image.index, word,
                     {{"none", IndexUse::none},

@@ -137,6 +137,7 @@ struct ImageOptions {
   IndexUse index = IndexUse::bound;  ///< which indexes of a registry are taken
   std::vector<std::string> index_keys;  ///< PEM files of who signs such indexes
   std::string index_directory;          ///< files as `index --output` makes them; empty: none
+  std::string index_layout;             ///< OCI layout with index artifacts; empty: none
   Verify verify = Verify::lazy;  ///< how bytes are proved for which there is no index of our own
   bool native = false;           ///< an EROFS image as only layer is served as it is, not indexed
   bool for_kernel = true;        ///< what is opened is parsed by a kernel, not by this program
@@ -282,13 +283,15 @@ struct ReadOptions {
   bool verify = false;     ///< `index`: compare with the layer
 };
 
-/// `index --push`.
+/// `index --push`, and `index --output oci:LAYOUT`.
 struct PushIndexOptions {
   bool push = false;
+  std::string layout;                   ///< a directory in place of a registry, or empty
   std::string to;                       ///< reference of a repository; empty: the image's
   std::string sign_key;                 ///< path of a private key in PEM, or empty
   std::vector<std::string> mount_from;  ///< repositories of the same registry
   bool all_platforms = false;           ///< each image of a list, not only this machine's
+  bool with_start_list = false;         ///< the start list goes with it, and its checkpoints
   bool dry_run = false;                 ///< tells what would be pushed, and pushes nothing
 };
 

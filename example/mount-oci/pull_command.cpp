@@ -95,6 +95,7 @@ Result<Status> run_pull(Reading const& reading) {
     return fail(Errc::invalid_argument,
                 "pull: there is no directory to keep layers in; oci.cache_dir names one");
   }
+  options.layer_cache->ask_anew();  // an index that has come there since
   EROFS_OCI_TRY_ASSIGN(auto found, find_image(options, reading.log));
   std::uint64_t bytes = 0;
   for (auto const& layer : found.layers) {

@@ -8,6 +8,7 @@
 
 #include <erofs_oci/digest/signature.hpp>
 #include <erofs_oci/oci/json.hpp>
+#include <erofs_oci/oci/layout_writer.hpp>
 #include <erofs_oci/oci/reference.hpp>
 
 #include "find_image.hpp"
@@ -19,21 +20,25 @@ namespace mount_oci {
 
 /// Where indexes go, and who signs them.
 struct PushTarget {
-  erofs_oci::Reference repository;
-  ImageOptions access;  ///< how its registry is reached, and as whom
+  std::string place;                                ///< for the user
+  erofs_oci::Reference repository;                  ///< unless `layout` is set
+  std::optional<erofs_oci::LayoutWriter> layout{};  ///< in place of a registry
+  ImageOptions access;                              ///< how its registry is reached, and as whom
   std::optional<erofs_oci::PrivateKey> key{};
 };
 
-/// Opens the way to the registry that `index --push` means, and reads the key, as long as this
-/// process may; empty: nothing is pushed. Makes no request.
-/// @error{as prepare_registry(), PrivateKey::from_pem() and read_trusted_file(), as they say}
+/// Opens the way to the registry or layout that `index` puts indexes into, and reads the key, as
+/// long as this process may; empty: nothing is pushed. Makes no request.
+/// @error{as prepare_registry(), LayoutWriter::open(), PrivateKey::from_pem() and
+/// read_trusted_file(), as they say}
 [[nodiscard]] Result<std::optional<PushTarget>> prepare_push(Options const& options,
                                                              Log const& log);
 
-/// Puts the indexes into the repository, then the artifact that refers to the image, then its
-/// signature; with `dry_run`, nothing.
+/// Puts the indexes into the repository or layout, then the artifact that refers to the image, then
+/// its signature; with `dry_run`, nothing.
 /// @return what was done, for the user
 /// @error{as erofs_oci::BasicPusher, as there}
+/// @error{Errc::not_found, `with_start_list`\, and the store has no start list of the image}
 [[nodiscard]] Result<erofs_oci::json::Value> push_indexes(PushTarget const& target,
                                                           PushIndexOptions const& options,
                                                           FoundImage const& found,

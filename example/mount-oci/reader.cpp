@@ -35,7 +35,8 @@ using erofs_oci::ImagePlace;
 /// The files and directories that are named; not all need exist.
 std::vector<std::string> named_files(ImageOptions const& options, ImageName const& name,
                                      erofs_oci::Record const* record) {
-  std::vector<std::string> paths{options.tarindex, options.zinfo, options.index_directory};
+  std::vector<std::string> paths{options.tarindex, options.zinfo, options.index_directory,
+                                 options.index_layout};
   if (name.place != ImagePlace::registry) paths.push_back(name.path);
   if (record == nullptr) return paths;
   auto const& image = record->image;

@@ -46,7 +46,8 @@ Result<Confinement> needs_of(Options& options) {
   auto const copies = options.command == Command::cp;
   if (copies) EROFS_OCI_TRY(prepare_copy(read));
   auto const extracts = (options.command == Command::extract || copies) && !read.tar;
-  auto const& target = extracts ? read.directory : read.output;
+  auto const layout = options.push.dry_run ? std::string() : options.push.layout;
+  auto const& target = extracts ? read.directory : layout.empty() ? read.output : layout;
   if (target.empty()) return needs;
   if (::mkdir(target.c_str(), 0777) != 0 && errno != EEXIST) return fail_errno(errno, target);
   needs.own_user = false;
@@ -79,7 +80,8 @@ Result<Status> run_reading(Options const& given, Log& log) {
     // Only what this user has read is told to others.
     options.image.index = IndexUse::none;
     options.image.index_directory.clear();
-    needs.network = true;
+    options.image.index_layout.clear();
+    needs.network = needs.network || options.push.push;
   }
   if (options.other) EROFS_OCI_TRY(open_ways(*options.other, nullptr, needs, log));
   EROFS_OCI_TRY(become_reader(options.image, nullptr, std::move(needs), log));

@@ -9,8 +9,10 @@ constexpr std::string_view index_page = R"(mount-oci index - make the indexes of
 
 SYNOPSIS
   mount-oci index [-o LIST]... [--output DIR] [--verify] [--json] IMAGE
-  mount-oci index --push [--to REPOSITORY] [--sign-key KEY] [--mount-from REPOSITORY]...
-                  [--all-platforms] [--dry-run] [-o LIST]... [--json] IMAGE
+  mount-oci index --push [--to REPOSITORY] [--sign-key KEY] [--with-start-list]
+                  [--mount-from REPOSITORY]... [--all-platforms] [--dry-run] [-o LIST]... [--json] IMAGE
+  mount-oci index --output oci:DIR [--sign-key KEY] [--with-start-list] [--all-platforms]
+                  [--dry-run] [-o LIST]... [--json] IMAGE
 
 DESCRIPTION
   Reads each layer that has no index in the store once, in full, and stores its index for later mount,
@@ -21,12 +23,16 @@ DESCRIPTION
   With --push, other machines need not read the layers: the indexes go to the registry, beside the
   image, which does not change, and mounts with oci.index find them there. Only indexes that this
   user's store has from reading the layers are pushed. The same layer always gets the same index.
+  --output oci:DIR puts the same into an OCI layout, for where there is no registry.
 
 OPTIONS
   --output DIR   also write, for each layer, files that other tools read: NAME.erofs (the tarindex, as
                  `mkfs.erofs --tar=i` makes it), NAME.zinfo (checkpoints, as `mkfs.erofs --gzinfo` makes
                  them; for gzipped layers) and NAME.index (ours). NAME is the layer's digest without
                  `sha256:`, or the name of the file that is the layer
+  --output oci:DIR
+                 put the indexes into this OCI layout, which is made if it is not there, in place of
+                 a registry; mounts with oci.index=oci:DIR find them there
   --verify       read each layer once more and compare it with its index: every byte, and every file's
                  type, attributes, names and place
   --push         put the indexes into the registry as an artifact that refers to the image
@@ -35,6 +41,10 @@ OPTIONS
                  the repository that it has the image from
   --sign-key KEY sign the artifact with this private key, a PEM file without a passphrase, EC on P-256
                  or Ed25519; `cosign verify --key` checks it, too
+  --with-start-list
+                 also put there what mounts of the image on this machine have recorded: the start list,
+                 and the checkpoints at which it begins. A first mount elsewhere then fetches at once
+                 what programs need first
   --mount-from REPOSITORY
                  have the registry take indexes that this repository of its own has, NAME without a
                  host; repeatable
@@ -59,6 +69,7 @@ DESCRIPTION
   with its digest, and makes the indexes that are missing: later mounts of the image need no registry,
   by digest, or by tag with oci.pull=missing or never. Nothing is unpacked. Reads several layers at the
   same time. After a signal, what has been fetched is kept.
+  An index that the registry did not have an hour ago or less is asked for again.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS

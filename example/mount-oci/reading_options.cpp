@@ -96,6 +96,7 @@ void add_own(CLI::App& app, Command command, Options& options, FindTexts& find) 
       app.add_option("--sign-key", push.sign_key);
       app.add_option("--mount-from", push.mount_from)->allow_extra_args(false);
       app.add_flag("--all-platforms", push.all_platforms);
+      app.add_flag("--with-start-list", push.with_start_list);
       app.add_flag("--dry-run", push.dry_run);
       break;
     case Command::ls:
@@ -147,12 +148,25 @@ void add_own(CLI::App& app, Command command, Options& options, FindTexts& find) 
   app.add_flag("--json", read.json);
 }
 
+/// `--output oci:LAYOUT` is a place to push to.
+void take_layout(PushIndexOptions& push, std::string& output) {
+  constexpr std::string_view layout = "oci:";
+  if (!output.starts_with(layout)) return;
+  push.layout = output.substr(layout.size());
+  output.clear();
+}
+
 Checked check_push(PushIndexOptions const& push, ImageOptions const& image) {
+  auto const to_layout = !push.layout.empty();
+  if (to_layout && (push.push || !push.to.empty() || !push.mount_from.empty())) {
+    return usage("index: --push, --to and --mount-from mean a registry, not --output oci:LAYOUT");
+  }
   auto const any = !push.to.empty() || !push.sign_key.empty() || !push.mount_from.empty() ||
-                   push.all_platforms || push.dry_run;
-  if (any && !push.push) {
+                   push.all_platforms || push.dry_run || push.with_start_list;
+  if (any && !push.push && !to_layout) {
     return usage(
-        "index: --to, --sign-key, --mount-from, --all-platforms and --dry-run belong to --push");
+        "index: --to, --sign-key, --mount-from, --all-platforms, --dry-run and --with-start-list "
+        "belong to --push");
   }
   auto const in_registry =
       erofs_oci::ImageName::parse(image.image).place == erofs_oci::ImagePlace::registry;
@@ -162,7 +176,7 @@ Checked check_push(PushIndexOptions const& push, ImageOptions const& image) {
   if (push.all_platforms && !in_registry) {
     return usage("index --all-platforms: the image is in no registry");
   }
-  if (push.push && (image.layer || image.first_layers || !image.blob.empty())) {
+  if ((push.push || to_layout) && (image.layer || image.first_layers || !image.blob.empty())) {
     return usage(
         "index --push: of all layers, not of those that oci.layer, oci.blob or oci.first_layers "
         "choose");
@@ -302,6 +316,7 @@ Checked parse_reading(std::vector<std::string> words, Options& options) {
     if (other.empty()) return usage("missing argument: IMAGE, the second one");
     if (auto ok = take_other(other, lists, before, options); !ok) return ok;
   }
+  if (command == Command::index) take_layout(options.push, read.output);
   if (auto ok = check_push(options.push, options.image); !ok) return ok;
   if (auto ok = check_own(command, read); !ok) return ok;
   if (read.in_bytes) read.apparent = true;

@@ -48,6 +48,14 @@ StartKeeper::~StartKeeper() {
   end();
 }
 
+void StartKeeper::offer(Result<StartList> list) {
+  if (!list) {
+    return log_.say(Level::info, "the index's start list is not used: " + list.error().message());
+  }
+  std::lock_guard const lock(mutex_);
+  if (!offered_) offered_ = *std::move(list);
+}
+
 void StartKeeper::begin(std::vector<StartLayer> layers) {
   if (store_.empty() || layers.empty()) return;
   // The user of this process may not get there later, by the path.
@@ -81,8 +89,17 @@ std::optional<StartList> StartKeeper::read() const {
   return std::nullopt;
 }
 
+std::optional<StartList> StartKeeper::take_offered() const {
+  if (!offered_) return std::nullopt;
+  auto const kept = open_store_at(store_).and_then(
+      [&](IndexStore const& store) { return store.put_start_list(digests(), *offered_); });
+  if (!kept) log_.say(Level::info, "the start list is not kept: " + kept.error().message());
+  return offered_;
+}
+
 void StartKeeper::fetch() {
-  auto const list = read();
+  auto list = read();
+  if (!list) list = take_offered();
   if (!list || list->empty()) return;
   erofs_oci::StartFetchOptions const options{
       .threads = connections_, .most_bytes = most_, .on_failure = [this](Error const& error) {

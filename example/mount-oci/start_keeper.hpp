@@ -11,6 +11,7 @@
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <erofs_oci/core/fd.hpp>
@@ -52,6 +53,10 @@ class StartKeeper {
     recorder_.read(layer, begin, end);
   }
 
+  /// A list that came with the image's index: the first one counts, if the store has none. Before
+  /// begin(), from any thread. An error is a message.
+  void offer(Result<erofs_oci::StartList> list);
+
   /// Begins to fetch what the list names, and to wait for the end of the minute, to write it. A
   /// list that cannot be read or written is a message. Before end_opening().
   /// @param layers  of the image that was opened
@@ -66,6 +71,7 @@ class StartKeeper {
 
  private:
   [[nodiscard]] std::optional<erofs_oci::StartList> read() const;
+  [[nodiscard]] std::optional<erofs_oci::StartList> take_offered() const;
   void fetch();
   [[nodiscard]] std::vector<erofs_oci::Digest> digests() const;
   [[nodiscard]] erofs_oci::StartList refine(erofs_oci::IndexStore const& store,
@@ -82,7 +88,8 @@ class StartKeeper {
   erofs_oci::StartRecorder<> recorder_;
   std::shared_ptr<LayerCache> const cache_;  // of the image; null: none
   std::vector<erofs_oci::StartLayer> layers_;
-  mutable std::mutex mutex_;  // guards the pointer
+  std::optional<erofs_oci::StartList> offered_;
+  mutable std::mutex mutex_;  // guards fetcher_ and offered_
   std::unique_ptr<erofs_oci::StartFetcher> fetcher_;
   StartUse ended_;       // once the fetcher has ended
   std::jthread writer_;  // last: ends first

@@ -190,6 +190,7 @@
 #include <erofs_oci/oci/image.hpp>
 #include <erofs_oci/oci/index_artifact.hpp>
 #include <erofs_oci/oci/layout.hpp>
+#include <erofs_oci/oci/layout_writer.hpp>
 #include <erofs_oci/oci/manifest.hpp>
 #include <erofs_oci/oci/push.hpp>
 #include <erofs_oci/oci/reference.hpp>

@@ -249,6 +249,15 @@ TEST_CASE("Commands that read an image have options of their own", "[tool][optio
   CHECK(read({"extract", "-C", "d", "i", "etc"}).directory == "d");
   CHECK(read({"fsck", "--data", "i"}).data);
   CHECK(read({"index", "--verify", "--output", "d", "i"}).output == "d");
+  auto const to_layout = parse({"index", "--output", "oci:d", "--with-start-list", "i"});
+  CHECK(to_layout->read.output.empty());
+  CHECK(to_layout->push.layout == "d");
+  CHECK(to_layout->push.with_start_list);
+  CHECK(error_of({"index", "--with-start-list", "i"}) ==
+        "index: --to, --sign-key, --mount-from, --all-platforms, --dry-run and --with-start-list "
+        "belong to --push");
+  CHECK(error_of({"index", "--push", "--output", "oci:d", "r/i"}) ==
+        "index: --push, --to and --mount-from mean a registry, not --output oci:LAYOUT");
   CHECK(error_of({"ls", "-tS", "i"}) == "ls: -t and -S cannot be set together");
   CHECK(error_of({"cat", "i"}) == "missing argument: PATH");
   CHECK(error_of({"ls"}) == "missing argument: IMAGE");
@@ -569,6 +578,8 @@ TEST_CASE("Image words are read", "[tool][options]") {
   CHECK(parse_list("oci.idle=off").image.idle == std::chrono::seconds(0));
   CHECK(parse_list("ro").image.readahead == 128u << 10);
   CHECK(parse_list("oci.index_size=1T").image.index_size == 1ull << 40);
+  CHECK(parse_list("oci.index=/d").image.index_directory == "/d");
+  CHECK(parse_list("oci.index=oci:/d").image.index_layout == "/d");
   CHECK(parse_list("oci.index_time=60").image.index_time == std::chrono::seconds(60));
   CHECK(parse_list("oci.timeout=5").image.timeout == std::chrono::seconds(5));
   CHECK_FALSE(parse_list("oci.timeout=5").image.retry.has_value());

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -39,6 +41,8 @@ struct KeptDocument {
 /// documents-1/sha256-HEX   a media type, a newline, a document with that digest
 /// tags-1/HEX               "REGISTRY/REPOSITORY:TAG", a newline, a digest, a newline;
 ///                          HEX is the SHA-256 of the first line
+/// absent-1/HEX             a line that names what a registry did not have, a newline; HEX is the
+///                          SHA-256 of the line. Counts for an hour after the file was written
 /// ```
 /// What has not the digest of its name counts as not there.
 ///
@@ -46,7 +50,8 @@ struct KeptDocument {
 /// All const members, from any thread and any number of processes.
 class DocumentStore {
  public:
-  static constexpr std::size_t largest = 4 << 20;  ///< bytes of a document
+  static constexpr std::size_t largest = 4 << 20;          ///< bytes of a document
+  static constexpr std::chrono::seconds absent_for{3600};  ///< how long put_absent() counts
 
   /// Opens the store below `root`, or makes it, for its owner alone.
   /// @error{an errno, as open_private_directory()}
@@ -56,9 +61,10 @@ class DocumentStore {
     EROFS_OCI_TRY(open_private_directory(root, owner));
     EROFS_OCI_TRY_ASSIGN(auto documents, open_private_directory(root + "/documents-1", owner));
     EROFS_OCI_TRY_ASSIGN(auto tags, open_private_directory(root + "/tags-1", owner));
+    EROFS_OCI_TRY_ASSIGN(auto absent, open_private_directory(root + "/absent-1", owner));
     auto const store = std::shared_ptr<DocumentStore const>(
-        new DocumentStore(std::move(documents), std::move(tags), owner));
-    for (auto const* const part : {&store->documents_, &store->tags_}) store->trim(*part);
+        new DocumentStore(std::move(documents), std::move(tags), std::move(absent), owner));
+    for (auto const* const part : store->parts()) store->trim(*part);
     return store;
   }
 
@@ -113,10 +119,38 @@ class DocumentStore {
     return write(tags_, tag_name(reference), as_bytes(text));
   }
 
-  /// Removes all documents and tags.
+  /// Whether put_absent() was called for it in the last hour. A file of the future counts as none.
+  [[nodiscard]] bool is_absent(std::string_view what) const {
+    auto const line = std::string(what) + '\n';
+    auto const name = tag_name(what);
+    auto const facts = SystemFiles{}.facts_at(absent_.get(), name);
+    if (!facts || read(absent_, name, most_line + 1) != to_bytes(line)) return false;
+    auto const now = std::chrono::system_clock::now().time_since_epoch();
+    auto const age = now - std::chrono::nanoseconds(facts->changed);
+    return age >= std::chrono::nanoseconds(0) && age < absent_for;
+  }
+
+  /// Notes that a registry does not have something now.
+  /// @param what  "REGISTRY/REPOSITORY ...", at most 1024 bytes
+  /// @error{Errc::invalid_argument, it is longer or has two lines}
+  /// @error{an errno, as replace_file_at()}
+  [[nodiscard]] Result<void> put_absent(std::string_view what) const {
+    if (what.size() > most_line || what.find('\n') != what.npos) {
+      return fail(Errc::invalid_argument, "what is absent");
+    }
+    auto const text = std::string(what) + '\n';
+    return write(absent_, tag_name(what), as_bytes(text));
+  }
+
+  /// Takes put_absent() back.
+  void forget_absent(std::string_view what) const {
+    static_cast<void>(SystemFiles{}.remove(absent_.get(), tag_name(what)));
+  }
+
+  /// Removes all documents and tags, and what is absent.
   void clear() const {
     SystemFiles const files;
-    for (auto const* const part : {&documents_, &tags_}) {
+    for (auto const* const part : parts()) {
       for (auto const& name : files.list(part->get()).value_or(std::vector<std::string>())) {
         static_cast<void>(files.remove(part->get(), name));
       }
@@ -127,8 +161,15 @@ class DocumentStore {
   static constexpr std::size_t most_line = 1024;   // bytes
   static constexpr std::size_t most_files = 4096;  // of a directory; twice as many as stay
 
-  DocumentStore(UniqueFd documents, UniqueFd tags, uid_t owner)
-      : documents_(std::move(documents)), tags_(std::move(tags)), owner_(owner) {}
+  DocumentStore(UniqueFd documents, UniqueFd tags, UniqueFd absent, uid_t owner)
+      : documents_(std::move(documents)),
+        tags_(std::move(tags)),
+        absent_(std::move(absent)),
+        owner_(owner) {}
+
+  [[nodiscard]] std::array<UniqueFd const*, 3> parts() const {
+    return {&documents_, &tags_, &absent_};
+  }
 
   [[nodiscard]] static std::string file_name(Digest const& digest) {
     return std::string(to_string(digest.algorithm())) + '-' + digest.hex();
@@ -182,6 +223,7 @@ class DocumentStore {
 
   UniqueFd documents_;
   UniqueFd tags_;
+  UniqueFd absent_;
   uid_t owner_;
 };
 

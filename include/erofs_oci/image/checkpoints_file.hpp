@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include <erofs_oci/core/bytes.hpp>
@@ -11,6 +12,10 @@
 #include <erofs_oci/gzip/extra_checkpoints.hpp>
 
 namespace erofs_oci {
+
+/// No such file is longer, in bytes.
+inline constexpr std::uint64_t max_checkpoints_file_size =
+    16 + 24 * ExtraCheckpoints::most + ExtraCheckpoints::most_window_bytes + 32;
 
 /// Every byte of the file.
 [[nodiscard]] Bytes encode_checkpoints(ExtraCheckpoints const& extra);

@@ -124,7 +124,12 @@ struct SociLookups {
 
   Result<std::optional<SociLayer>> operator()(Descriptor const& layer,
                                               std::shared_ptr<ImageMemory> const& memory) {
-    std::call_once(once, [this] { index = find_soci_index(registry, image); });
+    std::call_once(once, [this] {
+      // One that only refers to the image would not be taken: nobody is asked for it.
+      if (referrers || image.manifest.annotations.contains(soci_annotation::index_digest)) {
+        index = find_soci_index(registry, image);
+      }
+    });
     if (!index) return fail(index.error());
     if (!*index) return std::optional<SociLayer>();
     bool const bound = (*index)->binding == SociBinding::by_digest;

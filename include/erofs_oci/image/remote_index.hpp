@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -12,6 +13,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <thread>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -20,14 +22,18 @@
 #include <erofs_oci/core/memory_budget.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/signature.hpp>
+#include <erofs_oci/gzip/extra_checkpoints.hpp>
+#include <erofs_oci/image/checkpoints_file.hpp>
 #include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/image/index_use.hpp>
 #include <erofs_oci/image/packed_index.hpp>
+#include <erofs_oci/image/start_list.hpp>
 #include <erofs_oci/oci/cosign.hpp>
 #include <erofs_oci/oci/descriptor.hpp>
 #include <erofs_oci/oci/fetch_blob.hpp>
 #include <erofs_oci/oci/image.hpp>
 #include <erofs_oci/oci/index_artifact.hpp>
+#include <erofs_oci/oci/layout.hpp>
 #include <erofs_oci/oci/registry.hpp>
 #include <erofs_oci/source/http_transport.hpp>
 
@@ -44,6 +50,13 @@ struct RemoteIndex {
   IndexFiles files;
   Digest artifact;         ///< of its manifest
   bool is_signed = false;  ///< by one of IndexTrust::keys
+  /// Of the layer, from the same artifact: they say what bytes decode to, as the index does, and
+  /// count as much as it and no longer. Empty: none came with it.
+  ExtraCheckpoints extra{};
+  std::optional<Error> no_extra{};  ///< why there are none, although the artifact names some
+  /// Fetches the start list of the image, from the same artifact: advice, which proves nothing. One
+  /// request. Empty: none is named, or it has been given with another layer's index.
+  std::function<Result<StartList>()> start_list{};
 };
 
 /// Looks a layer up there; empty if it has none. What it takes is counted in `memory`.
@@ -55,16 +68,35 @@ namespace detail {
 /// Artifacts of an image that are looked at: anyone who may push to the repository can add some.
 inline constexpr std::size_t most_artifacts = 16;
 
+/// What both yield. The first one runs in a thread of its own: each waits for the registry.
+template <class First, class Second>
+[[nodiscard]] auto at_once(First const& first, Second const& second)
+    -> std::pair<decltype(first()), decltype(second())> {
+  decltype(first()) found{};
+  auto const run = [&] { found = without_throwing(first); };
+  std::jthread beside;
+  auto const started = without_throwing([&]() -> Result<void> {
+    beside = std::jthread(run);
+    return {};
+  });
+  if (!started) run();
+  auto other = second();
+  if (beside.joinable()) beside.join();
+  return {std::move(found), std::move(other)};
+}
+
 /// Looks for the image's index artifact when a layer is first asked for, once.
-template <HttpTransport Transport, Clock Time>
+/// @tparam Repository  a BasicRegistry, or a Layout
+template <class Repository>
 struct ArtifactLookups {
-  BasicRegistry<Transport, Time> registry;
+  Repository repository;
   Digest image;
   std::vector<PublicKey> keys;
   bool unsigned_too;  // one without a signature is better than none
   std::once_flag once{};
   Result<std::optional<IndexArtifact>> artifact{};
   bool is_signed = false;
+  std::atomic<bool> list_told{false};
   std::mutex large{};
 
   Result<std::optional<RemoteIndex>> operator()(Descriptor const& layer,
@@ -77,21 +109,53 @@ struct ArtifactLookups {
     std::unique_lock one_large(large, std::defer_lock);
     if (at->size > most / 8) one_large.lock();
     auto const name = "index " + at->digest.to_string();
-    EROFS_OCI_TRY_ASSIGN(auto const packed, fetch_blob(registry, *at, most), name);
-    memory->came(packed.size());
-    EROFS_OCI_TRY_ASSIGN(auto files, unpack_index(packed, 2 * most), name);
+    auto [extra, packed] = at_once([&] { return extra_of(layer.digest); },
+                                   [&] { return fetch_blob(repository, *at, most); });
+    if (!packed) return fail(std::move(packed).error(), name);
+    memory->came(packed->size());
+    EROFS_OCI_TRY_ASSIGN(auto files, unpack_index(*packed, 2 * most), name);
     EROFS_OCI_TRY(memory->take_windows(files.index.size() + files.tarindex.size()), name);
-    return std::optional(RemoteIndex{std::move(files), (*artifact)->digest, is_signed});
+    RemoteIndex found{std::move(files), (*artifact)->digest, is_signed};
+    if (extra) found.extra = *std::move(extra);
+    if (!extra) found.no_extra = make_error(extra.error(), "extra checkpoints");
+    found.start_list = start_list();
+    return std::optional(std::move(found));
   }
 
  private:
+  /// What makes the start fast: an index without it is as right as with it.
+  [[nodiscard]] Result<ExtraCheckpoints> extra_of(Digest const& layer) const {
+    auto const* const at = (*artifact)->checkpoints_of(layer);
+    if (at == nullptr) return ExtraCheckpoints();
+    return part(repository, *at, max_checkpoints_file_size, decode_checkpoints);
+  }
+
+  /// RemoteIndex::start_list, once.
+  [[nodiscard]] std::function<Result<StartList>()> start_list() {
+    auto const& list = (*artifact)->start_list;
+    if (!list || list_told.exchange(true)) return {};
+    return [from = repository, at = *list] {
+      return part(from, at, StartList::most_file_bytes, StartList::decode);
+    };
+  }
+
+  template <class T>
+  [[nodiscard]] static Result<T> part(Repository const& from, Descriptor const& at,
+                                      std::uint64_t most,
+                                      Result<T> (*decode)(std::span<std::byte const>)) {
+    auto const name = at.digest.to_string();
+    EROFS_OCI_TRY_ASSIGN(auto const bytes, fetch_blob(from, at, most), name);
+    EROFS_OCI_TRY_ASSIGN(auto decoded, decode(bytes), name);
+    return decoded;
+  }
+
   Result<std::optional<IndexArtifact>> find() {
-    EROFS_OCI_TRY_ASSIGN(auto referrers, registry.referrers(image, index_artifact::type));
+    EROFS_OCI_TRY_ASSIGN(auto referrers, repository.referrers(image, index_artifact::type));
     std::optional<IndexArtifact> other;
     std::optional<Error> error;
     for (auto const& at : std::span(referrers).first(std::min(referrers.size(), most_artifacts))) {
-      auto read = this->read(at);
-      auto const good = read ? is_signed_by(at.digest) : Result<bool>(false);
+      auto [good, read] =
+          at_once([&] { return is_signed_by(at.digest); }, [&] { return this->read(at); });
       if (!read || !good) {
         error = read ? good.error() : read.error();
       } else if (*good) {
@@ -106,11 +170,11 @@ struct ArtifactLookups {
   }
 
   [[nodiscard]] Result<bool> is_signed_by(Digest const& digest) const {
-    return erofs_oci::is_signed(registry, digest, keys);
+    return erofs_oci::is_signed(repository, digest, keys);
   }
 
   [[nodiscard]] Result<IndexArtifact> read(Descriptor const& at) const {
-    EROFS_OCI_TRY_ASSIGN(auto const found, registry.document(at.digest.to_string(), at.size));
+    EROFS_OCI_TRY_ASSIGN(auto const found, repository.document(at.digest.to_string(), at.size));
     auto const* const manifest = std::get_if<Manifest>(&found.document);
     if (manifest == nullptr) {
       return fail(Errc::mismatch, at.digest.to_string() + ": an index of images");
@@ -119,6 +183,14 @@ struct ArtifactLookups {
   }
 };
 
+template <class Repository>
+[[nodiscard]] IndexLookup lookup_in(Repository const& repository, Digest const& image,
+                                    std::vector<PublicKey> const& keys, bool unsigned_too) {
+  auto const lookups =
+      std::make_shared<ArtifactLookups<Repository>>(repository, image, keys, unsigned_too);
+  return [lookups](auto const& layer, auto const& memory) { return (*lookups)(layer, memory); };
+}
+
 /// @return empty: nothing there would be taken, so that nothing need be asked
 template <HttpTransport Transport, Clock Time>
 [[nodiscard]] IndexLookup artifact_lookup(BasicRegistry<Transport, Time> const& registry,
@@ -126,10 +198,20 @@ template <HttpTransport Transport, Clock Time>
   auto const by_tag = !registry.reference().digest.has_value();
   auto const unsigned_too = trust.use == IndexUse::trusted && by_tag;
   if (trust.use == IndexUse::none || (trust.keys.empty() && !unsigned_too)) return {};
-  auto const lookups = std::make_shared<ArtifactLookups<Transport, Time>>(registry, image.digest,
-                                                                          trust.keys, unsigned_too);
-  return [lookups](auto const& layer, auto const& memory) { return (*lookups)(layer, memory); };
+  return lookup_in(registry, image.digest, trust.keys, unsigned_too);
 }
 
 }  // namespace detail
+
+/// Looks layers up in the index artifacts of an OCI layout on this machine. Who names a layout asks
+/// for it: an artifact that nobody has signed counts unless `trust.use` is `by_key`; one that a key
+/// has signed counts more. Nothing with `none`.
+/// @param image  the digest of the image's manifest, which need not be in the layout
+/// @return empty: nothing there would be taken
+[[nodiscard]] inline IndexLookup layout_lookup(Layout const& layout, Digest const& image,
+                                               IndexTrust const& trust) {
+  auto const unsigned_too = trust.use != IndexUse::by_key;
+  if (trust.use == IndexUse::none || (trust.keys.empty() && !unsigned_too)) return {};
+  return detail::lookup_in(layout, image, trust.keys, unsigned_too);
+}
 }  // namespace erofs_oci

@@ -37,6 +37,9 @@ class StartList {
   static constexpr unsigned most_age = 3;
   static constexpr std::uint64_t most_offset = std::uint64_t{1} << 62;  ///< where a range may end
 
+  static constexpr std::uint64_t most_file_bytes =
+      24 + 32 * most_layers + 24 * most_ranges + 32;  ///< of encode()
+
   /// In order.
   [[nodiscard]] std::span<StartRange const> ranges() const noexcept { return ranges_; }
 

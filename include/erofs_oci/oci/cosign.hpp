@@ -72,12 +72,13 @@ inline constexpr std::uint64_t max_payload_size = 64 * 1024;
 
 /// Whether one of the keys' owners has signed the manifest with that digest. What is no signature
 /// by such a key counts as none.
+/// @param repository  a BasicRegistry, or a Layout, which has signatures under the same tags
 /// @error{as BasicRegistry::document(), as there; that there are no signatures is no error}
-template <HttpTransport Transport, Clock Time>
-[[nodiscard]] Result<bool> is_signed(BasicRegistry<Transport, Time> const& registry,
-                                     Digest const& digest, std::span<PublicKey const> keys) {
+template <class Repository>
+[[nodiscard]] Result<bool> is_signed(Repository const& repository, Digest const& digest,
+                                     std::span<PublicKey const> keys) {
   if (keys.empty()) return false;
-  auto found = registry.document(cosign::tag_of(digest));
+  auto found = repository.document(cosign::tag_of(digest));
   if (!found && found.error().code == Errc::not_found) return false;
   if (!found) return fail(std::move(found).error(), "signatures");
   auto const* const manifest = std::get_if<Manifest>(&found->document);
@@ -90,7 +91,7 @@ template <HttpTransport Transport, Clock Time>
     }
     auto const signature = base64_decode(*annotation);
     if (!signature) continue;
-    auto const payload = fetch_blob(registry, layer, cosign::max_payload_size);
+    auto const payload = fetch_blob(repository, layer, cosign::max_payload_size);
     if (!payload && payload.error().code == Errc::digest_mismatch) continue;
     if (!payload) return fail(payload.error(), "signatures");
     if (!cosign::is_about(*payload, digest)) continue;
@@ -102,16 +103,16 @@ template <HttpTransport Transport, Clock Time>
 }
 
 /// Signs the manifest with that digest; what others have signed stays.
+/// @param pusher      a BasicPusher, or a LayoutWriter
 /// @param repository  `host[:port]/name` of the manifest, for the payload
 /// @error{as BasicPusher, as there}
 /// @error{Errc::mismatch, there is something else under the signatures' tag}
-template <HttpTransport Transport, Clock Time>
-[[nodiscard]] Result<void> sign_manifest(BasicPusher<Transport, Time> const& pusher,
-                                         std::string_view repository, Digest const& digest,
-                                         PrivateKey const& key) {
+template <class Pusher>
+[[nodiscard]] Result<void> sign_manifest(Pusher const& pusher, std::string_view repository,
+                                         Digest const& digest, PrivateKey const& key) {
   auto const tag = cosign::tag_of(digest);
   Manifest manifest;
-  auto found = pusher.registry().document(tag);
+  auto found = pusher.document(tag);
   if (!found && found.error().code != Errc::not_found) return fail(std::move(found).error(), tag);
   if (found) {
     auto* const there = std::get_if<Manifest>(&found->document);

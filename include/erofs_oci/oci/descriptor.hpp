@@ -28,6 +28,9 @@ inline constexpr std::string_view docker_manifest =
     "application/vnd.docker.distribution.manifest.v2+json";
 inline constexpr std::string_view soci_v1 = "application/vnd.amazon.soci.index.v1+json";
 inline constexpr std::string_view soci_v2 = "application/vnd.amazon.soci.index.v2+json";
+inline constexpr std::string_view index_artifact = "application/vnd.erofs-oci.index.v1";
+inline constexpr std::string_view cosign_signatures =
+    "application/vnd.dev.cosign.artifact.sig.v1+json";
 
 /// Whether it is a list of manifests.
 [[nodiscard]] constexpr bool is_index(std::string_view type) noexcept {

@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/result.hpp>
@@ -39,6 +41,18 @@ class Layout {
   /// @error{Errc::digest_mismatch, a manifest is not what its digest names}
   [[nodiscard]] Result<Image> resolve(std::string const& name, Platform const& platform) const;
 
+  /// One manifest or index, by tag or digest.
+  /// @param size  its bytes, if they are known; another size is an error
+  /// @error{Errc::not_found, index.json has no such tag\, or there is no such file}
+  /// @error{as resolve(), as there}
+  [[nodiscard]] Result<FoundDocument> document(
+      std::string const& tag_or_digest, std::optional<std::uint64_t> size = std::nullopt) const;
+
+  /// The manifests in index.json that refer to one, which need not be there. Reads each of that
+  /// type; one that cannot be read refers to nothing.
+  [[nodiscard]] Result<std::vector<Descriptor>> referrers(Digest const& digest,
+                                                          std::string_view artifact_type) const;
+
   /// A blob as a source. Its size is checked; its bytes are not, which would mean reading it all.
   /// @error{Errc::mismatch, the file has another size}
   /// @error{an errno, as Local::open()}
@@ -60,8 +74,8 @@ class Layout {
     return directory_ + "/blobs/" + std::string(to_string(digest.algorithm())) + "/" + digest.hex();
   }
 
-  [[nodiscard]] Result<FoundDocument> document(Digest const& digest,
-                                               std::optional<std::uint64_t> size) const;
+  [[nodiscard]] Result<FoundDocument> document_at(Digest const& digest,
+                                                  std::optional<std::uint64_t> size) const;
   [[nodiscard]] Result<Descriptor> entry(std::string const& name, Platform const& platform) const;
 
   std::string directory_;

@@ -175,6 +175,12 @@ class BasicPusher {
     return at;
   }
 
+  /// What the repository has under a tag or digest.
+  /// @error{as BasicRegistry::document(), as there}
+  [[nodiscard]] Result<FoundDocument> document(std::string const& tag_or_digest) const {
+    return registry_.document(tag_or_digest);
+  }
+
   /// For reading from the same repository.
   [[nodiscard]] BasicRegistry<Transport, Time> const& registry() const noexcept {
     return registry_;

@@ -58,6 +58,10 @@ struct LocalDocuments {
       instead{};
   /// Told what the registry has sent.
   std::function<void(std::string const& tag_or_digest, LocalDocument const& sent)> keep{};
+  /// Whether nothing is known to refer to a manifest: then the registry is not asked what does.
+  std::function<bool(Digest const& subject, std::string_view artifact_type)> none_refers{};
+  /// Told that the registry knows of nothing that does.
+  std::function<void(Digest const& subject, std::string_view artifact_type)> keep_none{};
 };
 
 /// How a repository is read.
@@ -203,12 +207,16 @@ class BasicRegistry {
     return Blob(std::move(sessions), descriptor.digest, descriptor.size, options_.limits, time_);
   }
 
-  /// What refers to a manifest: the referrers API, or the tag that stands in for it.
+  /// What refers to a manifest: the referrers API, or the tag that stands in for it. Nothing, and
+  /// no request, if LocalDocuments::none_refers says so.
   /// @param artifact_type  only those; empty: all
   /// @error{as document(), as document(); nothing found is an empty list}
   [[nodiscard]] Result<std::vector<Descriptor>> referrers(Digest const& digest,
                                                           std::string_view artifact_type) const {
     constexpr unsigned most_pages = 100;
+    if (options_.local.none_refers && options_.local.none_refers(digest, artifact_type)) {
+      return std::vector<Descriptor>();
+    }
     auto const resolving =
         std::ranges::find_if(sessions_.rbegin(), sessions_.rend(),
                              [](Session const& session) { return session.host().resolves; });
@@ -240,6 +248,7 @@ class BasicRegistry {
     if (!artifact_type.empty()) {
       std::erase_if(out, [&](Descriptor const& d) { return d.artifact_type != artifact_type; });
     }
+    if (out.empty() && options_.local.keep_none) options_.local.keep_none(digest, artifact_type);
     return out;
   }
 

@@ -280,11 +280,112 @@ class PushTest(ImageTest):
         self.assertEqual(self.said.count(": indexed by"), 1)
         self.assertIn("parts do not belong together", self.said)
 
+    # ---- a directory in place of a registry
+
+    def test_a_layout_of_indexes(self):
+        self.start()
+        out = os.path.join(self.dir, "out")
+        self.run_tool("index", "--output", f"oci:{out}", words=f",oci.store={self.first}")
+        again = self.json_lines("index", "--output", f"oci:{out}", "--json",
+                                words=f",oci.store={self.first}")[-1]
+        self.assertEqual({index["push"] for index in again["indexes"]}, {"was there"})
+        # Who names it asks for it, for this mount alone; unless a signature is asked for.
+        self.uses_it(f",oci.index=oci:{out}")
+        self.assertIn("which nobody has signed", self.said)
+        self.assertFalse(os.listdir(os.path.join(self.store, "claimed")))
+        self.reads_the_layers(f",oci.index=oci:{out}" + self.signed())
+        self.reads_the_layers(f",oci.index=oci:{out},oci.index=none")
+
+        signed, = [line for line in self.json_lines(
+            "index", "--output", f"oci:{out}", "--json", "--sign-key", self.key,
+            words=f",oci.store={self.first}") if "artifact" in line]
+        self.assertEqual(signed["artifact"], again["artifact"])
+        self.uses_it(f",oci.index=oci:{out}" + self.signed())
+        self.assertEqual(len(os.listdir(os.path.join(self.store, "claimed"))), 3)
+        self.assertEqual(self.stats(self.host)["uploads"], 0)
+
+        # Its files are checked against their digests.
+        for index in signed["indexes"]:
+            blob = pathlib.Path(out, "blobs/sha256", index["index"][7:])
+            data = bytearray(blob.read_bytes())
+            data[len(data) // 2] ^= 1
+            blob.write_bytes(data)
+        self.reads_the_layers(f",oci.index=oci:{out}" + self.signed())
+        self.assertIn("no index from", self.said)
+
+    def test_indexes_beside_the_image_in_its_layout(self):
+        self.start()
+        image = f"oci:{self.image_layout}"
+        self.run_tool("index", "--output", image, image=image, words=f",oci.store={self.first}")
+        index = json.loads(pathlib.Path(self.image_layout, "index.json").read_text())
+        self.assertEqual(len(index["manifests"]), 2)
+        # The image is still the only one there.
+        self.first_contact(f",oci.index=oci:{self.image_layout}", image)
+        self.assertEqual(self.said.count(": indexed by"), 3)
+
+    def test_an_index_for_a_dry_run_makes_no_layout(self):
+        self.start()
+        out = os.path.join(self.dir, "out")
+        self.run_tool("index", "--output", f"oci:{out}", "--dry-run",
+                      words=f",oci.store={self.first}")
+        self.assertFalse(os.path.exists(out))
+
+    def test_a_layout_that_is_none(self):
+        self.start()
+        out = os.path.join(self.dir, "out")
+        os.mkdir(out)
+        self.reads_the_layers(f",oci.index=oci:{out}")
+        self.assertIn("no index from", self.said)
+        pathlib.Path(out, "oci-layout").write_text("{}")
+        self.run_tool("index", "--output", f"oci:{out}", words=f",oci.store={self.first}", status=2)
+
+    # ---- what is not there
+
+    def test_that_there_is_no_index_is_remembered(self):
+        self.start()
+        cache = os.path.join(self.dir, "cache")
+        words = f",oci.index=trusted,oci.cache_dir={cache}"
+
+        def requests():
+            before = self.stats(self.host)["requests"]
+            self.first_contact(words)
+            return self.stats(self.host)["requests"] - before
+
+        first = requests()
+        # Neither ours nor SOCI's is asked for again.
+        self.assertEqual(requests(), 1)  # what the tag means; the layers are in the cache
+        self.assertGreaterEqual(first, 3)
+        # An hour later it is.
+        notes = list(pathlib.Path(cache, "absent-1").iterdir())
+        self.assertEqual(len(notes), 2)
+        for note in notes:
+            os.utime(note, (note.stat().st_atime, note.stat().st_mtime - 3601))
+        self.assertEqual(requests(), 3)
+
+        # Another machine has pushed one: `pull` asks for it.
+        self.push()
+        self.assertEqual(requests(), 1)
+        self.assertNotIn(": indexed by", self.said)
+        shutil.rmtree(self.store)
+        done = subprocess.run([TOOL, "pull", "-v", "-o", f"oci.insecure,oci.platform=linux/amd64,"
+                               f"oci.store={self.store}{words}", self.image], capture_output=True,
+                              timeout=60)
+        self.assertEqual(done.stderr.count(b": indexed by"), 3)
+
+    def test_who_pushes_knows_that_there_is_an_index(self):
+        self.start()
+        words = f",oci.index=trusted,oci.cache_dir={os.path.join(self.dir, 'cache')}"
+        self.reads_the_layers(words)
+        self.push(words=words)
+        self.uses_it(words)
+
     # ---- wrong command lines
 
     def test_wrong_words(self):
         self.start()
         for options, text in ((["--sign-key", self.key], "belong to --push"),
+                              (["--with-start-list"], "belong to --push"),
+                              (["--push", "--output", "oci:/x"], "mean a registry"),
                               (["--push", "--sign-key", self.public], "no private key"),
                               (["--push", "--sign-key", "/nowhere"], "No such file")):
             done = subprocess.run([TOOL, "index", *options, self.image], capture_output=True, text=True,
@@ -292,6 +393,7 @@ class PushTest(ImageTest):
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(text, done.stderr)
         for words, text in ((f",oci.index_key={self.key}", "no public key"),
+                            (",oci.index=oci:some", "not oci: and an absolute path"),
                             (",oci.index=some", "none of none, signed, bound, trusted")):
             done = subprocess.run([TOOL, "ls", "-o", "oci.insecure" + words, self.image],
                                   capture_output=True, text=True, timeout=60)

@@ -2,6 +2,7 @@
 """Start lists: what a mount needs first is recorded, and fetched ahead at the next cold start."""
 import glob
 import hashlib
+import json
 import os
 import random
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import unittest
 
 import images
+from servers import run
 from support import TOOL, Running, ToolTest, make_layout, read
 from survive_test import wait_for
 
@@ -247,6 +249,72 @@ class StartListTest(ToolTest):
         self.assertEqual(server.end(), (0, ""))
         self.assertEqual(self.counted(), ahead)
         self.assertLess(ahead["bytes"], without["bytes"])
+
+    def signed_by(self, name):
+        """A private key, and the words of who has the public one."""
+        key, public = (os.path.join(self.dir, name + end) for end in (".key", ".pub"))
+        run("openssl", "genpkey", "-algorithm", "ed25519", "-out", key)
+        run("openssl", "pkey", "-in", key, "-pubout", "-out", public)
+        return key, f",oci.index=signed,oci.index_key={public}"
+
+    def elsewhere(self, words, *options):
+        """Serves the image to who has no index and no layer of it, up to what reads need."""
+        self.elsewheres = getattr(self, "elsewheres", 0) + 1
+        self.store = os.path.join(self.dir, f"elsewhere{self.elsewheres}")
+        path = os.path.join(self.dir, "socket")
+        return Running(self, "serve", "-o", self.fresh() + words, "--socket", path, *options,
+                       self.image), Client(path)
+
+    def test_a_list_travels_with_the_index(self):
+        self.server.kill()
+        layout, self.layout = self.layout, self.start_layout
+        self.host = self.registry("--accept-pushes")
+        self.layout = layout
+        self.image = f"{self.host}/app:v1"
+        key, signed = self.signed_by("owner")
+        push = [TOOL, "index", "--push", "--json", "--with-start-list", "--sign-key", key, "-o",
+                f"oci.insecure,oci.store={self.store}", self.image]
+        done = subprocess.run(push, capture_output=True, timeout=60)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(b"--with-start-list: no mount of this image has recorded one", done.stderr)
+        self.assertEqual(self.stats(self.host)["uploads"], 0)
+
+        places = [random.Random(1).randrange(15 << 20) // 4096 * 4096 for _ in range(8)]
+        path = os.path.join(self.dir, "socket")
+        server = Running(self, "serve", "-o", self.fresh(), "--socket", path, self.image)
+        client = Client(path)
+        right = [client.read(at, 4096) for at in places]
+        self.assertEqual(server.end(), (0, ""))
+        file, = self.lists()
+        ranges = ranges_of(file)
+        wanted = fetched_for(ranges, self.size)
+        pushed = json.loads(subprocess.run(push, check=True, capture_output=True,
+                                           timeout=60).stdout.splitlines()[-1])
+        kinds = [kind for part in pushed["indexes"] for kind in part if kind in (
+            "index", "checkpoints", "start_list")]
+        self.assertEqual(kinds, ["index", "checkpoints", "start_list"])
+        index = sum(part["size"] for part in pushed["indexes"])
+
+        # The list is used at once, and is there for the next mount.
+        server, client = self.elsewhere(signed)
+        self.assertTrue(wait_for(lambda: self.counted()["bytes"] >= wanted + index))
+        ahead = self.counted()
+        self.assertTrue([client.read(at, 4096) for at in places] == right)
+        self.assertEqual(self.counted(), ahead)  # reads fetched nothing
+        self.assertLess(ahead["bytes"], wanted + index + 60_000 + len(ranges) * 2 * (PIECE + CHUNK))
+        self.assertEqual(server.end(), (0, ""))
+        self.assertEqual({age for _, age, _, _ in ranges_of(self.lists()[0])}, {0})
+        kept, = glob.glob(os.path.join(self.store, "*", "*", "checkpoints"))
+        self.assertIn("/claimed/", kept)  # for that image alone, as its index
+
+        # Who does not take the index takes nothing that came with it.
+        _, stranger = self.signed_by("stranger")
+        server, client = self.elsewhere(stranger, "--start-list=use")
+        self.assertTrue([client.read(at, 4096) for at in places] == right)
+        self.assertEqual(server.end(), (0, ""))
+        self.assertGreaterEqual(self.counted()["bytes"], self.size)  # it has read the layer
+        self.assertEqual(glob.glob(os.path.join(self.store, "*", "*", "checkpoints")), [])
+        self.assertEqual(self.lists(), [])
 
     def test_a_server_ends_while_it_fetches_ahead(self):
         self.use_mount()

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/cache/document_store.hpp>  // first: proves that the header stands alone
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
 
 #include <unistd.h>
 
@@ -55,6 +57,38 @@ TEST_CASE("A tag leads to what it led to last", "[cache][document_store]") {
     std::ofstream(path, std::ios::trunc) << damaged;
     CHECK_FALSE(store->find_tag("host/app:v1").has_value());
   }
+}
+
+TEST_CASE("What a registry did not have is known for an hour", "[cache][document_store]") {
+  Scratch const scratch;
+  auto const store = *DocumentStore::open(scratch.root());
+  std::string const what = "host/app@sha256:00 application/x";
+  CHECK_FALSE(store->is_absent(what));
+  REQUIRE(store->put_absent(what).has_value());
+  CHECK(store->is_absent(what));
+  CHECK((*DocumentStore::open(scratch.root()))->is_absent(what));
+  CHECK_FALSE(store->is_absent("host/app@sha256:00"));
+  CHECK_FALSE(store->put_absent("two\nlines").has_value());
+
+  auto const path = scratch.root() + "/absent-1/" + digest_of(as_bytes(what)).hex();
+  auto const written = std::filesystem::last_write_time(path);
+  for (auto const& [moved, counts] : {std::pair(-3500, true), {-3601, false}, {600, false}}) {
+    INFO(moved);
+    std::filesystem::last_write_time(path, written + std::chrono::seconds(moved));
+    CHECK(store->is_absent(what) == counts);
+  }
+  std::filesystem::last_write_time(path, written);
+  for (auto const* const damaged : {"", "host/app", "\n"}) {
+    std::ofstream(path, std::ios::trunc) << damaged;
+    CHECK_FALSE(store->is_absent(what));
+  }
+
+  REQUIRE(store->put_absent(what).has_value());
+  store->forget_absent(what);
+  CHECK_FALSE(store->is_absent(what));
+  REQUIRE(store->put_absent(what).has_value());
+  store->clear();
+  CHECK_FALSE(store->is_absent(what));
 }
 
 TEST_CASE("A link in a document's place is not followed", "[cache][document_store][error]") {

@@ -2,14 +2,20 @@
 #include <erofs_oci/image/remote_index.hpp>  // first: proves that the header stands alone
 
 #include <cstddef>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include <stdlib.h>
+
 #include <catch.hpp>
 
+#include <erofs_oci/gzip/extra_checkpoints.hpp>
+#include <erofs_oci/image/checkpoints_file.hpp>
 #include <erofs_oci/image/found_image.hpp>
+#include <erofs_oci/oci/layout_writer.hpp>
 #include <erofs_oci/source/memory.hpp>
 #include <erofs_oci/testing/fake_registry.hpp>
 #include <erofs_oci/testing/gzip_streams.hpp>
@@ -59,6 +65,19 @@ struct World {
   }
   Descriptor push(bool with_signature) const {
     return push(image, pack_index(files).value(), layer, with_signature);
+  }
+
+  /// Pushes an artifact with more than the index, signed.
+  void push_with(std::vector<Descriptor> const& more) const {
+    auto const push = testing::fake_pusher(registry);
+    auto const packed = pack_index(files).value();
+    auto const at = describe_index(packed, layer.digest);
+    REQUIRE(push.put_blob(at.digest, packed).has_value());
+    std::vector<Descriptor> parts{at};
+    parts.insert(parts.end(), more.begin(), more.end());
+    auto const artifact = push.attach(make_index_artifact(image, parts));
+    REQUIRE(artifact.has_value());
+    REQUIRE(sign_manifest(push, "r.x/n/m", artifact->digest, signing_key()).has_value());
   }
 
   /// What a mount would take; empty: nothing.
@@ -158,6 +177,126 @@ TEST_CASE("Artifacts that lie are errors, and never indexes", "[image][remote_in
     world.push(world.image, world.files.index, world.layer, true);
     CHECK(world.look(by_key).error().code == Errc::corrupt);
   }
+}
+
+/// One checkpoint, with a window.
+ExtraCheckpoints some_checkpoints() {
+  ExtraCheckpoints extra;
+  REQUIRE(extra.add({{.in = 100, .out = 5000, .bits = 3}, to_bytes("window")}));
+  return extra;
+}
+
+TEST_CASE("Checkpoints come with the index of their layer, the start list with the first index",
+          "[image][remote_index]") {
+  World const world;
+  StartList list;
+  list.add({world.layer.digest, 0, 100});
+  auto const extra = some_checkpoints();
+  auto const file = encode_checkpoints(extra);
+  auto const list_file = list.encode();
+  for (auto const& bytes : {file, list_file}) world.registry.add_blob("n/m", as_text(bytes));
+  auto const other = digest_of(as_bytes(std::string("another layer")));
+  auto const checkpoints = GENERATE(true, false);
+  world.push_with({describe_checkpoints(file, checkpoints ? world.layer.digest : other),
+                   describe_start_list(list_file)});
+
+  auto const from =
+      *Registry::make(*Reference::parse("r.x/n/m:v1"), {}, world.registry.transport());
+  auto const found = find_in_registry(from, {"linux", "amd64", ""}, {}, {}, by_key);
+  REQUIRE(found.has_value());
+  auto const look = [&] {
+    auto index = found->index(world.layer, std::make_shared<ImageMemory>());
+    REQUIRE(index.has_value());
+    REQUIRE(index->has_value());
+    return **std::move(index);
+  };
+  auto const first = look();
+  REQUIRE(first.start_list);
+  CHECK(first.start_list() == list);
+  CHECK_FALSE(first.no_extra.has_value());
+  CHECK(encode_checkpoints(first.extra) == (checkpoints ? file : encode_checkpoints({})));
+  CHECK_FALSE(look().start_list);
+}
+
+TEST_CASE("Checkpoints or a start list that cannot be read cost nothing but themselves",
+          "[image][remote_index][error]") {
+  World const world;
+  auto const good = encode_checkpoints(some_checkpoints());
+  auto const bad = to_bytes("no such file");
+  world.registry.add_blob("n/m", as_text(good));
+  world.registry.add_blob("n/m", as_text(bad));
+  auto missing = describe_start_list(good);
+  missing.digest = digest_of(as_bytes(std::string("nowhere")));
+  auto large = describe_start_list(good);
+  large.size = StartList::most_file_bytes + 1;
+  for (auto const& parts :
+       std::vector<std::vector<Descriptor>>{{describe_checkpoints(bad, world.layer.digest)},
+                                            {describe_start_list(bad)},
+                                            {describe_start_list(good)},
+                                            {missing},
+                                            {large}}) {
+    World const fresh;
+    for (auto const& bytes : {good, bad}) fresh.registry.add_blob("n/m", as_text(bytes));
+    fresh.push_with(parts);
+    auto const found = fresh.look(by_key);
+    REQUIRE(found.has_value());
+    REQUIRE(found->has_value());
+    CHECK((**found).files.index == world.files.index);
+    CHECK((**found).extra.empty());
+    auto const list = (**found).start_list;
+    CHECK((**found).no_extra.has_value() == !list);
+    if (list) CHECK_FALSE(list().has_value());
+  }
+}
+
+TEST_CASE("The largest checkpoints and start list fit what is read of them",
+          "[image][remote_index]") {
+  StartList list;
+  for (std::size_t i = 0; i < StartList::most_ranges; ++i) {
+    auto const layer = std::to_string(i % StartList::most_layers);
+    list.add({digest_of(as_bytes(layer)), 4 * i, 4 * i + 1});
+  }
+  CHECK(list.encode().size() == StartList::most_file_bytes);
+  ExtraCheckpoints extra;
+  auto const window = Bytes(ExtraCheckpoints::most_window_bytes / ExtraCheckpoints::most);
+  for (std::size_t i = 0; i < ExtraCheckpoints::most; ++i) {
+    REQUIRE(extra.add({{.in = 100'000 * (i + 1), .out = 200'000 * (i + 1)}, window}));
+  }
+  CHECK(encode_checkpoints(extra).size() == max_checkpoints_file_size);
+}
+
+TEST_CASE("An index in a layout that was named counts unless a signature is wanted",
+          "[image][remote_index]") {
+  World const world;
+  std::string directory = "/tmp/remote-index-XXXXXX";
+  REQUIRE(::mkdtemp(directory.data()) != nullptr);
+  {
+    auto const writer = LayoutWriter::open(directory).value();
+    auto const packed = pack_index(world.files).value();
+    auto const at = describe_index(packed, world.layer.digest);
+    REQUIRE(writer.put_blob(at.digest, packed).has_value());
+    auto const artifact = writer.attach(make_index_artifact(world.image, {at}));
+    REQUIRE(artifact.has_value());
+    auto const look = [&](IndexTrust const& trust, Digest const& image) {
+      auto const lookup = layout_lookup(Layout::open(directory).value(), image, trust);
+      return lookup ? lookup(world.layer, std::make_shared<ImageMemory>()).value() : std::nullopt;
+    };
+    auto const& image = world.image.digest;
+    for (auto const use : {IndexUse::bound, IndexUse::trusted}) {
+      auto const found = look({use, {}}, image);
+      REQUIRE(found.has_value());
+      CHECK_FALSE(found->is_signed);
+      CHECK(found->files.index == world.files.index);
+    }
+    CHECK_FALSE(look(by_key, image).has_value());
+    CHECK_FALSE(look({IndexUse::by_key, {}}, image).has_value());
+    CHECK_FALSE(look({IndexUse::none, by_key.keys}, image).has_value());
+    CHECK_FALSE(look(trusted, digest_of(as_bytes(std::string("another image")))).has_value());
+
+    REQUIRE(sign_manifest(writer, "here", artifact->digest, signing_key()).has_value());
+    for (auto const& trust : {by_key, bound}) CHECK(look(trust, image)->is_signed);
+  }
+  std::filesystem::remove_all(directory);
 }
 
 TEST_CASE("A registry that sends another blob than was signed is noticed",

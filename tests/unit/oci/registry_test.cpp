@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/oci/registry.hpp>  // first: proves that the header stands alone
 
+#include <algorithm>
 #include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <catch.hpp>
 
 #include <erofs_oci/oci/encoding.hpp>
+#include <erofs_oci/testing/fake_registry.hpp>
 #include <erofs_oci/testing/fake_transport.hpp>
 
 namespace erofs_oci {
@@ -406,6 +410,50 @@ TEST_CASE("Referrers fall back to the tag of that name, and to nothing", "[oci][
         std::vector{entry});
   CHECK(registry("r.x/n/m", files({})).referrers(subject, "")->empty());
   CHECK_FALSE(registry("r.x/n/m", files({{tag, manifest_text}})).referrers(subject, ""));
+}
+
+TEST_CASE("That nothing refers to a manifest is told, and not asked again", "[oci][registry]") {
+  testing::FakeRegistry const fake;
+  auto const subject = digest_of(as_bytes("the image"));
+  std::vector<std::string> none;
+  RegistryOptions options;
+  auto const name = [](Digest const& digest, std::string_view type) {
+    return digest.to_string() + " " + std::string(type);
+  };
+  options.local.none_refers = [&](Digest const& digest, std::string_view type) {
+    return std::ranges::find(none, name(digest, type)) != none.end();
+  };
+  options.local.keep_none = [&](Digest const& digest, std::string_view type) {
+    none.push_back(name(digest, type));
+  };
+  auto const from = *BasicRegistry<FakeTransport, ManualClock>::make(*Reference::parse("r.x/n/m"),
+                                                                     options, fake.transport());
+  CHECK(from.referrers(subject, "application/x")->empty());
+  CHECK(none.size() == 1);
+  auto const asked = fake.transport().requests().size();
+  CHECK(asked == 1);
+  CHECK(from.referrers(subject, "application/x")->empty());
+  CHECK(fake.transport().requests().size() == asked);
+  CHECK(from.referrers(subject, "application/y")->empty());
+  CHECK(fake.transport().requests().size() == asked + 1);
+
+  // What is there, and what cannot be known, is not remembered as nothing.
+  auto const other = digest_of(as_bytes("another image"));
+  Manifest artifact;
+  artifact.media_type = media_type::oci_manifest;
+  artifact.artifact_type = "application/x";
+  artifact.subject = Descriptor{};
+  artifact.subject->digest = other;
+  fake.add_manifest("n/m", "artifact", encode(artifact));
+  none.clear();
+  CHECK(from.referrers(other, "application/x")->size() == 1);
+  CHECK(none.empty());
+  testing::FakeRegistry const broken(
+      {.instead = [](auto const&, auto) { return std::optional(testing::FakeReply{503}); }});
+  auto const from_broken = *BasicRegistry<FakeTransport, ManualClock>::make(
+      *Reference::parse("r.x/n/m"), options, broken.transport());
+  CHECK_FALSE(from_broken.referrers(subject, "application/x").has_value());
+  CHECK(none.empty());
 }
 
 TEST_CASE("A link to another host is not followed", "[oci][registry][error]") {

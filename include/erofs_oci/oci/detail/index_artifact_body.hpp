@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -16,14 +17,14 @@
 namespace erofs_oci {
 
 EROFS_OCI_BODY Manifest make_index_artifact(Descriptor const& image,
-                                            std::vector<Descriptor> indexes) {
+                                            std::vector<Descriptor> parts) {
   Manifest out;
   out.media_type = media_type::oci_manifest;
   out.artifact_type = index_artifact::type;
   out.config.media_type = index_artifact::empty_type;
   out.config.digest = digest_of(as_bytes(index_artifact::empty_config));
   out.config.size = index_artifact::empty_config.size();
-  out.layers = std::move(indexes);
+  out.layers = std::move(parts);
   out.subject = Descriptor{};
   out.subject->media_type = image.media_type;
   out.subject->digest = image.digest;
@@ -31,13 +32,34 @@ EROFS_OCI_BODY Manifest make_index_artifact(Descriptor const& image,
   return out;
 }
 
-EROFS_OCI_BODY Descriptor describe_index(std::span<std::byte const> packed, Digest const& layer) {
+namespace detail {
+
+[[nodiscard]] inline Descriptor describe_part(std::string_view type,
+                                              std::span<std::byte const> bytes) {
   Descriptor out;
-  out.media_type = index_artifact::layer_type;
-  out.digest = digest_of(packed);
-  out.size = packed.size();
+  out.media_type = type;
+  out.digest = digest_of(bytes);
+  out.size = bytes.size();
+  return out;
+}
+
+}  // namespace detail
+
+EROFS_OCI_BODY Descriptor describe_index(std::span<std::byte const> packed, Digest const& layer) {
+  auto out = detail::describe_part(index_artifact::layer_type, packed);
   out.annotations[index_artifact::layer_digest] = layer.to_string();
   return out;
+}
+
+EROFS_OCI_BODY Descriptor describe_checkpoints(std::span<std::byte const> file,
+                                               Digest const& layer) {
+  auto out = detail::describe_part(index_artifact::checkpoints_type, file);
+  out.annotations[index_artifact::layer_digest] = layer.to_string();
+  return out;
+}
+
+EROFS_OCI_BODY Descriptor describe_start_list(std::span<std::byte const> file) {
+  return detail::describe_part(index_artifact::start_list_type, file);
 }
 
 }  // namespace erofs_oci

@@ -3,12 +3,17 @@
 /// What oci/layout.hpp only declares.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/config.hpp>
@@ -19,6 +24,7 @@
 #include <erofs_oci/oci/json.hpp>
 #include <erofs_oci/oci/layout.hpp>
 #include <erofs_oci/oci/manifest.hpp>
+#include <erofs_oci/oci/reference.hpp>
 #include <erofs_oci/source/local.hpp>
 
 namespace erofs_oci {
@@ -47,8 +53,8 @@ EROFS_OCI_BODY Result<Layout> Layout::open(std::string directory) {
   return Layout(std::move(directory), std::move(*index));
 }
 
-EROFS_OCI_BODY Result<FoundDocument> Layout::document(Digest const& digest,
-                                                      std::optional<std::uint64_t> size) const {
+EROFS_OCI_BODY Result<FoundDocument> Layout::document_at(Digest const& digest,
+                                                         std::optional<std::uint64_t> size) const {
   auto const path = path_of(digest);
   EROFS_OCI_TRY_ASSIGN(auto const bytes, read_file(path, max_document_size));
   if (size && bytes.size() != *size) return detail::wrong_size(path, bytes.size(), *size);
@@ -60,10 +66,45 @@ EROFS_OCI_BODY Result<FoundDocument> Layout::document(Digest const& digest,
   return FoundDocument{digest, bytes.size(), std::move(document)};
 }
 
+EROFS_OCI_BODY Result<FoundDocument> Layout::document(std::string const& tag_or_digest,
+                                                      std::optional<std::uint64_t> size) const {
+  auto const missing = [&] {
+    return fail(Errc::not_found, directory_ + ": no " + detail::quote(tag_or_digest));
+  };
+  if (auto const digest = Digest::parse(tag_or_digest)) {
+    auto found = document_at(*digest, size);
+    if (!found && found.error().code == std::errc::no_such_file_or_directory) return missing();
+    return found;
+  }
+  auto const tagged = std::ranges::find_if(index_.manifests, [&](Descriptor const& one) {
+    return one.annotation(ref_name) == tag_or_digest;
+  });
+  if (tagged == index_.manifests.end()) return missing();
+  return document_at(tagged->digest, size ? size : tagged->size);
+}
+
+EROFS_OCI_BODY Result<std::vector<Descriptor>> Layout::referrers(
+    Digest const& digest, std::string_view artifact_type) const {
+  std::vector<Descriptor> out;
+  for (auto const& entry : index_.manifests) {
+    if (entry.artifact_type != artifact_type) continue;
+    auto const found = document_at(entry.digest, entry.size);
+    auto const* const manifest = found ? std::get_if<Manifest>(&found->document) : nullptr;
+    if (manifest != nullptr && manifest->subject && manifest->subject->digest == digest) {
+      out.push_back(entry);
+    }
+  }
+  return out;
+}
+
 EROFS_OCI_BODY Result<Descriptor> Layout::entry(std::string const& name,
                                                 Platform const& platform) const {
   if (name.empty()) {
-    if (index_.manifests.size() == 1) return index_.manifests.front();
+    auto const first = std::ranges::find_if(index_.manifests, is_image_entry);
+    if (first != index_.manifests.end() &&
+        std::none_of(std::next(first), index_.manifests.end(), is_image_entry)) {
+      return *first;
+    }
     auto chosen = choose_platform(index_, platform);
     if (!chosen) return fail(std::move(chosen).error(), directory_ + ": several images, no tag");
     return chosen;
@@ -84,7 +125,7 @@ EROFS_OCI_BODY Result<Image> Layout::resolve(std::string const& name,
   EROFS_OCI_TRY_ASSIGN(auto const start, entry(name, platform));
   auto const fetch = [&](std::string const& target, std::optional<std::uint64_t> size) {
     // Made by to_string(), so it parses.
-    return document(*Digest::parse(target), size ? size : start.size);
+    return document_at(*Digest::parse(target), size ? size : start.size);
   };
   EROFS_OCI_TRY_ASSIGN(auto image, resolve_image(fetch, start.digest.to_string(), platform),
                        directory_);

@@ -25,8 +25,9 @@ namespace erofs_oci {
 
 EROFS_OCI_BODY bool is_image_entry(Descriptor const& entry) {
   if (entry.annotations.contains("vnd.docker.reference.type")) return false;
-  if (entry.artifact_type == media_type::soci_v1 || entry.artifact_type == media_type::soci_v2) {
-    return false;
+  for (auto const type : {media_type::soci_v1, media_type::soci_v2, media_type::index_artifact,
+                          media_type::cosign_signatures}) {
+    if (entry.artifact_type == type) return false;
   }
   return !entry.platform || entry.platform->os != "unknown" ||
          entry.platform->architecture != "unknown";
