@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/source.hpp>
 
 #include "image_config.hpp"
@@ -42,13 +43,13 @@ Verdict judge(FoundLayer const& layer, StoredLayer const& index, LayerComparison
 Result<void> Paced::stream(std::uint64_t offset, std::uint64_t length,
                            erofs_oci::ByteSink sink) const {
   auto const end = offset + erofs_oci::streamable(size(), offset, length);
-  auto goes_on = true;
-  while (goes_on && offset < end) {
+  erofs_oci::Bytes buffer(static_cast<std::size_t>(std::min(end - std::min(offset, end), slice)));
+  while (offset < end) {
     if (!next_(offset)) return fail(Errc::stopping, "proof");
     auto const n = std::min(end - offset, slice - offset % slice);
-    EROFS_OCI_TRY(erofs_oci::stream(inner_, offset, n, [&](std::span<std::byte const> piece) {
-      return goes_on = sink(piece);
-    }));
+    auto const bytes = std::span(buffer).first(static_cast<std::size_t>(n));
+    EROFS_OCI_TRY(read_exact(inner_, offset, bytes));
+    if (!sink(bytes)) break;
     offset += n;
   }
   return {};

@@ -43,8 +43,8 @@ struct Verdict {
   }
 };
 
-/// Reads as another source, a MiB at a time: before each, `next` is told how far a stream of it has
-/// come.
+/// Reads as another source. Streams get a MiB at a time, which has come before the sink is called:
+/// that may read the same bytes by another way. Before each, `next` is told how far it has come.
 ///
 /// @par Thread safety
 /// All const members, from any thread, if `next` may be called so.

@@ -172,7 +172,7 @@ std::string report_json(MountReport const& report) {
   value["mismatch"] = report.counts.mismatch;
   value["layers"] = layers_json(report.counts.layers);
   if (report.counts.served.count != 0) {
-    value["served"] = {{"files", report.counts.served.count},
+    value["read_before"] = {{"files", report.counts.served.count},
                        {"names", report.counts.served.names}};
   }
   if (report.reads) {

@@ -32,7 +32,7 @@
 namespace mount_oci {
 
 /// Proves the layers of an image that a process serves, if their indexes came from elsewhere. One
-/// thread of the least priority reads them through the layer cache, a MiB at a time, and lets reads
+/// thread of low priority reads them through the layer cache, a MiB at a time, and lets reads
 /// of the image go first, for a second at most. With Verify::lazy it begins with a layer once all
 /// of it is on this machine. A layer that is not what was said of it refutes the image's Proof.
 ///

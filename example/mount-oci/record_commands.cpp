@@ -186,7 +186,7 @@ std::string layers_text(Value const& status) {
 
 /// The files that were read before a layer failed.
 std::string served_text(Value const& status) {
-  auto const* const served = erofs_oci::json::find(status, "served");
+  auto const* const served = erofs_oci::json::find(status, "read_before");
   if (served == nullptr) return {};
   auto text = "            " + number(*served, "files") + " files of it were read before:";
   auto const* const names = erofs_oci::json::find(*served, "names");

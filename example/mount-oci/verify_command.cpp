@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // verify: all of an image read, and compared with what it is said to be.
 #include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <erofs_oci/core/source.hpp>
+#include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/image/index_layers.hpp>
 #include <erofs_oci/image/index_store.hpp>
 
 #include "indexing.hpp"
 #include "layer_proof.hpp"
+#include "mount_journal.hpp"
 #include "reading.hpp"
+#include "records.hpp"
+#include "served_image.hpp"
 
 namespace mount_oci {
 namespace {
@@ -78,6 +83,24 @@ Result<void> print(Reading const& reading, FoundLayer const& layer, Verdict cons
 }
 
 }  // namespace
+
+Result<void> prepare_verify(Options& options) {
+  auto& image = options.image;
+  if (erofs_oci::ImageName::parse(image.image).place != erofs_oci::ImagePlace::file) return {};
+  auto const noted = noted_mount(options, image.image);
+  if (!noted && noted.error().code == Errc::not_found) {
+    if (!std::filesystem::is_directory(image.image)) return {};
+    return fail(noted.error(), "no image is mounted there by this program");
+  }
+  if (!noted) return fail(noted.error());
+  if (!noted->record) return fail(Errc::corrupt, noted->name + ": " + noted->problem);
+  EROFS_OCI_TRY_ASSIGN(image, options_by_digest(*noted->record, image), image.image);
+  EROFS_OCI_TRY_ASSIGN(auto const journal, journal_path(options));
+  // What no store for all mounts may have, this mount has.
+  auto own = index_directory(journal, noted->record->attach.backend);
+  if (std::filesystem::is_directory(own)) image.own_store = std::move(own);
+  return {};
+}
 
 Result<Status> run_verify(Reading const& reading) {
   auto const& options = reading.options.image;

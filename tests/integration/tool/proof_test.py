@@ -24,7 +24,7 @@ LETTERS = bytes(b"abcdefghijklmnop"[byte & 15] for byte in range(256))
 TABLE = 288  # of an index file
 
 
-def text(number, size=2 << 20):
+def text(number, size=1 << 20):
     """Bytes that pack to a half and look far back."""
     return random.Random(number).randbytes(size).translate(LETTERS)
 
@@ -174,6 +174,30 @@ class ProofTest(PushBase):
             with self.assertRaises(OSError, msg=name):
                 self.read_file(name)
 
+    # ---- who writes what all images share
+
+    def test_what_came_from_elsewhere_is_shared_once_it_is_proved(self):
+        self.publish()
+        out = os.path.join(self.dir, "files")
+        self.run_tool("index", "--output", out, words=f",oci.store={self.first}")
+        signed, unsigned = self.signed(), ",oci.index=trusted"
+        words = "oci.insecure=1,oci.platform=linux/amd64,oci.store=" + self.store
+        # where from, entries that were read and that are claims, and whose verify=before changes that
+        for name, index, read_alone, claims in (
+                ("own reading", ",oci.index=none", 2, 0), ("a signed artifact", signed, 0, 2),
+                ("one that nobody has signed", unsigned, 0, 0), ("files", f",oci.index={out}", 0, 0)):
+            for before in "", ",oci.verify=before":
+                with self.subTest(name=name, before=before):
+                    done = subprocess.run([TOOL, "cat", "-o", words + index + before, self.image, "/d/x"],
+                                          capture_output=True, timeout=60)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    self.assertEqual(len(self.stored("read")), 2 if before else read_alone)
+                    self.assertEqual(len(self.stored("claimed")), claims)
+                    for entry in self.stored("claimed"):
+                        path = os.path.join(self.store, "claimed", entry, "proved")
+                        self.assertEqual(os.path.exists(path), bool(before))
+                    shutil.rmtree(self.store)
+
     # ---- a proof that succeeds
 
     def test_a_proof_in_the_background(self):
@@ -248,7 +272,15 @@ class ProofTest(PushBase):
 
     def test_a_registry_that_is_away_for_a_while(self):
         self.publish()
-        self.mount(",oci.verify=background,oci.retry=0", "--no-supervise", "--allow-unconfined")
+        self.mount(",oci.verify=background,oci.timeout=2,oci.retry=0")
+        os.kill(self.server.process.pid, signal.SIGSTOP)
+        self.addCleanup(self.server.process.send_signal, signal.SIGCONT)
+        problem = lambda: [layer for layer in self.one_status().get("layers", []) if "problem" in layer]
+        if wait_for(lambda: problem() or self.states() == ["proved", "proved"], 30) and problem():
+            self.assertEqual(problem()[0]["state"], "pending")
+            self.assertEqual(self.one_status()["mismatch"], "")
+        os.kill(self.server.process.pid, signal.SIGCONT)
+        self.wait_until(["proved", "proved"])
         self.umount()
 
     def test_serve(self):
@@ -275,9 +307,9 @@ class ProofTest(PushBase):
                 status = self.one_status()
                 self.assertRegex(status["mismatch"], r"^layer 1 \(sha256:.*its index is wrong: ")
                 self.assertIn("its index is wrong", status["layers"][1]["problem"])
-                self.assertTrue(wait_for(lambda: "served" in self.one_status()))
-                self.assertIn("/d/file1", self.one_status()["served"]["names"])
-                self.assertNotIn("/lower/kept", self.one_status()["served"]["names"])
+                self.assertTrue(wait_for(lambda: "read_before" in self.one_status()))
+                self.assertIn("/d/file1", self.one_status()["read_before"]["names"])
+                self.assertNotIn("/lower/kept", self.one_status()["read_before"]["names"])
                 self.assertIn("may have been read before: /d/file1", self.logged())
                 self.assertEqual(len(self.stored("refuted")), 1)
                 self.assertEqual(len(self.stored("read")), 1)
@@ -361,13 +393,12 @@ class ProofTest(PushBase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_contents_that_the_configuration_does_not_name(self):
-        self.publish()
         layout = pathlib.Path(self.image_layout)
         config = layout / "blobs/sha256" / self.manifest()["config"]["digest"][7:]
         wrong = json.loads(config.read_text())
         wrong["rootfs"]["diff_ids"][0] = "sha256:" + "0" * 64
         self.replace_config(layout, json.dumps(wrong).encode())
-        self.push("--sign-key", self.key)
+        self.publish()
         done = self.tool("cat", "/d/x", words=",oci.verify=before")
         self.assertEqual(done.returncode, 2)
         self.assertIn(b"the image's configuration says sha256:000", done.stderr)
@@ -411,7 +442,7 @@ class ProofTest(PushBase):
     def test_what_another_process_has_found(self):
         self.publish("link")
         self.mount()
-        self.assertEqual(self.states(), ["pending", "pending"])
+        self.wait_until(["pending", "pending"])
         self.assertEqual(self.tool("verify").returncode, 1)
         self.assertTrue(wait_for(lambda: "failed" in self.states()))
         self.fails()
