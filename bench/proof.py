@@ -23,7 +23,7 @@ import tempfile
 import time
 
 from cold_start import make_layer
-from run import Registry, TOP
+from run import Registry, TOP, server
 
 sys.path.append(str(TOP / "tools"))
 import make_layout  # noqa: E402
@@ -99,8 +99,9 @@ def measure(given, program, directory):
     key, public = directory / "key", directory / "key.pub"
     tool("openssl", "genpkey", "-algorithm", "ed25519", "-out", key)
     tool("openssl", "pkey", "-in", key, "-pubout", "-out", public)
-    with Registry(given.bin, layout, "--accept-pushes", "--latency", str(given.latency), "--bandwidth",
-                  given.bandwidth) as registry:
+    with server([given.bin / "oci-registry", "--accept-pushes", "--latency", str(given.latency),
+                 "--bandwidth", given.bandwidth, layout], "http") as address:
+        registry = Registry(address)
         image = f"{registry.host}/app:v1"
         usual = f"oci.insecure,oci.start_list=off,oci.index=signed,oci.index_key={public}"
         tool(program, "index", "--push", "--sign-key", key, "-o",
@@ -112,22 +113,23 @@ def measure(given, program, directory):
                 store = directory / "store"
                 shutil.rmtree(store, ignore_errors=True)
                 words = f"{usual},oci.store={store},oci.verify={verify}"
-                before = registry.stats()["bytes"]
-                with Mount(program, directory, image, words, given.way) as mount:
-                    taken.append(read_all(mount.files()))
-                    if verify == "background":
-                        mount.wait_until_proved()
-                sent = registry.stats()["bytes"] - before
-                if verify == "off":
-                    continue
-                size = os.path.getsize(layer)
-                good = good and sent <= size + AT_ONCE
-                before = registry.stats()["bytes"]
-                with Mount(program, directory, image, words, given.way) as mount:
-                    read_all(mount.files())
-                again = registry.stats()["bytes"] - before
-                good = good and again <= AT_ONCE
-                print(f"proved: {sent} bytes of a layer of {size}; a mount after it: {again}")
+
+                def use(wait):
+                    """Mounts, reads and unmounts; the reads' time, and bytes that the registry has sent."""
+                    before = registry.stats()["bytes"]
+                    with Mount(program, directory, image, words, given.way) as mount:
+                        took = read_all(mount.files())
+                        if wait:
+                            mount.wait_until_proved()
+                    return took, registry.stats()["bytes"] - before
+
+                took, sent = use(verify == "background")
+                taken.append(took)
+                if verify == "background":
+                    size = os.path.getsize(layer)
+                    _, again = use(False)
+                    good = good and sent <= size + AT_ONCE and again <= AT_ONCE
+                    print(f"proved: {sent} bytes of a layer of {size}; a mount after it: {again}")
         off, beside = (statistics.median(taken) for taken in times.values())
         print(f"reads: {off:.3f} s without a proof, {beside:.3f} s beside it: {beside / off:.2f} times")
         return 0 if good else 1

@@ -200,14 +200,14 @@ constexpr std::array allowed{
     "set_robust_list", "get_robust_list", "set_tid_address", "rseq", "arch_prctl", "set_tls",
     "gettid", "getpid", "getppid", "getuid", "geteuid", "getgid", "getegid", "getuid32",
     "geteuid32", "getgid32", "getegid32", "getresuid", "getresgid", "getresuid32", "getresgid32",
-    "getgroups", "getgroups32", "capget", "getpriority", "setpriority", "sched_yield",
-    "sched_getaffinity", "getcpu", "exit", "exit_group", "wait4", "waitid", "rt_sigaction",
-    "rt_sigprocmask", "rt_sigreturn", "sigreturn", "rt_sigtimedwait", "rt_sigtimedwait_time64",
-    "rt_sigpending", "rt_sigsuspend", "sigaltstack", "restart_syscall", "signalfd", "signalfd4",
-    "clock_gettime", "clock_gettime64", "clock_getres", "clock_getres_time64", "clock_nanosleep",
-    "clock_nanosleep_time64", "nanosleep", "gettimeofday", "time", "timerfd_create",
-    "timerfd_settime", "timerfd_settime64", "timerfd_gettime", "timerfd_gettime64", "getrlimit",
-    "ugetrlimit", "getrusage", "times", "sysinfo", "uname", "getrandom",
+    "getgroups", "getgroups32", "capget", "sched_yield", "sched_getaffinity", "getcpu", "exit",
+    "exit_group", "wait4", "waitid", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn",
+    "rt_sigtimedwait", "rt_sigtimedwait_time64", "rt_sigpending", "rt_sigsuspend", "sigaltstack",
+    "restart_syscall", "signalfd", "signalfd4", "clock_gettime", "clock_gettime64", "clock_getres",
+    "clock_getres_time64", "clock_nanosleep", "clock_nanosleep_time64", "nanosleep", "gettimeofday",
+    "time", "timerfd_create", "timerfd_settime", "timerfd_settime64", "timerfd_gettime",
+    "timerfd_gettime64", "getrlimit", "ugetrlimit", "getrusage", "times", "sysinfo", "uname",
+    "getrandom",
     // waiting
     "poll", "ppoll", "ppoll_time64", "select", "_newselect", "pselect6", "pselect6_time64",
     "epoll_create", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2",
@@ -304,6 +304,11 @@ Result<void> filter_calls(Confinement const& what) {
   // The index store notes when an entry was used: now, and no other time.
   for (auto const* const name : {"utimensat", "utimensat_time64"}) {
     filter.allow(name, {equal(2, 0)});
+  }
+
+  // A thread may step back behind others.
+  for (auto const* const name : {"getpriority", "setpriority"}) {
+    filter.allow(name, {equal(0, PRIO_PROCESS), equal(1, 0)});
   }
 
   // Limits may be read, of this process alone.

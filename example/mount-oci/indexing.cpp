@@ -99,9 +99,13 @@ struct Elsewhere {
     if (!kept) {
       log.say(Level::warning,
               kept.error().message() + "; the index is used for this mount but not stored");
-    } else if (for_all) {
-      opened.entry = IndexStore::entry_of(layer.digest, claimant);
+      return;
     }
+    // From there, the kernel has its pages, and can give them up.
+    auto found = store->find_layer(layer.digest, claimant);
+    if (!found || !*found || (*found)->unproved != opened.unproved) return;
+    opened = **std::move(found);
+    if (!for_all) opened.entry.clear();
   }
 
   /// Whether it was found to lie, for a mount that begins.

@@ -82,7 +82,7 @@ Result<void> keep_verdict(erofs_oci::IndexStore const& store, erofs_oci::Digest 
     EROFS_OCI_TRY(store.put_layer(layer, files));
   }
   if (!index.unproved || index.entry.empty()) return {};
-  return store.put_proof(index.entry);
+  return store.put_proof(index.entry, *index.unproved);
 }
 
 Result<std::vector<std::string>> diff_ids_for(FoundImage const& named,

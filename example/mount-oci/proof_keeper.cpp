@@ -78,8 +78,10 @@ void ProofKeeper::begin(std::shared_ptr<ImageToProve> image,
   if (auto const path = store_path(options_)) {
     // The user of this process may not get there later, by the path.
     directory_ = erofs_oci::UniqueFd(::open(path->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    auto store = open_store_at("/proc/self/fd/" + std::to_string(directory_.get()));
-    if (directory_ && store) store_ = *std::move(store);
+    if (directory_) {
+      auto store = open_store_at("/proc/self/fd/" + std::to_string(directory_.get()));
+      if (store) store_ = *std::move(store);
+    }
   }
   for (auto const& range : earlier) ranges_.note(range.begin, range.end);
   notes_ = true;

@@ -58,9 +58,10 @@ class ProofKeeper {
   /// Ends the thread. Waits for its request: who ends all requests before does not wait long.
   void end() noexcept;
 
-  /// A read of the image, as long as it lives: the thread makes way for it. Of these bytes.
+  /// A read of these bytes, as long as it lives: the thread makes way for it.
   [[nodiscard]] erofs_oci::DemandGate::Demand read(std::uint64_t offset, std::uint64_t length) {
-    if (notes_) ranges_.note(offset, offset + length);
+    if (!notes_) return {};
+    ranges_.note(offset, offset + length);
     return gate_.enter();
   }
 

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layer_proof.hpp"  // first: proves that the header stands alone
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <initializer_list>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +35,7 @@ namespace layer_proof_test {
 using erofs_oci::AnySource;
 using erofs_oci::Bytes;
 using erofs_oci::Digest;
+using erofs_oci::digest_of;
 using erofs_oci::IndexStore;
 using erofs_oci::Memory;
 using erofs_oci::Shared;
@@ -169,9 +175,9 @@ TEST_CASE("Pieces that share a byte are compared however the bytes come",
   auto const chunks = layer.index.index.chunks();
   auto const shares = [&](std::size_t i) { return chunks[i].begin + 1 == chunks[i - 1].end; };
   std::size_t shared = 0;
-  for (std::size_t i = 1; i < chunks.size(); ++i) shared += shares(i) ? 1 : 0;
+  for (std::size_t i = 1; i < chunks.size(); ++i) shared += shares(i) ? 1U : 0U;
   REQUIRE(shared > 0);
-  for (std::size_t const piece : {1, 2, 7, 4096, 40'000}) {
+  for (auto const piece : std::initializer_list<std::size_t>{1, 2, 7, 4096, 40'000}) {
     auto const layer_of = found(layer.gzip, layer.index.index.blob);
     auto const opened = erofs_oci::opened_layer(layer.index).value();
     auto const compared =

@@ -168,8 +168,9 @@ class IndexStore {
   /// Remembers that a claim says what the layer holds. It stays a claim: put_layer() makes it count
   /// for other images.
   /// @param entry  as StoredLayer::entry
+  /// @param index  SHA-256 of the index file that was compared: of another one, it is no proof
   /// @error{as put_layer(), as there; ENOENT: the entry has gone}
-  [[nodiscard]] Result<void> put_proof(std::string const& entry) const;
+  [[nodiscard]] Result<void> put_proof(std::string const& entry, Digest const& index) const;
 
   /// Remembers that an index lies, whoever brings it. A claim that is it stays for those who began
   /// with it, until there is another one.

@@ -236,13 +236,16 @@ TEST_CASE("A claim is unproved until somebody says that it is proved", "[image][
   REQUIRE(found.has_value());
   CHECK(found->unproved == digest_of(index_files(built)->index));
 
-  REQUIRE(store.put_proof(found->entry).has_value());
+  REQUIRE(store.put_proof(found->entry, digest_of(as_bytes("another"))).has_value());
+  CHECK((*store.find_layer(blob, image))->unproved == found->unproved);
+
+  REQUIRE(store.put_proof(found->entry, *found->unproved).has_value());
 
   CHECK_FALSE((*store.find_layer(blob, image))->unproved);
   CHECK_FALSE(store.find_layer(blob)->has_value());  // it stays a claim
   REQUIRE(store.put_layer(blob, built).has_value());
   CHECK_FALSE((*store.find_layer(blob))->unproved);
-  CHECK_FALSE(store.put_proof("claimed/sha256-x").has_value());
+  CHECK_FALSE(store.put_proof("claimed/sha256-x", blob).has_value());
 }
 
 TEST_CASE("An index that lies is remembered, and found by who began with it alone",

@@ -371,14 +371,16 @@ EROFS_OCI_BODY Result<std::optional<StoredLayer>> IndexStore::find_layer(
 }
 
 EROFS_OCI_BODY Result<std::optional<Digest>> IndexStore::unproved(std::string const& path) const {
-  if (is_there(path + "/" + detail::proved_name)) return std::optional<Digest>();
   EROFS_OCI_TRY_ASSIGN(auto const file, Local::open(path + "/index"));
   Sha256 hash;
   EROFS_OCI_TRY(stream(file, 0, file.size(), [&](std::span<std::byte const> piece) {
     hash.update(piece);
     return true;
   }));
-  return std::optional(hash.finish());
+  auto const index = hash.finish();
+  auto const proved = detail::read_stored(path + "/" + detail::proved_name, 256);
+  if (proved && as_text(*proved) == index.to_string()) return std::optional<Digest>();
+  return std::optional(index);
 }
 
 EROFS_OCI_BODY std::string IndexStore::refutation_path(Digest const& blob,
@@ -387,8 +389,10 @@ EROFS_OCI_BODY std::string IndexStore::refutation_path(Digest const& blob,
          entry_of(index).substr(std::string_view("read/").size());
 }
 
-EROFS_OCI_BODY Result<void> IndexStore::put_proof(std::string const& entry) const {
-  return replace(root_ + "/" + entry, {detail::proved_name, {}});
+EROFS_OCI_BODY Result<void> IndexStore::put_proof(std::string const& entry,
+                                                  Digest const& index) const {
+  auto const text = index.to_string();
+  return replace(root_ + "/" + entry, {detail::proved_name, as_bytes(text)});
 }
 
 EROFS_OCI_BODY Result<void> IndexStore::put_refutation(Digest const& blob, Digest const& index,
