@@ -66,13 +66,18 @@ ProofKeeper::~ProofKeeper() {
 
 void ProofKeeper::begin(std::shared_ptr<ImageToProve> image,
                         std::shared_ptr<erofs_oci::Proof> proof,
-                        std::vector<ByteRange> const& earlier) {
+                        std::vector<ByteRange> const& earlier, std::string const& mismatch) {
   if (!image) return;
   {
     std::lock_guard const lock(mutex_);
     states_ = image->states;
   }
-  if (image->layers.empty() || !proof) return;
+  for (auto const& layer : image->layers) {
+    auto const name = name_of(layer) + ": ";
+    if (!mismatch.starts_with(name)) continue;
+    set_state(layer.number, LayerState::failed, mismatch.substr(name.size()));
+  }
+  if (image->layers.empty() || !proof || !mismatch.empty()) return;
   image_ = std::move(image);
   proof_ = std::move(proof);
   if (auto const path = store_path(options_)) {
@@ -166,7 +171,8 @@ Result<void> ProofKeeper::prepare() {
 /// Whether it is time to read a layer.
 bool ProofKeeper::is_turn(ImageToProve::Layer const& layer) const {
   if (options_.verify != Verify::lazy || !is_remote(layer.found.blob)) return true;
-  return cache_ && cache_->has_all(layer.found);
+  // Told first by what is counted anyway: to look at all of a layer takes longer.
+  return cache_ && cache_->use().kept >= layer.found.blob.size() && cache_->has_all(layer.found);
 }
 
 /// Whether another process has found that the index of a layer lies.

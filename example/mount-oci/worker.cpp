@@ -83,7 +83,8 @@ class Worker {
     keeper_.emplace(task_.options.image, log_);
     mismatch_ = std::move(image.mismatch);
     watch(image.device.proof);
-    keeper_->begin(std::move(image.to_prove), known_mismatch() ? nullptr : proof_, task_.read);
+    keeper_->begin(std::move(image.to_prove), proof_, task_.read,
+                   task_.record ? task_.record->image.mismatch : std::string());
     if (!is_thread()) end_opening();
     AnySource source(Attended(AnySource(erofs_oci::Instrumented(std::move(image.device.source),
                                                                 erofs_oci::RecordTo(metrics_))),
