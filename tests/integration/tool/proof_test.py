@@ -421,12 +421,18 @@ class ProofTest(PushBase):
 
     # ---- verify of a mount
 
+    def verify_mount(self):
+        return subprocess.run([TOOL, "verify", "--journal", self.journal, "-o",
+                               f"oci.cache_dir={self.dir}/cache", self.target], capture_output=True,
+                              text=True, timeout=60)
+
     def test_verify_of_a_mount(self):
+        verify = self.verify_mount
         self.publish("link")
+        done = verify()
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("no image is mounted there", done.stderr)
         self.mount(",oci.verify=off")
-        verify = lambda: subprocess.run(
-            [TOOL, "verify", "--journal", self.journal, "-o", f"oci.cache_dir={self.dir}/cache",
-             self.target], capture_output=True, text=True, timeout=60)
         done = verify()
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertRegex(done.stdout, r"layer 0 .*: proved\nlayer 1 .*: its index is wrong: /link: another "
@@ -436,6 +442,22 @@ class ProofTest(PushBase):
         done = verify()
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(done.stdout.count(": proved\n"), 2)
+        self.umount()
+
+    def test_verify_of_a_mount_by_files_that_lie(self):
+        self.publish("mode")
+        out = os.path.join(self.dir, "files")
+        self.run_tool("index", "--output", out, words=f",oci.store={self.first}")
+        self.mount(f",oci.index={out}")
+        self.assertEqual(os.stat(os.path.join(self.target, "d/x")).st_mode & 0o7777, 0o6755)
+        done = self.verify_mount()
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn(": its index is wrong: /d/x: another mode", done.stdout)
+        self.assertTrue(wait_for(lambda: "failed" in self.states(), 60))
+        self.fails()
+        self.umount()
+        self.mount(f",oci.index={out}")
+        self.is_right()
         self.umount()
 
     def test_what_another_process_has_found(self):
