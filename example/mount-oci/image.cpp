@@ -70,7 +70,6 @@ Result<OpenedImage> open_layer(FoundImage const& found, OwnIndex index,
   if (auto const& digest = layer.descriptor.digest; digest != Digest()) {
     sources.digest = digest;
     sources.known = known_layer(digest, options);
-    if (!sources.known) EROFS_OCI_TRY(check_unproved(options));
     if (!sources.known && options.verify != Verify::off) {
       unproved =
           layer_name(layer.number, layer.descriptor) +
@@ -82,6 +81,7 @@ Result<OpenedImage> open_layer(FoundImage const& found, OwnIndex index,
                : "-o oci.verify=background reads them without waiting for readers");
     }
   }
+  if (!sources.known) EROFS_OCI_TRY(check_unproved(options));
   EROFS_OCI_TRY_ASSIGN(auto image, erofs_oci::open_image(std::move(sources), read_options(options)),
                        options.image);
   return OpenedImage{std::move(image), metadata, !has_tarindex, false, std::move(unproved)};

@@ -375,6 +375,25 @@ class ProofTest(PushBase):
                 shutil.rmtree(self.store)
                 shutil.rmtree(self.first)
 
+    def test_before_refuses_what_nothing_proves(self):
+        blob = self.layers[1].save(os.path.join(self.dir, "layer.tar.gz"))
+        out = os.path.join(self.dir, "files")
+        index = lambda *words: subprocess.run([TOOL, "index", *words, blob], check=True, capture_output=True)
+        index("-o", "oci.store=none", "--output", out)
+        own = f"oci.tarindex={out}/layer.tar.gz.erofs,oci.zinfo={out}/layer.tar.gz.zinfo"
+        words = f"oci.store={self.store},{own},oci.verify=before"
+        for image in blob, f"oci:{self.image_layout}:v1":
+            more = "" if image == blob else ",oci.layer=1"
+            done = subprocess.run([TOOL, "ls", "-o", words + more, image], capture_output=True, text=True,
+                                  timeout=60)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("oci.verify=before: without an index nothing proves the layer first", done.stderr)
+        # An index that was made by reading the layer has a digest of each piece.
+        index("-o", f"oci.store={self.store}")
+        done = subprocess.run([TOOL, "ls", "-o", words + ",oci.layer=1", f"oci:{self.image_layout}:v1"],
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def tool(self, command, *arguments, words=""):
         return subprocess.run([TOOL, command, "-o", self.words(words), self.image, *arguments],
                               capture_output=True, timeout=60)
