@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a worker tells of its reads: any text gives counts, of bounded size, that encode and decode as
-// themselves. Input: the text.
+// What a worker tells of its reads: any text gives counts, of bounded size, that encode and decode
+// as themselves. Input: the text.
 #include <algorithm>
 #include <cstdint>
 #include <string>

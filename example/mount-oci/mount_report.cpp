@@ -173,7 +173,7 @@ std::string report_json(MountReport const& report) {
   value["layers"] = layers_json(report.counts.layers);
   if (report.counts.served.count != 0) {
     value["read_before"] = {{"files", report.counts.served.count},
-                       {"names", report.counts.served.names}};
+                            {"names", report.counts.served.names}};
   }
   if (report.reads) {
     value["taken_over"] = report.reads->taken_over;
