@@ -306,6 +306,11 @@ Result<void> filter_calls(Confinement const& what) {
     filter.allow(name, {equal(2, 0)});
   }
 
+  // A thread may step back behind others.
+  for (auto const* const name : {"getpriority", "setpriority"}) {
+    filter.allow(name, {equal(0, PRIO_PROCESS), equal(1, 0)});
+  }
+
   // Limits may be read, of this process alone.
   filter.allow("prlimit64", {equal(0, 0), equal(2, 0)});
   filter.allow("prctl", {equal(0, PR_SET_NAME)});

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -33,6 +34,8 @@ namespace mount_oci {
                                                          Log const& log,
                                                          ExitOnSignal const* guard = nullptr);
 
+struct ImageToProve;
+
 /// An image that was found and opened.
 struct OpenedImage {
   erofs_oci::DeviceImage device;
@@ -40,6 +43,9 @@ struct OpenedImage {
   bool as_it_is = false;            ///< metadata and all are the layer's own, not made here
   bool rewritten = false;  ///< the layer is an EROFS image, but the metadata were made here
   std::string unproved{};  ///< why bytes are handed on before they are checked; empty: they are not
+  /// Of an image that is read by indexes: those that nobody has compared with their layers. While
+  /// there are any, `device.proof` stops all reads. Null: as it_is, or by an index of the user's.
+  std::shared_ptr<ImageToProve> to_prove{};
 };
 
 /// The index of one layer that a user gives.
@@ -54,6 +60,10 @@ struct OwnIndex {
 /// @error{as Local::open(), as it says}
 [[nodiscard]] Result<OwnIndex> open_own_index(ImageOptions const& options);
 
+/// What open_source() does, with what is known of the image.
+[[nodiscard]] Result<OpenedImage> open_checked(ImageOptions const& options, Log const& log,
+                                               ExitOnSignal const* guard);
+
 /// Before an image is served for the first time: warns of bytes that nothing checks, and looks for
 /// damage in metadata that a kernel will parse as they are.
 /// @error{Errc::corrupt, such metadata are damaged}
@@ -67,13 +77,12 @@ struct OwnIndex {
                                              ExitOnSignal const* guard);
 
 /// open_source() for a process that has nothing to clean up: a signal ends it.
-[[nodiscard]] inline Result<erofs_oci::DeviceImage> open_or_exit(ImageOptions const& options,
-                                                                 Signals const& signals,
-                                                                 Log const& log) {
+[[nodiscard]] inline Result<OpenedImage> open_or_exit(ImageOptions const& options,
+                                                      Signals const& signals, Log const& log) {
   EROFS_OCI_TRY_ASSIGN(auto const guard, ExitOnSignal::make(signals));
   auto requests = options.access.requests;
   std::stop_callback const end(guard.stop_token(), [&] { requests.request_stop(); });
-  return open_source(options, log, &guard);
+  return open_checked(options, log, &guard);
 }
 
 /// Whether an index is given for one layer, instead of one being looked up or made.

@@ -36,7 +36,7 @@ Known what_is_known(FoundLayer const& layer, erofs_oci::IndexStore const* store,
   auto const found = store->find_layer(digest, claims);
   if (!found || !*found) return known;
   known.unpacked = (*found)->index.index.decoded_size;
-  known.proved = store->holds_layer(digest);
+  known.proved = !(*found)->unproved;
   return known;
 }
 

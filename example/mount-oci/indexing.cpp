@@ -51,7 +51,14 @@ struct Stores {
   IndexStore const* own = nullptr;   ///< for this mount alone; null: nowhere
 };
 
-using MaybeLayer = std::optional<erofs_oci::StoredLayer>;
+using erofs_oci::StoredLayer;
+using MaybeLayer = std::optional<StoredLayer>;
+
+/// Who claims what an index from elsewhere says: the image, or a layer that is no image's.
+std::optional<erofs_oci::Digest> claimant_of(FoundImage const& found) {
+  if (found.digest || found.layers.empty()) return found.digest;
+  return found.layers.front().descriptor.digest;
+}
 
 /// Where an index of a layer is looked for before the layer is read.
 struct Elsewhere {
@@ -70,7 +77,9 @@ struct Elsewhere {
   /// a claim of that image.
   [[nodiscard]] Result<MaybeLayer> find(erofs_oci::Descriptor const& layer) const {
     if (stores.own != nullptr) {
-      auto own = stores.own->find_layer(layer.digest);
+      auto own =
+          stores.own->find_layer(layer.digest, claimant_of(image), erofs_oci::Refuted::taken);
+      if (own && *own && stores.kept != nullptr) (*own)->entry.clear();  // it names none there
       if (!own || *own) return own;
     }
     for (auto const look : {&Elsewhere::in_directory, &Elsewhere::in_layout,
@@ -87,20 +96,43 @@ struct Elsewhere {
     return "layer " + layer.digest.to_string();
   }
 
-  /// Keeps what `put(store, image)` puts, if there is a store for it.
-  /// @param proved  whether the store for all mounts may have it, as a claim of the image
-  /// @return whether the store for all mounts has it
-  template <class Put>
-  bool keep(bool proved, Put const& put) const {
-    auto const claimed = proved && image.digest.has_value();
-    auto const* const store = claimed ? stores.kept : stores.own;
-    if (store == nullptr) return false;
-    auto const kept = put(*store, claimed ? image.digest : std::nullopt);
+  /// Keeps the files of an index as a claim of the image, if there is a store for it.
+  /// @param trusted  whether the store for all mounts may have it
+  void keep(bool trusted, erofs_oci::Descriptor const& layer, erofs_oci::IndexFiles const& files,
+            StoredLayer& opened) const {
+    auto const for_all = trusted && image.digest.has_value() && stores.kept != nullptr;
+    auto const* const store = for_all ? stores.kept : stores.own;
+    if (store == nullptr) return;
+    auto const claimant = claimant_of(image);
+    auto const put = [&]() -> Result<void> {
+      EROFS_OCI_TRY(store->put_layer(layer.digest, files, claimant));
+      if (opened.extra.empty()) return {};
+      return store->put_checkpoints(IndexStore::entry_of(layer.digest, claimant), opened.extra);
+    };
+    auto const kept = put();
     if (!kept) {
       log.say(Level::warning,
               kept.error().message() + "; the index is used for this mount but not stored");
+      return;
     }
-    return kept && claimed;
+    // From there, the kernel has its pages, and can give them up.
+    auto found = store->find_layer(layer.digest, claimant);
+    if (!found || !*found || (*found)->unproved != opened.unproved) return;
+    opened = **std::move(found);
+    if (!for_all) opened.entry.clear();
+  }
+
+  /// Whether it was found to lie, for a mount that begins.
+  [[nodiscard]] bool is_refuted(erofs_oci::Descriptor const& layer,
+                                StoredLayer const& opened) const {
+    if (stores.kept == nullptr || options.opened_before || !opened.unproved) return false;
+    auto const reason = stores.kept->find_refutation(layer.digest, *opened.unproved);
+    if (!reason) return false;
+    log.say(Level::warning, name_of(layer) +
+                                ": an index is not used that was compared with the "
+                                "layer before, and lies: " +
+                                *reason);
+    return true;
   }
 
   [[nodiscard]] Result<MaybeLayer> in_directory(erofs_oci::Descriptor const& layer) const {
@@ -122,10 +154,9 @@ struct Elsewhere {
     auto links = read(".links");
     if (links) files.links = *std::move(links);
     EROFS_OCI_TRY_ASSIGN(auto opened, erofs_oci::open_index(files, layer), path);
+    if (is_refuted(layer, opened)) return MaybeLayer();
     log.say(Level::info, name_of(layer) + ": indexed by " + path + ".index");
-    keep(false, [&](auto const& store, auto const& claim) {
-      return store.put_layer(layer.digest, files, claim);
-    });
+    keep(false, layer, files, opened);
     return MaybeLayer(std::move(opened));
   }
 
@@ -148,17 +179,11 @@ struct Elsewhere {
     EROFS_OCI_TRY_ASSIGN(auto opened, erofs_oci::open_index(found->files, layer),
                          "index artifact " + found->artifact.to_string());
     opened.extra = found->extra;
+    if (is_refuted(layer, opened)) return MaybeLayer();
     log.say(found->is_signed ? Level::info : Level::notice,
             name_of(layer) + ": indexed by " + found->artifact.to_string() +
                 (found->is_signed ? ", which is signed" : ", which nobody has signed"));
-    auto const put = [&](IndexStore const& store, auto const& claim) -> Result<void> {
-      EROFS_OCI_TRY(store.put_layer(layer.digest, found->files, claim));
-      if (found->extra.empty()) return {};
-      return store.put_checkpoints(IndexStore::entry_of(layer.digest, claim), found->extra);
-    };
-    if (keep(found->is_signed, put)) {
-      opened.entry = IndexStore::entry_of(layer.digest, image.digest);
-    }
+    keep(found->is_signed, layer, found->files, opened);
     return MaybeLayer(std::move(opened));
   }
 
@@ -182,16 +207,18 @@ struct Elsewhere {
     EROFS_OCI_TRY_ASSIGN(auto found, image.soci(layer, memory), "no SOCI index");
     if (!found) return MaybeLayer();
     auto const bound = found->bound && image.digest.has_value();
+    auto const reports = std::move(found->built.layer.reports);
+    EROFS_OCI_TRY_ASSIGN(auto const files, erofs_oci::index_files(found->built));
+    EROFS_OCI_TRY_ASSIGN(auto opened, erofs_oci::opened_layer(std::move(found->built)));
+    opened.unproved = erofs_oci::digest_of(files.index);
+    if (is_refuted(layer, opened)) return MaybeLayer();
     log.say(bound ? Level::info : Level::notice,
             name_of(layer) + ": indexed by SOCI" +
                 (bound ? "" : ", by an index that refers to the image"));
-    for (auto const& report : found->built.layer.reports.list()) {
+    for (auto const& report : reports.list()) {
       log.say(Level::warning, name_of(layer) + ": " + report.text);
     }
-    keep(found->bound, [&](auto const& store, auto const& claim) {
-      return store.put_layer(layer.digest, found->built, claim);
-    });
-    EROFS_OCI_TRY_ASSIGN(auto opened, erofs_oci::opened_layer(std::move(found->built)));
+    keep(bound, layer, files, opened);
     return MaybeLayer(std::move(opened));
   }
 };
@@ -246,7 +273,8 @@ Result<std::unique_ptr<IndexStore const>> open_store(ImageOptions const& options
 }
 
 std::optional<erofs_oci::Digest> claims_of(FoundImage const& found, ImageOptions const& options) {
-  return options.index != IndexUse::none ? found.digest : std::nullopt;
+  auto const takes = options.index != IndexUse::none || !options.index_directory.empty();
+  return takes ? claimant_of(found) : std::nullopt;
 }
 
 Result<IndexedImage> index_image(FoundImage& found, ImageOptions const& options, Log const& log,
@@ -261,6 +289,7 @@ Result<IndexedImage> index_image(FoundImage& found, ImageOptions const& options,
 
   auto index = result.options(log);
   index.claims_of = claims_of(found, options);
+  if (options.opened_before) index.refuted = erofs_oci::Refuted::taken;
   index.max_decoded = options.index_size;
   index.max_time = options.index_time;
   std::size_t layers = 0;

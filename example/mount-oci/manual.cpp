@@ -188,12 +188,18 @@ WORDS OF -o
   oci.native[=yes|no]          mount an EROFS image that is the only layer as it is; default: no, it is
                                read once, checked and indexed. Needed if its data lie in inodes or
                                are compressed
-  oci.verify=lazy|background|off
-                               how bytes are proved for which there is no index. lazy (default): once
-                               reads have brought every byte of the layer, these are compared with its
-                               digest. background: the same, and the rest is fetched meanwhile, one
-                               request at a time. If they are wrong, all reads of the layer fail, and
-                               status says so. off: not at all
+  oci.verify=lazy|background|before|off
+                               when layers are proved whose index came from elsewhere (oci.index), or
+                               that have none. lazy (default): once every byte of the layer is on this
+                               machine, by reads or by `mount-oci pull`, all of it is compared with its
+                               digest, the image's configuration and the index. background: the same,
+                               and the rest is fetched meanwhile, a MiB at a time, while no read waits.
+                               before: before anything is mounted, served or read, with progress; a
+                               layer whose index is wrong is read instead, and one without an index is
+                               refused. off: not at all. If something is wrong, all reads fail from
+                               then on, also after reattach, such an index is not used again, and status
+                               says what and which files were read before. Commands that read and end,
+                               such as ls, prove nothing unless before is set
   oci.store=DIR|none           where indexes are kept; default: /var/lib/erofs_oci for root, else
                                $XDG_CACHE_HOME/erofs_oci or ~/.cache/erofs_oci
   oci.cache_dir=DIR|none       where layers and manifests are kept as registries sent them, an absolute

@@ -2,6 +2,9 @@
 #include "mount_report.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <optional>
 #include <sstream>
 #include <utility>
 #include <vector>
@@ -15,6 +18,95 @@
 
 namespace mount_oci {
 
+namespace {
+
+using erofs_oci::json::Value;
+
+constexpr std::array<std::string_view, 3> state_names{"proved", "pending", "failed"};
+constexpr std::size_t most_listed = 256;
+
+/// At most so many characters, all printable.
+std::string plain(std::string text, std::size_t most = 300) {
+  text.resize(std::min(text.size(), most));
+  std::ranges::replace_if(text, [](char c) { return c < ' ' || c > '~'; }, '?');
+  return text;
+}
+
+/// The part of the counts that is in JSON, in one line.
+std::string lists_text(WorkerCounts const& counts) {
+  Value lists{{"layers", Value::array()},
+              {"names", Value::array()},
+              {"files", counts.served.count},
+              {"read", Value::array()}};
+  for (auto const& one : counts.layers) {
+    if (lists["layers"].size() == most_listed) break;
+    lists["layers"].push_back(
+        {plain(one.layer), std::string(name_of(one.state)), plain(one.problem)});
+  }
+  for (auto const& name : counts.served.names) lists["names"].push_back(plain(name));
+  for (auto const& range : counts.read) lists["read"].push_back({range.begin, range.end});
+  return lists.dump();
+}
+
+std::optional<LayerProof> parse_layer(Value const& value) {
+  if (!value.is_array() || value.size() != 3) return std::nullopt;
+  if (!std::ranges::all_of(value, [](Value const& part) { return part.is_string(); })) {
+    return std::nullopt;
+  }
+  auto const state = std::ranges::find(state_names, value[1].get<std::string>());
+  if (state == state_names.end()) return std::nullopt;
+  return LayerProof{plain(value[0].get<std::string>()),
+                    static_cast<LayerState>(state - state_names.begin()),
+                    plain(value[2].get<std::string>())};
+}
+
+/// Calls `take` for each of the elements of a list, at most `most`.
+template <class Take>
+void for_each_of(Value const& lists, char const* name, std::size_t most, Take const& take) {
+  auto const* const list = erofs_oci::json::find(lists, name);
+  if (list == nullptr || !list->is_array()) return;
+  for (std::size_t i = 0; i < std::min(list->size(), most); ++i) take((*list)[i]);
+}
+
+/// The inverse of lists_text(); what is no such thing is left out.
+void parse_lists(std::string const& text, WorkerCounts& counts) {
+  auto const lists = erofs_oci::json::parse(erofs_oci::as_bytes(text), "counts");
+  if (!lists || !lists->is_object()) return;
+  for_each_of(*lists, "layers", most_listed, [&](Value const& value) {
+    if (auto layer = parse_layer(value)) counts.layers.push_back(*std::move(layer));
+  });
+  for_each_of(*lists, "names", ServedFiles::most, [&](Value const& value) {
+    if (value.is_string()) counts.served.names.push_back(plain(value.get<std::string>()));
+  });
+  for_each_of(*lists, "read", most_listed, [&](Value const& value) {
+    auto const good = value.is_array() && value.size() == 2 && value[0].is_number_unsigned() &&
+                      value[1].is_number_unsigned();
+    if (!good) return;
+    ByteRange const range{value[0].get<std::uint64_t>(), value[1].get<std::uint64_t>()};
+    if (range.begin < range.end) counts.read.push_back(range);
+  });
+  auto const* const files = erofs_oci::json::find(*lists, "files");
+  if (files != nullptr && files->is_number_unsigned()) {
+    counts.served.count = files->get<std::uint64_t>();
+  }
+}
+
+Value layers_json(std::vector<LayerProof> const& layers) {
+  auto list = Value::array();
+  for (auto const& one : layers) {
+    Value value{{"digest", one.layer}, {"state", std::string(name_of(one.state))}};
+    if (!one.problem.empty()) value["problem"] = one.problem;
+    list.push_back(std::move(value));
+  }
+  return list;
+}
+
+}  // namespace
+
+std::string_view name_of(LayerState state) {
+  return state_names.at(static_cast<std::size_t>(state));
+}
+
 std::string WorkerCounts::text() const {
   std::ostringstream out;
   out << cached << ' ' << reads << ' ' << bytes << ' ' << errors << ' ' << seen << ' ' << to_prove
@@ -22,6 +114,7 @@ std::string WorkerCounts::text() const {
       << disk.miss_bytes << ' ' << disk.kept << ' ' << disk.total << ' ' << hedges.requests << ' '
       << hedges.sent << ' ' << hedges.won << ' ' << start.fetched << ' ' << start.used << ' '
       << memory << '\n'
+      << lists_text(*this) << '\n'
       << mismatch;
   return out.str();
 }
@@ -34,15 +127,15 @@ WorkerCounts WorkerCounts::parse(std::string const& text) {
       counts.disk.misses >> counts.disk.miss_bytes >> counts.disk.kept >> counts.disk.total >>
       counts.hedges.requests >> counts.hedges.sent >> counts.hedges.won >> counts.start.fetched >>
       counts.start.used >> counts.memory;
-  if (!in || in.get() != '\n') return {};
+  std::string lists;
+  if (!in || in.get() != '\n' || !std::getline(in, lists)) return {};
+  parse_lists(lists, counts);
   std::getline(in, counts.mismatch, '\0');
-  counts.mismatch.resize(std::min<std::size_t>(counts.mismatch.size(), 1000));
-  std::ranges::replace_if(counts.mismatch, [](char c) { return c < ' ' || c > '~'; }, '?');
+  counts.mismatch = plain(std::move(counts.mismatch), 1000);
   return counts;
 }
 
 std::string report_json(MountReport const& report) {
-  using erofs_oci::json::Value;
   Value value;
   value["way"] = std::string(erofs_oci::name_of(report.way));
   value["supervisor"] = ::getpid();
@@ -77,6 +170,11 @@ std::string report_json(MountReport const& report) {
   value["start_list"] = {{"fetched", report.counts.start.fetched},
                          {"used", report.counts.start.used}};
   value["mismatch"] = report.counts.mismatch;
+  value["layers"] = layers_json(report.counts.layers);
+  if (report.counts.served.count != 0) {
+    value["read_before"] = {{"files", report.counts.served.count},
+                            {"names", report.counts.served.names}};
+  }
   if (report.reads) {
     value["taken_over"] = report.reads->taken_over;
     value["in_flight"] = report.in_flight;
@@ -120,6 +218,16 @@ std::string report_metrics(MountReport const& report) {
       report.counts.start.used);
   add("digest_mismatch", "gauge", "Whether bytes were read that have not the layer's digest.",
       report.counts.mismatch.empty() ? 0 : 1);
+  auto const layers_that_are = [&](LayerState state) {
+    return static_cast<std::uint64_t>(
+        std::ranges::count(report.counts.layers, state, &LayerProof::state));
+  };
+  add("layers_proved", "gauge", "Layers whose index is what they hold.",
+      layers_that_are(LayerState::proved));
+  add("layers_pending", "gauge", "Layers whose index nobody has compared with them.",
+      layers_that_are(LayerState::pending));
+  add("layers_failed", "gauge", "Layers that were compared and are not what was said of them.",
+      layers_that_are(LayerState::failed));
   auto const& disk = report.counts.disk;
   add("disk_hits_total", "counter", "Chunks of layers that came from disk.", disk.hits);
   add("disk_hit_bytes_total", "counter", "Bytes in these chunks.", disk.hit_bytes);

@@ -7,14 +7,18 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <sys/types.h>
 
+#include <erofs_oci/gzip/find_checkpoints.hpp>
 #include <erofs_oci/host/choose_mount.hpp>
 #include <erofs_oci/http/hedging.hpp>
 #include <erofs_oci/nbd/relay.hpp>
 
 namespace mount_oci {
+
+using erofs_oci::ByteRange;
 
 /// What a worker has read of layers that are kept on disk.
 struct DiskUse {
@@ -39,6 +43,34 @@ struct StartUse {
   friend bool operator==(StartUse const&, StartUse const&) = default;
 };
 
+/// What is known of a layer's index.
+enum class LayerState : std::uint8_t {
+  proved,   ///< it was made by reading the layer, or compared with it
+  pending,  ///< it is from elsewhere, and nobody has compared it with the layer
+  failed,   ///< it was compared, and lies, or the layer is not what the image says
+};
+
+/// "proved" and so on.
+[[nodiscard]] std::string_view name_of(LayerState state);
+
+/// A layer's state, with the reason if there is one.
+struct LayerProof {
+  std::string layer;  ///< digest of the blob
+  LayerState state = LayerState::pending;
+  std::string problem{};  ///< how it failed, or why it is pending still; empty: nothing is known
+
+  friend bool operator==(LayerProof const&, LayerProof const&) = default;
+};
+
+/// Files of which something was read before their layer failed.
+struct ServedFiles {
+  std::vector<std::string> names{};  ///< at most `most`
+  std::uint64_t count = 0;           ///< of all
+  static constexpr std::size_t most = 32;
+
+  friend bool operator==(ServedFiles const&, ServedFiles const&) = default;
+};
+
 /// What a worker has counted.
 struct WorkerCounts {
   std::uint64_t cached = 0;             ///< bytes of the image that are in its memory
@@ -52,12 +84,16 @@ struct WorkerCounts {
   DiskUse disk{};                       ///< of layers that are kept on disk
   StartUse start{};                     ///< of the start list
   std::uint64_t memory = 0;             ///< bytes that its caches take, whatever for
+  std::vector<LayerProof> layers{};     ///< of an image that is read by indexes; at most 256
+  ServedFiles served{};                 ///< empty while no layer has failed
+  std::vector<ByteRange> read{};        ///< of the device, while layers are pending; at most 256
   std::string mismatch{};               ///< what is wrong with them; empty: nothing is known to be
 
   friend bool operator==(WorkerCounts const&, WorkerCounts const&) = default;
 
   /// Encodes the counts as the text of a message, and decodes them; any other text yields zeros.
-  /// Of the mismatch, 1000 characters are taken, and those that are not printable become `?`.
+  /// Of the mismatch, 1000 characters are taken, of other texts 300, and those that are not
+  /// printable become `?`.
   [[nodiscard]] std::string text() const;
   [[nodiscard]] static WorkerCounts parse(std::string const& text);
 };

@@ -242,7 +242,8 @@ Checked set_index(ImageOptions& image, Word const& word) {
 }
 
 Checked set_verify(ImageOptions& image, Word const& word) {
-  return set_value(image.verify, parse_verify(word.value), word, "none of off, lazy, background");
+  return set_value(image.verify, parse_verify(word.value), word,
+                   "none of off, lazy, background, before");
 }
 
 Checked set_pull(ImageOptions& image, Word const& word) {
@@ -470,14 +471,14 @@ std::string registry_of_image(std::string const& image) {
 }
 
 std::optional<Verify> parse_verify(std::string_view text) {
-  for (auto const verify : {Verify::off, Verify::lazy, Verify::background}) {
+  for (auto const verify : {Verify::off, Verify::lazy, Verify::background, Verify::before}) {
     if (text == name_of(verify)) return verify;
   }
   return std::nullopt;
 }
 
 std::string_view name_of(Verify verify) {
-  constexpr std::array<std::string_view, 3> names{"off", "lazy", "background"};
+  constexpr std::array<std::string_view, 4> names{"off", "lazy", "background", "before"};
   return names.at(static_cast<std::size_t>(verify));
 }
 

@@ -138,10 +138,10 @@ struct ImageOptions {
   std::vector<std::string> index_keys;  ///< PEM files of who signs such indexes
   std::string index_directory;          ///< files as `index --output` makes them; empty: none
   std::string index_layout;             ///< OCI layout with index artifacts; empty: none
-  Verify verify = Verify::lazy;  ///< how bytes are proved for which there is no index of our own
-  bool native = false;           ///< an EROFS image as only layer is served as it is, not indexed
-  bool for_kernel = true;        ///< what is opened is parsed by a kernel, not by this program
-  std::string store;             ///< directory of indexes, `none`, or empty for the usual one
+  Verify verify = Verify::lazy;         ///< when it is proved what no index of our own says
+  bool native = false;     ///< an EROFS image as only layer is served as it is, not indexed
+  bool for_kernel = true;  ///< what is opened is parsed by a kernel, not by this program
+  std::string store;       ///< directory of indexes, `none`, or empty for the usual one
   /// Directory for indexes that go with this mount and are not kept in the store; empty: none.
   std::string own_store;
   bool opened_before = false;  ///< by an earlier worker: its data are not tried

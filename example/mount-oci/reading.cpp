@@ -74,6 +74,7 @@ Result<Status> run_reading(Options const& given, Log& log) {
     host = erofs_oci::probe_host();
     options.image.cache_dir = "none";  // it is the registry that is looked at
   }
+  if (options.command == Command::verify) EROFS_OCI_TRY(prepare_verify(options));
   EROFS_OCI_TRY_ASSIGN(auto needs, needs_of(options));
   EROFS_OCI_TRY_ASSIGN(auto const push, prepare_push(options, log));
   if (push) {

@@ -61,6 +61,12 @@ using Status = int;
 [[nodiscard]] Result<Status> run_verify(Reading const& reading);
 /// @}
 
+/// Before `verify` is confined: where its image is a directory at which one is mounted, names that
+/// by its digest, and reaches it as the mount does.
+/// @error{Errc::not_found, a directory where nothing is mounted}
+/// @error{as options_by_digest(), as there}
+[[nodiscard]] Result<void> prepare_verify(Options& options);
+
 /// The paths that were given, and those that match the patterns that were given; or "/".
 /// @error{as matching_paths(), as it says}
 [[nodiscard]] inline Result<std::vector<std::string>> paths_of(Reading const& reading,

@@ -365,21 +365,24 @@ constexpr std::string_view verify_page =
     R"(mount-oci verify - read all of an image and prove that it is what it is said to be
 
 SYNOPSIS
-  mount-oci verify [-o LIST]... [--json] IMAGE
+  mount-oci verify [-o LIST]... [--json] [--journal DIR] IMAGE|DIR
 
 DESCRIPTION
   Reads every byte of every layer, from the registry unless it is kept, and compares: the layer with its
   digest; its contents, unpacked, with the image's configuration; and the index that a mount would use,
-  wherever it came from, with the layer: each name, attribute and place in the tar, and what decoding
-  from each checkpoint gives.
+  wherever it came from, with the layer: each name, attribute and place in the tar, each digest of a
+  piece, and what decoding from each checkpoint gives. DIR, a path that begins with / or ., means the
+  image that is mounted there, by the index that it was mounted with.
 
   A proved index that came from elsewhere counts for all images that have the layer from then on, as if
-  this machine had made it. In place of a wrong one the store gets what the layer gives. Mounts that
-  use the wrong one go on with it until they are unmounted.
+  this machine had made it. A wrong one is remembered and not used again, and in its place the store
+  gets what the layer gives. In mounts that use it all reads fail within seconds, unless they have
+  oci.verify=off. A mount can do the same by itself; see oci.verify in `mount-oci mount --help`.
   IMAGE, --config, --allow-unconfined and the oci. words of -o are those of `mount-oci mount --help`.
 
 OPTIONS
-  --json   an object for each layer: number, digest, proved (true or false) and, if false, problem
+  --json         an object for each layer: number, digest, proved (true or false) and, if false, problem
+  --journal DIR  where the records of mounts are, for DIR; default: as of `mount-oci status`
 
 EXIT STATUS
   0 proved, 1 wrong command line, or something is not what it is said to be, 2 failed

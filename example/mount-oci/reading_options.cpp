@@ -142,6 +142,7 @@ void add_own(CLI::App& app, Command command, Options& options, FindTexts& find) 
       app.add_flag("--tar", read.tar);
       app.add_flag("--safe", read.safe);
       break;
+    case Command::verify: app.add_option("--journal", options.journal)->type_name("DIR"); break;
     case Command::fsck: app.add_flag("--data", read.data); break;
     default: break;
   }

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -165,6 +166,34 @@ std::string word(Value const& status, char const* name) {
   return escaped(erofs_oci::json::text(status, name).value_or(""));
 }
 
+/// How many layers are proved, and what is to be said of the others.
+std::string layers_text(Value const& status) {
+  auto const* const layers = erofs_oci::json::find(status, "layers");
+  if (layers == nullptr || !layers->is_array() || layers->empty()) return {};
+  std::map<std::string, std::size_t> counts;
+  std::string problems;
+  for (auto const& layer : *layers) {
+    ++counts[word(layer, "state")];
+    auto const problem = word(layer, "problem");
+    if (problem.empty()) continue;
+    problems += "            " + word(layer, "digest") + ": " + word(layer, "state") + ": " +
+                problem + "\n";
+  }
+  return "  layers:   " + std::to_string(counts["proved"]) + " proved, " +
+         std::to_string(counts["pending"]) + " pending, " + std::to_string(counts["failed"]) +
+         " failed\n" + problems;
+}
+
+/// The files that were read before a layer failed.
+std::string served_text(Value const& status) {
+  auto const* const served = erofs_oci::json::find(status, "read_before");
+  if (served == nullptr) return {};
+  auto text = "            " + number(*served, "files") + " files of it were read before:";
+  auto const* const names = erofs_oci::json::find(*served, "names");
+  for (auto const& name : *names) text += " " + escaped(name.get<std::string>());
+  return text + "\n";
+}
+
 /// Some lines about one mount.
 std::string status_text(Value const& status) {
   auto const device = word(status, "device");
@@ -212,11 +241,12 @@ std::string status_text(Value const& status) {
     text += "  hedged:   " + number(*hedges, "sent") + " of " + number(*hedges, "requests") +
             " requests were sent twice, " + number(*hedges, "won") + " answered sooner so\n";
   }
+  text += layers_text(status);
   auto const mismatch = word(status, "mismatch");
   if (!mismatch.empty()) {
     text += "  MISMATCH: " + mismatch +
-            "\n            all reads of the layer fail; what was read before may be wrong: unmount "
-            "it\n";
+            "\n            all reads of it fail; what was read before may be wrong: unmount it\n" +
+            served_text(status);
   }
   auto const error = word(status, "last_error");
   if (!error.empty()) text += "  last error: " + error + "\n";

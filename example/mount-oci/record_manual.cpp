@@ -103,16 +103,20 @@ SYNOPSIS
 DESCRIPTION
   Prints for each recorded mount, or for the one at a mount point or device: the image and the mount
   point, the processes that serve it, how often the worker was replaced, how much was read, and the
-  last error. For a layer without an index (see oci.verify in `mount-oci mount --help`) also how much of
-  it the present worker has read, and whether its digest is right. After MISMATCH stands how bytes
-  were found to be wrong: all reads of the layer fail then, also by other workers.
+  last error. Then how many layers are proved, pending and failed: made by reading the layer or compared
+  with it, by an index from elsewhere that nobody has compared yet, or compared and wrong. If one has
+  failed, up to 32 files of it that were read before. For a layer without an index also how much of it
+  the present worker has read, and whether its digest is right; for pending ones, how much of them is
+  proved. After MISMATCH stands what was found to be wrong: all reads fail then, also by other workers.
+  See oci.verify in `mount-oci mount --help`.
 
 OPTIONS
   --json         a list of objects: name, device, mount_point, image, size, connected, served,
                  supervisor, worker, restarts, requests, bytes, errors, for NBD in_flight and
                  taken_over, last_error, cached (bytes in the worker's memory), memory (bytes that its
                  caches take), complete (all of the image is cached), mismatch (text, empty: none),
-                 for a layer without an index proof (seen, total, proved)
+                 layers (digest, state, problem), read_before (files, names) if one of them has failed,
+                 for layers that are not proved from the start proof (seen, total, proved)
   --journal DIR  directory of the records, see `mount-oci mount --help`
 
 EXIT STATUS

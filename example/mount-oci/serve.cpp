@@ -18,6 +18,7 @@
 #include "helper_process.hpp"
 #include "image.hpp"
 #include "memory_keeper.hpp"
+#include "proof_keeper.hpp"
 #include "read_error.hpp"
 #include "reader.hpp"
 
@@ -43,9 +44,18 @@ struct Memory {
 /// Opens the image and serves it to the clients of a socket, until a signal comes.
 Result<void> serve_clients(Options const& options, SocketListen connect, Memory& memory, Log& log) {
   EROFS_OCI_TRY_ASSIGN(auto const signals, Signals::take());
-  EROFS_OCI_TRY_ASSIGN(auto image, open_or_exit(options.image, signals, log));
+  EROFS_OCI_TRY_ASSIGN(auto opened, open_or_exit(options.image, signals, log));
+  auto& image = opened.device;
   auto const& starts = options.image.starts;
   if (starts) starts->begin(std::move(image.starts));
+  ProofKeeper keeper(options.image, log);
+  if (image.proof && opened.to_prove) {
+    image.proof->on_refuted([&log](Error const& error) {
+      log.say(Level::error,
+              "wrong bytes: " + error.message() + "; all reads of it fail from now on");
+    });
+  }
+  keeper.begin(std::move(opened.to_prove), image.proof);
   end_opening();
   EROFS_OCI_TRY_ASSIGN(auto const wakeup, erofs_oci::nbd::Wakeup::open());
   auto const& reads = memory.reads;
@@ -55,7 +65,9 @@ Result<void> serve_clients(Options const& options, SocketListen connect, Memory&
 
   erofs_oci::NbdServer server(
       erofs_oci::AnySource(
-          erofs_oci::Instrumented(std::move(image.source), erofs_oci::RecordTo(memory.reads))),
+          Attended(erofs_oci::AnySource(erofs_oci::Instrumented(std::move(image.source),
+                                                                erofs_oci::RecordTo(memory.reads))),
+                   keeper)),
       std::move(connect),
       {.description = options.image.image,
        .zeros_from = image.zeros_from,
@@ -76,6 +88,7 @@ Result<void> serve_clients(Options const& options, SocketListen connect, Memory&
   });
   wakeup.notify();
   if (starts) starts->end();
+  keeper.end();
   return done;
 }
 

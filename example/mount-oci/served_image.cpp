@@ -152,7 +152,9 @@ Result<erofs_oci::RecordReach> reach_of(ImageOptions const& options) {
   reach.cache_bytes = options.cache_bytes();
   EROFS_OCI_TRY_ASSIGN(reach.ca, absolute_path(options.ca), "oci.ca");
   reach.cache_directory = usable_store(options);
-  if (options.verify != Verify::lazy) reach.verify = name_of(options.verify);
+  // A later worker does not let readers wait.
+  auto const verify = std::min(options.verify, Verify::background);
+  if (verify != Verify::lazy) reach.verify = name_of(verify);
   reach.hosts = options.hosts;
   if (!options.config.empty()) {  // which the reader of an image need not be able to look at
     reach.config = std::filesystem::absolute(options.config).lexically_normal().string();
@@ -218,14 +220,15 @@ Result<void> check_whole(FoundImage const& found, OwnIndex const& index) {
                   "record does not name, give it: -o oci.tarindex=PATH,oci.zinfo=PATH");
 }
 
-/// Makes reads of the layer fail, for what was found by an earlier worker: what that has handed on
-/// may be in the kernel's memory still.
-void refute(erofs_oci::DeviceImage& device, std::string const& mismatch) {
+/// Makes reads fail, for what was found by an earlier worker: what that has handed on may be in the
+/// kernel's memory still.
+/// @param later  whether the caller shall refute the proof
+void refute(erofs_oci::DeviceImage& device, std::string const& mismatch, bool later) {
   if (!device.proof) {
     device.proof = std::make_shared<erofs_oci::Proof>(device.source.size());
     device.source = AnySource(erofs_oci::Guarded(std::move(device.source), device.proof));
   }
-  device.proof->refute(erofs_oci::make_error(Errc::digest_mismatch, mismatch));
+  if (!later) device.proof->refute(erofs_oci::make_error(Errc::digest_mismatch, mismatch));
 }
 
 /// The image of a record, if it is still what was mounted.
@@ -243,7 +246,6 @@ Result<OpenedImage> open_again(Record const& record, ImageOptions const& options
   }
   EROFS_OCI_TRY(pad(opened->device, wanted));
   if (record.known) EROFS_OCI_TRY(check_known(*record.known, opened->device.source));
-  if (!record.image.mismatch.empty()) refute(opened->device, record.image.mismatch);
   return opened;
 }
 
@@ -266,7 +268,7 @@ Result<ServedImage> serve_first(ImageOptions const& options, Log const& log,
     EROFS_OCI_TRY(check_same_image(*options.in_place_of, opened.device.source));
     EROFS_OCI_TRY_ASSIGN(opened.device.source, pad_for_upstream(std::move(opened.device.source)));
   }
-  return ServedImage{std::move(opened.device), std::move(record)};
+  return ServedImage{std::move(opened.device), std::move(record), std::move(opened.to_prove), {}};
 }
 
 Result<ServedImage> serve_again(Record const& record, ImageOptions const& options, Log const& log,
@@ -279,10 +281,41 @@ Result<ServedImage> serve_again(Record const& record, ImageOptions const& option
     opened = open_again(record, unclaimed, log, guard);
   }
   if (!opened) return fail(std::move(opened).error());
-  if (is_foreign(record)) {
-    EROFS_OCI_TRY_ASSIGN(opened->device.source, pad_for_upstream(std::move(opened->device.source)));
+  ServedImage served{std::move(opened->device), record, std::move(opened->to_prove), {}};
+  if (auto const& mismatch = record.image.mismatch; !mismatch.empty()) {
+    auto const later = served.to_prove && !options.for_kernel;
+    refute(served.device, mismatch, later);
+    if (later) served.mismatch = mismatch;
   }
-  return ServedImage{std::move(opened->device), record};
+  if (served.to_prove) served.to_prove->name_again = name_by_digest(record.image);
+  if (is_foreign(record)) {
+    EROFS_OCI_TRY_ASSIGN(served.device.source, pad_for_upstream(std::move(served.device.source)));
+  }
+  return served;
+}
+
+std::string name_by_digest(erofs_oci::RecordImage const& image) {
+  if (!image.manifest) return {};
+  auto const digest = "@" + image.manifest->to_string();
+  switch (image.source) {
+    case RecordSource::registry: return image.registry + "/" + image.repository + digest;
+    case RecordSource::layout: return "oci:" + image.directory + digest;
+    case RecordSource::files: break;
+  }
+  return {};
+}
+
+Result<ImageOptions> options_by_digest(Record const& record, ImageOptions const& given) {
+  EROFS_OCI_TRY_ASSIGN(auto options, options_of(record, given));
+  options.image = name_by_digest(record.image);
+  if (options.image.empty() || record.image.layers.empty()) {
+    return fail(Errc::invalid_argument, "no image is named by what was mounted there");
+  }
+  if (record.image.layers.size() == 1 && record.image.layers.front().digest) {
+    options.blob = record.image.layers.front().digest->to_string();
+  }
+  options.opened_before = false;
+  return options;
 }
 
 namespace {

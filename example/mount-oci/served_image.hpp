@@ -3,9 +3,13 @@
 /// Opens what a worker serves, from options or from a record.
 #pragma once
 
+#include <memory>
+#include <string>
+
 #include <erofs_oci/image/open.hpp>
 #include <erofs_oci/recovery/record.hpp>
 
+#include "layer_proof.hpp"
 #include "options.hpp"
 #include "process.hpp"
 
@@ -19,8 +23,22 @@ inline constexpr std::uint64_t quiet_end = 128 * 1024;
 /// An image, and the record by which a next worker serves the same bytes.
 struct ServedImage {
   erofs_oci::DeviceImage device;
-  erofs_oci::Record record;  ///< without `attach`, `mount_point` and `daemon`
+  erofs_oci::Record record;                  ///< without `attach`, `mount_point` and `daemon`
+  std::shared_ptr<ImageToProve> to_prove{};  ///< as OpenedImage::to_prove
+  /// What an earlier worker has found to be wrong, if `device.proof` is still to be told of it,
+  /// when the image is served: who serves files reads metadata before. Empty: nothing is.
+  std::string mismatch{};
 };
+
+/// A name by which an image of a record is found by its digest; empty: it has none.
+[[nodiscard]] std::string name_by_digest(erofs_oci::RecordImage const& image);
+
+/// Options by which the whole image of a record is found by its digest, or the one layer that was
+/// mounted.
+/// @error{Errc::invalid_argument, a file was mounted\, or a layer without an image}
+/// @error{as options_of(), as there}
+[[nodiscard]] Result<ImageOptions> options_by_digest(erofs_oci::Record const& record,
+                                                     ImageOptions const& given);
 
 /// Opens the image that the options name, as open_source() does. With `in_place_of`, opens only an
 /// EROFS image, or a layer with the given tarindex, that is the one mounted from that device.

@@ -241,8 +241,9 @@ class RecordedMount {
   /// In a worker.
   int work(WorkerSeat seat) {
     auto const* const signals = seat.is_thread ? signals_.get() : nullptr;
-    return run_worker(
-        {options_, record_, plan_.way, supervisor_->plan().target, std::move(seat), signals}, log_);
+    return run_worker({options_, record_, plan_.way, supervisor_->plan().target, std::move(seat),
+                       signals, earlier_counts_.read},
+                      log_);
   }
 
   enum Place : std::size_t { at_signals, at_mounter, at_timer, own_places };
@@ -496,6 +497,9 @@ class RecordedMount {
     counts.hedges += earlier_counts_.hedges;
     counts.start.fetched += earlier_counts_.start.fetched;
     counts.start.used += earlier_counts_.start.used;
+    if (counts.served.count == 0) counts.served = earlier_counts_.served;
+    if (counts.layers.empty()) counts.layers = earlier_counts_.layers;
+    if (counts.read.empty()) counts.read = earlier_counts_.read;
     if (record_) counts.mismatch = record_->image.mismatch;
     return counts;
   }

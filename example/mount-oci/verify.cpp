@@ -234,6 +234,58 @@ class Unpacker {
   Bytes out_ = Bytes(256 * 1024);
 };
 
+/// Compares the pieces of a blob that comes front to back with their digests.
+class PieceComparer {
+ public:
+  /// @param pieces  in the order of the blob; the first byte of one may be the last one of the one
+  ///                before
+  explicit PieceComparer(std::vector<erofs_oci::VerifiedChunk> const& pieces) : pieces_(pieces) {}
+
+  void push(std::span<std::byte const> bytes) {
+    if (bytes.empty()) return;
+    auto const begin = offset_;
+    offset_ += bytes.size();
+    while (!wrong_ && next_ < pieces_.size() && pieces_[next_].begin < offset_) {
+      auto const& piece = pieces_[next_];
+      auto from = std::max(piece.begin, hashed_);
+      if (from < begin) {  // the byte before, which was the end of another piece
+        hash_.update({&last_, 1});
+        from = begin;
+      }
+      hashed_ = std::max(from, std::min(piece.end, offset_));
+      hash_.update(bytes.subspan(static_cast<std::size_t>(from - begin),
+                                 static_cast<std::size_t>(hashed_ - from)));
+      if (piece.end > offset_) break;
+      hashed_ = 0;
+      compare(piece);
+      ++next_;
+    }
+    last_ = bytes.back();
+  }
+
+  [[nodiscard]] std::optional<std::string> finish() const {
+    if (!wrong_ && next_ < pieces_.size()) return "pieces behind the end of the blob";
+    return wrong_;
+  }
+
+ private:
+  void compare(erofs_oci::VerifiedChunk const& piece) {
+    if (hash_.finish() != piece.digest) {
+      wrong_ = "another digest of bytes " + std::to_string(piece.begin) + " to " +
+               std::to_string(piece.end) + " of the blob";
+    }
+    hash_ = erofs_oci::Sha256();
+  }
+
+  std::vector<erofs_oci::VerifiedChunk> const& pieces_;
+  std::size_t next_ = 0;
+  std::uint64_t offset_ = 0;
+  std::uint64_t hashed_ = 0;  // the end of what was hashed of the next piece; 0: nothing was
+  std::byte last_{};          // before `offset_`
+  erofs_oci::Sha256 hash_;
+  std::optional<std::string> wrong_;
+};
+
 /// Compares the files by the index with those of the tar.
 Result<std::optional<std::string>> compare_files(IndexToVerify const& index,
                                                  erofs_oci::tarindex::Layer const& tar) {
@@ -271,7 +323,7 @@ Result<IndexToVerify> index_to_verify(FoundLayer const& layer, erofs_oci::Stored
   EROFS_OCI_TRY_ASSIGN(auto contents,
                        erofs_oci::open_contents(layer.layer(), index, read_options(options)));
   return IndexToVerify{AnySource(erofs_oci::Ref(index.tarindex)), std::move(contents),
-                       index.dangling, options.budget()};
+                       index.dangling, index.index.index.chunks(), options.budget()};
 }
 
 Result<LayerComparison> compare_layer(AnySource const& blob, erofs_oci::DigestAlgorithm algorithm,
@@ -280,15 +332,18 @@ Result<LayerComparison> compare_layer(AnySource const& blob, erofs_oci::DigestAl
   StreamComparer comparer(index, blob.size());
   Unpacker unpacker(comparer);
   erofs_oci::Hasher hash(algorithm);
+  PieceComparer pieces(index.pieces);
   Result<void> inside;
   EROFS_OCI_TRY(blob.stream(0, blob.size(), [&](std::span<std::byte const> piece) {
     if (stop.stop_requested()) return false;
     hash.update(piece);
+    pieces.push(piece);
     if (inside && !comparer.difference()) inside = unpacker.push(piece);
     return inside || blames_bytes(inside.error());  // the digest is wanted in any case
   }));
   if (stop.stop_requested()) return fail(Errc::stopping, "verify");
   result.blob = hash.finish();
+  result.wrong_piece = pieces.finish();
   auto const compare_rest = [&]() -> Result<std::optional<std::string>> {
     EROFS_OCI_TRY(inside);
     if (comparer.difference()) return comparer.difference();

@@ -1,33 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 // verify: all of an image read, and compared with what it is said to be.
 #include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <erofs_oci/core/source.hpp>
+#include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/image/index_layers.hpp>
 #include <erofs_oci/image/index_store.hpp>
 
-#include "image_config.hpp"
 #include "indexing.hpp"
+#include "layer_proof.hpp"
+#include "mount_journal.hpp"
 #include "reading.hpp"
-#include "verify.hpp"
+#include "records.hpp"
+#include "served_image.hpp"
 
 namespace mount_oci {
 namespace {
 
-using erofs_oci::AnySource;
 using erofs_oci::fail;
-using erofs_oci::IndexStore;
 using erofs_oci::json::Value;
-
-/// What is wrong with one layer.
-struct Verdict {
-  std::string problem;          ///< empty: nothing
-  bool index_is_wrong = false;  ///< its index does not say what it holds
-};
 
 /// Proves the layers of one image, one after the other.
 class Prover {
@@ -36,63 +32,24 @@ class Prover {
          std::vector<std::string> diff_ids)
       : reading_(reading), found_(found), indexed_(indexed), diff_ids_(std::move(diff_ids)) {}
 
-  /// Compares a layer and its index with each other and with what the image says; keeps or removes
-  /// the index at the store.
+  /// Compares a layer and its index with each other and with what the image says; keeps the verdict
+  /// in the store.
   Result<Verdict> run(std::size_t i) const {
     auto const& layer = found_.layers[i];
     auto const& index = indexed_.indexes[i];
-    auto const& wanted = layer.descriptor.digest;
-    EROFS_OCI_TRY_ASSIGN(auto const opened, index_to_verify(layer, index, reading_.options.image));
-    // Wrong bytes that were kept are fetched anew, once.
-    auto const is_wrong = [&](auto const& compared) {
-      return compared && compared->blob != wanted;
-    };
-    EROFS_OCI_TRY_ASSIGN(auto const compared, erofs_oci::read_past_kept(
-                                                  layer.blob,
-                                                  [&] {
-                                                    return compare_layer(
-                                                        AnySource(layer.blob), wanted.algorithm(),
-                                                        opened, reading_.guard.stop_token());
-                                                  },
-                                                  is_wrong));
-    auto const verdict = judge(layer, compared);
-    if (indexed_.store) update_store(*indexed_.store, i, verdict);
+    auto const next = [](std::uint64_t) { return true; };
+    EROFS_OCI_TRY_ASSIGN(auto verdict,
+                         prove_layer(layer, index, diff_ids_[i], reading_.options.image, next,
+                                     reading_.guard.stop_token()));
+    if (!indexed_.store) return verdict;
+    auto kept = keep_verdict(*indexed_.store, layer.descriptor.digest, index, verdict);
+    // What the layer gives is what the next mount finds before it looks elsewhere.
+    if (kept && verdict.kind == Verdict::Kind::wrong_index) kept = index_anew(layer);
+    if (!kept) reading_.log.say(Level::warning, kept.error().message());
     return verdict;
   }
 
  private:
-  Verdict judge(FoundLayer const& layer, LayerComparison const& compared) const {
-    if (compared.blob != layer.descriptor.digest) {
-      return {"its bytes are " + compared.blob.to_string(), false};
-    }
-    if (compared.difference) return {"its index is wrong: " + *compared.difference, true};
-    auto const contents = compared.contents.to_string();
-    if (layer.number < diff_ids_.size() && diff_ids_[layer.number] != contents) {
-      return {"its contents are " + contents + ", the image's configuration says " +
-                  diff_ids_[layer.number],
-              false};
-    }
-    return {};
-  }
-
-  /// A proved index counts for all images from now on. In place of a wrong one there is what the
-  /// layer gives, which the next mount finds before it looks elsewhere.
-  void update_store(IndexStore const& store, std::size_t i, Verdict const& verdict) const {
-    auto const& layer = found_.layers[i];
-    auto const& digest = layer.descriptor.digest;
-    Result<void> done;
-    if (verdict.index_is_wrong) {
-      done = store.remove_layer(digest, claims_of(found_, reading_.options.image)).and_then([&] {
-        return index_anew(layer);
-      });
-    } else if (verdict.problem.empty() && !store.holds_layer(digest)) {
-      done = erofs_oci::index_files(indexed_.indexes[i]).and_then([&](auto const& files) {
-        return store.put_layer(digest, files);
-      });
-    }
-    if (!done) reading_.log.say(Level::warning, done.error().message());
-  }
-
   Result<void> index_anew(FoundLayer const& layer) const {
     auto const& options = reading_.options.image;
     auto index = indexed_.options(reading_.log);
@@ -112,7 +69,7 @@ class Prover {
 };
 
 Result<void> print(Reading const& reading, FoundLayer const& layer, Verdict const& verdict) {
-  auto const proved = verdict.problem.empty();
+  auto const proved = verdict.is_proved();
   if (reading.options.read.json) {
     Value line{{"number", layer.number},
                {"digest", layer.descriptor.digest.to_string()},
@@ -126,6 +83,24 @@ Result<void> print(Reading const& reading, FoundLayer const& layer, Verdict cons
 }
 
 }  // namespace
+
+Result<void> prepare_verify(Options& options) {
+  auto& image = options.image;
+  if (erofs_oci::ImageName::parse(image.image).place != erofs_oci::ImagePlace::file) return {};
+  auto const noted = noted_mount(options, image.image);
+  if (!noted && noted.error().code == Errc::not_found) {
+    if (!std::filesystem::is_directory(image.image)) return {};
+    return fail(noted.error(), "no image is mounted there by this program");
+  }
+  if (!noted) return fail(noted.error());
+  if (!noted->record) return fail(Errc::corrupt, noted->name + ": " + noted->problem);
+  EROFS_OCI_TRY_ASSIGN(image, options_by_digest(*noted->record, image), image.image);
+  EROFS_OCI_TRY_ASSIGN(auto const journal, journal_path(options));
+  // What no store for all mounts may have, this mount has.
+  auto own = index_directory(journal, noted->record->attach.backend);
+  if (std::filesystem::is_directory(own)) image.own_store = std::move(own);
+  return {};
+}
 
 Result<Status> run_verify(Reading const& reading) {
   auto const& options = reading.options.image;
@@ -142,7 +117,8 @@ Result<Status> run_verify(Reading const& reading) {
   }
   EROFS_OCI_TRY_ASSIGN(auto const indexed, index_image(found, options, reading.log, &reading.guard),
                        found.name);
-  EROFS_OCI_TRY_ASSIGN(auto diff_ids, diff_ids_of(found), found.name + ": its configuration");
+  EROFS_OCI_TRY_ASSIGN(auto diff_ids, diff_ids_for(found, found.layers),
+                       found.name + ": its configuration");
   Prover const prover(reading, found, indexed, std::move(diff_ids));
   ExitOnSignal::Pause const pause(reading.guard);
   Status status = 0;
@@ -151,7 +127,7 @@ Result<Status> run_verify(Reading const& reading) {
     EROFS_OCI_TRY_ASSIGN(auto const verdict, prover.run(i),
                          found.name + ": " + layer_name(layer.number, layer.descriptor));
     EROFS_OCI_TRY(print(reading, layer, verdict));
-    if (!verdict.problem.empty()) status = 1;
+    if (!verdict.is_proved()) status = 1;
   }
   return status;
 }

@@ -26,6 +26,7 @@
 #include "layer_cache.hpp"
 #include "memory_keeper.hpp"
 #include "mount_report.hpp"
+#include "proof_keeper.hpp"
 #include "read_error.hpp"
 #include "reader.hpp"
 #include "served_image.hpp"
@@ -77,14 +78,20 @@ class Worker {
     // Keeps no directory of a user busy.
     if (!is_thread() && ::chdir("/") != 0) return fail_errno(errno, "/");
     EROFS_OCI_TRY_ASSIGN(auto const opened, describe(image));
-    if (!is_thread()) end_opening();
     held_ = image.device.held;
     memory_->begin(held_, [this] { return reads(); }, task_.options.image.idle);
-    watch(std::move(image.device.proof));
-    AnySource source(
-        erofs_oci::Instrumented(std::move(image.device.source), erofs_oci::RecordTo(metrics_)));
+    keeper_.emplace(task_.options.image, log_);
+    mismatch_ = std::move(image.mismatch);
+    watch(image.device.proof);
+    keeper_->begin(std::move(image.to_prove), proof_, task_.read,
+                   task_.record ? task_.record->image.mismatch : std::string());
+    if (!is_thread()) end_opening();
+    AnySource source(Attended(AnySource(erofs_oci::Instrumented(std::move(image.device.source),
+                                                                erofs_oci::RecordTo(metrics_))),
+                              *keeper_));
     auto served = worker_.serve(opened, std::move(source), std::move(options));
     if (starts) starts->end();
+    keeper_->end();
     return served;
   }
 
@@ -129,6 +136,11 @@ class Worker {
       worker_.trouble(error.message());
     };
     options.before_service = [this] { lock_memory(log_); };
+    options.serving.before_requests = [this] {
+      if (!mismatch_.empty()) {
+        proof_->refute(erofs_oci::make_error(Errc::digest_mismatch, mismatch_));
+      }
+    };
     options.is_well = [this](Activity<> const& work) { return look(work); };
     options.on_settled = [this] { leave_streams(log_); };
     options.on_end = [this] { end_requests(); };
@@ -177,6 +189,11 @@ class Worker {
     counts.disk = task_.options.image.layer_cache->use();
     if (auto const& starts = task_.options.image.starts) counts.start = starts->use();
     counts.hedges = task_.options.image.access.hedging->counts();
+    if (keeper_) {
+      counts.layers = keeper_->layers();
+      counts.served = keeper_->served();
+      counts.read = keeper_->ranges();
+    }
     counts.mismatch = std::move(mismatch);
     return counts;
   }
@@ -187,14 +204,18 @@ class Worker {
     return counted.reads + counted.streams;
   }
 
+  /// Whether an earlier worker has found that what was served is wrong.
+  [[nodiscard]] bool known_mismatch() const {
+    return task_.record && !task_.record->image.mismatch.empty();
+  }
+
   /// Tells of wrong bytes at once: the supervisor must know of them if this worker dies.
   void watch(std::shared_ptr<erofs_oci::Proof> proof) {
     proof_ = std::move(proof);
-    auto const known = task_.record && !task_.record->image.mismatch.empty();
-    if (!proof_ || known) return;
+    if (!proof_ || known_mismatch()) return;
     proof_->on_refuted([this](Error const& error) {
       worker_.counts(count(error.message()).text());
-      complain("wrong bytes: " + error.message() + "; all reads of the layer fail from now on");
+      complain("wrong bytes: " + error.message() + "; all reads of it fail from now on");
     });
   }
 
@@ -219,7 +240,9 @@ class Worker {
   bool said_stalled_ = false;
   erofs_oci::HeldMemory held_;
   std::shared_ptr<erofs_oci::Proof> proof_;  // null: each byte is checked, or none
-  std::optional<MemoryKeeper> memory_;       // last: its thread uses the rest
+  std::string mismatch_;                     // what the proof is told when requests come
+  std::optional<MemoryKeeper> memory_;       // its thread uses the rest, as the next one's
+  std::optional<ProofKeeper> keeper_;
 };
 
 }  // namespace

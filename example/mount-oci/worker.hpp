@@ -6,11 +6,13 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <erofs_oci/host/choose_mount.hpp>
 #include <erofs_oci/mount/worker_process.hpp>
 #include <erofs_oci/recovery/record.hpp>
 
+#include "mount_report.hpp"
 #include "options.hpp"
 #include "process.hpp"
 
@@ -26,6 +28,7 @@ struct WorkerTask {
   /// Of the supervisor's process, for a worker that is a thread of it: heard until the image is
   /// open.
   Signals const* signals = nullptr;
+  std::vector<ByteRange> read{};  ///< of the device, by earlier workers; see WorkerCounts
 };
 
 /// Opens the image and serves it, as erofs_oci::MountWorker does. A worker that is a process gives

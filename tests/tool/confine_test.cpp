@@ -137,7 +137,8 @@ std::vector<Call> harmful() {
       {"prctl to be traced", SYS_prctl, {PR_SET_DUMPABLE, 1, 0, 0, 0}},
       {"prctl of a keep flag", SYS_prctl, {PR_SET_KEEPCAPS, 0, 0, 0, 0}},
       {"prlimit64 of another process", SYS_prlimit64, {::getppid(), 0, 0, 0}},
-      {"setpriority", SYS_setpriority, {0, 0, 19}},
+      {"setpriority of another process", SYS_setpriority, {PRIO_PROCESS, ::getppid(), 19}},
+      {"setpriority of a user", SYS_setpriority, {PRIO_USER, 0, 19}},
       {"sched_setscheduler", SYS_sched_setscheduler, {0, bad, 0}},
       {"move_pages", SYS_move_pages, {0, 0, 0, 0, 0}},
       {"mbind", SYS_mbind, {0, 0, bad, 0, 0}},
@@ -209,6 +210,7 @@ TEST_CASE("What reading takes works", "[tool][confine]") {
           if (::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) < 0) return 4;
           if (!erofs_oci::open_read("/etc/resolv.conf")) return 5;
           if (!erofs_oci::open_read("/dev/null")) return 6;
+          if (::setpriority(PRIO_PROCESS, 0, 19) != 0) return 7;
           return 0;
         }) == 0);
   // A failed assertion ends it by a signal, as ever.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mount_report.hpp"  // first: proves that the header stands alone
 
+#include <string>
+#include <vector>
+
 #include <catch.hpp>
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/oci/json.hpp>
@@ -43,6 +46,11 @@ TEST_CASE("A report is the same in both forms", "[tool][report]") {
   report.counts.hedges = {60, 3, 2};
   report.counts.start = {5000, 4000};
   report.counts.memory = 1234;
+  report.counts.layers = {{"sha256:a", LayerState::proved},
+                          {"sha256:b", LayerState::pending, "away"},
+                          {"sha256:c", LayerState::failed, "its index is wrong"}};
+  report.counts.served = {{"/bin/sh", "/etc/x"}, 5};
+  report.counts.read = {{0, 4096}, {8192, 9000}};
   CHECK_FALSE(report.is_complete());
   report.counts.disk = {1, 2, 3, 4, 5, 5};
   CHECK(report.is_complete());
@@ -75,6 +83,10 @@ TEST_CASE("A report is the same in both forms", "[tool][report]") {
   CHECK((*json)["start_list"]["fetched"] == 5000);
   CHECK((*json)["start_list"]["used"] == 4000);
   CHECK((*json)["memory"] == 1234);
+  CHECK((*json)["layers"].size() == 3);
+  CHECK((*json)["layers"][0].dump() == R"({"digest":"sha256:a","state":"proved"})");
+  CHECK((*json)["layers"][2]["problem"] == "its index is wrong");
+  CHECK((*json)["read_before"].dump() == R"({"files":5,"names":["/bin/sh","/etc/x"]})");
 
   auto const text = report_metrics(report);
   CHECK(text.find("erofs_oci_read_errors_total{mount_point=\"/mnt/\xff\",device=\"/dev/nbd3\","
@@ -83,6 +95,10 @@ TEST_CASE("A report is the same in both forms", "[tool][report]") {
   CHECK(text.find("way=\"netlink\"} 1\n", text.find("erofs_oci_digest_mismatch{")) !=
         std::string::npos);
 
+  for (auto const* const name : {"proved", "pending", "failed"}) {
+    CHECK(text.find("way=\"netlink\"} 1\n",
+                    text.find("erofs_oci_layers_" + std::string(name) + "{")) != std::string::npos);
+  }
   CHECK(text.find("erofs_oci_image_read_bytes_total{") != std::string::npos);
   CHECK(text.find("way=\"netlink\"} 3\n", text.find("erofs_oci_hedged_requests_total{")) !=
         std::string::npos);
@@ -123,10 +139,28 @@ TEST_CASE("What a worker has counted is told in a message", "[tool][report]") {
   // A worker reads what strangers send.
   counts.mismatch = "a\nb\x1b[2J" + std::string(2000, 'x');
   CHECK(WorkerCounts::parse(counts.text()).mismatch == "a?b?[2J" + std::string(993, 'x'));
+  counts.mismatch.clear();
+  counts.layers = {{"sha256:a", LayerState::failed, "a\nb" + std::string(2000, 'x')}};
+  counts.served = {{"/a\x1b"}, 1};
+  auto const told = WorkerCounts::parse(counts.text());
+  REQUIRE(told.layers.size() == 1);
+  CHECK(told.layers[0].problem == "a?b" + std::string(297, 'x'));
+  CHECK(told.served.names == std::vector<std::string>{"/a?"});
+  counts.layers.assign(1000, {"sha256:a"});
+  CHECK(WorkerCounts::parse(counts.text()).layers.size() == 256);
   for (auto const* text : {"", "1 2 3", "1 2 x 4 0 0 0 0 0 0\n", "1 2 3 4 5 6 1\n",
                            "99999999999999999999 1 1 1 0 0 0 0 0 0\n", "1 2 3 4 5 6 2 0 0 0\n",
                            "1 2 3 4 5 6 1 0 0 0"}) {
     CHECK(WorkerCounts::parse(text) == WorkerCounts());
+  }
+  auto const numbers = WorkerCounts().text();
+  auto const line = numbers.substr(0, numbers.find('\n') + 1);
+  for (auto const* lists :
+       {"", "{", "[]", "{\"layers\":1}", "{\"layers\":[[\"a\",\"lost\",\"\"]]}",
+        "{\"layers\":[[\"a\",\"proved\"],[1,2,3]]}", "{\"read\":[[2,1],[1],[-1,2],\"x\"]}",
+        "{\"names\":[1],\"files\":-1}"}) {
+    INFO(lists);
+    CHECK(WorkerCounts::parse(line + lists + "\n") == WorkerCounts());
   }
 }
 

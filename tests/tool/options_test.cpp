@@ -594,7 +594,7 @@ TEST_CASE("Image words are read", "[tool][options]") {
   CHECK(parse_list("oci.start_list=record").image.start_list == StartListUse::record);
   CHECK(parse_list("oci.start_list=use").image.start_list == StartListUse::use);
   CHECK(parse_list("ro").image.verify == Verify::lazy);
-  for (auto const verify : {Verify::off, Verify::lazy, Verify::background}) {
+  for (auto const verify : {Verify::off, Verify::lazy, Verify::background, Verify::before}) {
     CHECK(parse_list("oci.verify=" + std::string(name_of(verify))).image.verify == verify);
   }
   CHECK_FALSE(parse_list("ro").image.native);
@@ -666,7 +666,8 @@ TEST_CASE("What means nothing is refused by name", "[tool][options][error]") {
   CHECK(error_of(list("oci.retry=never")) ==
         "-o oci.retry=never: neither off nor a number of seconds from 0 to 86400");
   CHECK(error_of(list("oci.connections=0")) == "-o oci.connections=0: not a number from 1 to 64");
-  CHECK(error_of(list("oci.verify=no")) == "-o oci.verify=no: none of off, lazy, background");
+  CHECK(error_of(list("oci.verify=no")) ==
+        "-o oci.verify=no: none of off, lazy, background, before");
   CHECK(error_of(list("oci.cache=1")) ==
         "-o oci.cache=1: not a size such as 64M, or out of range (1048576 to 1099511627776 bytes)");
   CHECK(error_of(list("oci.memory=100M,oci.cache=51M")) ==

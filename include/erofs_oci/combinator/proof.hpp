@@ -14,11 +14,12 @@
 
 namespace erofs_oci {
 
-/// How bytes are proved for which there is no digest but that of the whole blob.
+/// When bytes are proved of which somebody else than the layer's digest says what they are.
 enum class Verify : std::uint8_t {
   off,         ///< not at all
   lazy,        ///< once reads have brought every byte
   background,  ///< the same, and a thread reads what nobody has asked for
+  before,      ///< before a byte is handed on; where a library cannot wait, as `background`
 };
 
 /// The state of a Proved source, for those above it and for reports. It goes from open to proved or

@@ -3,6 +3,7 @@
 /// DemandGate: lets those that fetch ahead wait while reads fetch.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <mutex>
@@ -42,6 +43,13 @@ class DemandGate {
     std::lock_guard const lock(mutex_);
     ++count_;
     return Demand(*this);
+  }
+
+  /// Waits until no read fetches, for `most` at most. False: `stop` was requested before.
+  [[nodiscard]] bool wait_for(std::chrono::milliseconds most, std::stop_token const& stop) {
+    std::unique_lock lock(mutex_);
+    static_cast<void>(free_.wait_for(lock, stop, most, [this] { return count_ == 0; }));
+    return !stop.stop_requested();
   }
 
   /// Waits until no read fetches. False: `stop` was requested before.

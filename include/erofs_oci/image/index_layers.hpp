@@ -53,6 +53,7 @@ struct IndexOptions {
   /// The image whose claims count at the store, by its manifest's digest; see
   /// IndexStore::find_layer(). Empty: nobody's.
   std::optional<Digest> claims_of{};
+  Refuted refuted = Refuted::skipped;  ///< as IndexStore::find_layer()
 
   /// Asked for a layer that the store does not have, before it is built: an index from elsewhere,
   /// say from the registry. Empty, or an empty answer: there is none.

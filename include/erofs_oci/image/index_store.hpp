@@ -34,6 +34,9 @@ struct StoredLayer {
   std::vector<tarindex::DanglingLink> dangling;
   ExtraCheckpoints extra{};  ///< where reads have begun before
   std::string entry{};       ///< names it in its store: "read/sha256-HEX"; empty: it is in none
+  /// Of an index that nobody has compared with the layer: SHA-256 of its index file, by which it is
+  /// remembered. Empty: it was made by reading the layer, or was proved.
+  std::optional<Digest> unproved{};
 };
 
 /// The indexes of a layer as files.
@@ -72,6 +75,12 @@ struct StoreLimit {
   Full full = Full::prune;
 };
 
+/// What becomes of an image's claim that was refuted.
+enum class Refuted : std::uint8_t {
+  skipped,  ///< it counts as not there
+  taken,    ///< it is found: for a mount that began with it, whose reads fail
+};
+
 /// What IndexStore::prune() keeps.
 struct StoreKeep {
   std::optional<std::uint64_t> bytes{};        ///< at most so many; empty: any number
@@ -88,17 +97,20 @@ struct PrunedEntry {
 /// ```
 /// read/sha256-HEX/{index,tarindex[,links][,checkpoints]}
 ///                                            made by reading the blob, whose digest was right
-/// claimed/sha256-IMAGE.sha256-HEX/...        the same by the word of the image with that manifest
+/// claimed/sha256-IMAGE.sha256-HEX/{...[,proved]}
+///                                            the same by the word of the image with that manifest
+/// refuted/sha256-HEX.sha256-INDEX/reason     that index file was compared with the blob, and lies
 /// images/KEY/{image,digest}                  merged, of the trees that KEY is made from
 /// starts/KEY/list                            what mounts of the layers that KEY names needed first
 /// tmp/                                       what is being written
 /// ```
 /// A claim counts for the image that makes it and for no other: nobody has compared it with the
-/// layer, which other images may share. An entry is written under tmp/, synced, and put in place by
-/// one rename: at any instant it is whole or not there. A second writer of the same entry finds the
-/// first one's and drops its own. An entry whose bytes are not those that were written is removed
-/// and counts as not there. The time of an entry's directory is that of its last use; its files are
-/// locked (flock(2), shared) while they are open.
+/// layer, which other images may share. Once somebody has, it is either put under read/, too, or
+/// refuted. prune() removes what was refuted by its age alone. An entry is written under tmp/,
+/// synced, and put in place by one rename: at any instant it is whole or not there. A second writer
+/// of the same entry finds the first one's and drops its own. An entry whose bytes are not those
+/// that were written is removed and counts as not there. The time of an entry's directory is that
+/// of its last use; its files are locked (flock(2), shared) while they are open.
 ///
 /// @par Thread safety
 /// All const members, from any thread and any number of processes.
@@ -136,11 +148,13 @@ class IndexStore {
   }
 
   /// The indexes of the blob with this digest, if they are there and whole.
-  /// @param image  whose claim counts before what was made by reading: a mount that began with a
-  ///               claim must go on with it. Empty: nobody's
+  /// @param image    whose claim counts before what was made by reading: a mount that began with a
+  ///                 claim must go on with it. Empty: nobody's
+  /// @param refuted  what becomes of a claim that put_refutation() was told of
   /// @error{an errno, as open(2)\, other than that there is no such entry}
   [[nodiscard]] Result<std::optional<StoredLayer>> find_layer(
-      Digest const& blob, std::optional<Digest> const& image = std::nullopt) const;
+      Digest const& blob, std::optional<Digest> const& image = std::nullopt,
+      Refuted refuted = Refuted::skipped) const;
 
   /// Keeps what was built, under the digest that the blob goes by.
   /// @param image  who claims it; empty: it was made by reading a blob whose digest was right
@@ -150,6 +164,25 @@ class IndexStore {
                                        std::optional<Digest> const& image = std::nullopt) const;
   [[nodiscard]] Result<void> put_layer(Digest const& blob, IndexFiles const& files,
                                        std::optional<Digest> const& image = std::nullopt) const;
+
+  /// Remembers that a claim says what the layer holds. It stays a claim: put_layer() makes it count
+  /// for other images.
+  /// @param entry  as StoredLayer::entry
+  /// @param index  SHA-256 of the index file that was compared: of another one, it is no proof
+  /// @error{as put_layer(), as there; ENOENT: the entry has gone}
+  [[nodiscard]] Result<void> put_proof(std::string const& entry, Digest const& index) const;
+
+  /// Remembers that an index lies, whoever brings it. A claim that is it stays for those who began
+  /// with it, until there is another one.
+  /// @param index   SHA-256 of the index file
+  /// @param reason  how it lies; of a longer text, 1000 bytes
+  /// @error{as put_layer(), as there}
+  [[nodiscard]] Result<void> put_refutation(Digest const& blob, Digest const& index,
+                                            std::string const& reason) const;
+
+  /// How an index lies; empty: it is not known to.
+  [[nodiscard]] std::optional<std::string> find_refutation(Digest const& blob,
+                                                           Digest const& index) const;
 
   /// Removes what find_layer() finds: an image's claim, or what was made by reading if there is no
   /// claim. Who has it open goes on with it.
@@ -206,6 +239,11 @@ class IndexStore {
                                        std::optional<Digest> const& image) const {
     return root_ + "/" + entry_of(blob, image);
   }
+
+  [[nodiscard]] std::string refutation_path(Digest const& blob, Digest const& index) const;
+
+  /// Of a claim: whether it was proved, and else the digest of its index file.
+  [[nodiscard]] Result<std::optional<Digest>> unproved(std::string const& path) const;
 
   [[nodiscard]] Result<void> put(std::string const& path,
                                  std::vector<detail::StoreFile> const& files) const;

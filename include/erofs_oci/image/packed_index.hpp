@@ -30,7 +30,7 @@ namespace erofs_oci {
 [[nodiscard]] Result<IndexFiles> unpack_index(std::span<std::byte const> packed,
                                               std::uint64_t most);
 
-/// Opens the files that are said to be of a layer, as if they came from a store.
+/// Opens the files that are said to be of a layer, as if they came from a store: unproved.
 /// @error{Errc::mismatch, they are of another layer}
 /// @error{Errc::corrupt\, Errc::digest_mismatch, they contradict themselves}
 [[nodiscard]] Result<StoredLayer> open_index(IndexFiles files, Descriptor const& layer);

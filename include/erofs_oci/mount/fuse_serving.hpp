@@ -45,6 +45,8 @@ struct FuseServing {
   std::function<void(std::string const& text)> on_failure{};
   /// Gets a line of text about how the kernel mounts the file; or empty.
   std::function<void(std::string const& text)> on_attached{};
+  /// Called once the source was opened, before a request is answered; or empty.
+  std::function<void()> before_requests{};
   OnFuseTick on_tick{};            ///< see FuseSession::run()
   std::stop_token leave{};         ///< see FuseServeOptions
   std::function<void()> on_end{};  ///< see FuseServeOptions

@@ -135,6 +135,34 @@ class SociTest(unittest.TestCase):
                                  [False] * len(said[honest]))
                 subprocess.run(["rm", "-r", self.store], check=True)
 
+    def test_a_proved_index_counts_for_all_images(self):
+        self.registry(self.layout("v2", 2))
+        ls = lambda use: self.tool("ls", "/lib", use=use)
+        for use in "bound", "trusted":
+            with self.subTest(use=use):
+                ls(use)
+                self.assertEqual((self.kept(), self.kept("claimed")), (0, 3))
+                ls(use + ",oci.verify=before")
+                self.assertEqual((self.kept(), self.kept("claimed"), self.kept("refuted")), (3, 3, 0))
+                before = self.read_bytes()
+                ls("none")
+                self.is_little(self.read_bytes() - before)
+                shutil.rmtree(self.store)
+
+    def test_a_lie_is_read_past_and_not_used_again(self):
+        def claim(member):
+            if member.name.rpartition("/")[2] == "passwd":
+                member.mode, member.uid = 0o6755, 4711
+            return member
+
+        self.registry(self.layout("lying", 2, self.ztocs(claim=claim)))
+        stat = lambda use: self.tool("stat", "/etc/passwd", use=use)
+        self.assertIn(b"4711", stat("bound"))
+        self.assertNotIn(b"4711", stat("bound,oci.verify=before"))
+        self.assertIn("/etc/passwd: another mode; the layer is read instead", self.said)
+        self.assertEqual(self.kept("refuted"), 2)
+        self.assertNotIn(b"4711", stat("bound"))
+
     def test_an_index_that_refers_to_the_image_is_used_if_that_is_enough(self):
         self.registry(self.layout("v1", 1))
         self.is_little(self.cost_of_ls(use="trusted"))

@@ -2,6 +2,7 @@
 #include <erofs_oci/gzip/demand_gate.hpp>  // first: proves that the header stands alone
 
 #include <atomic>
+#include <chrono>
 #include <optional>
 #include <stop_token>
 #include <thread>
@@ -39,6 +40,21 @@ TEST_CASE("A stop ends the wait", "[gzip][gate]") {
   std::jthread const stopper([&] { stop.request_stop(); });
 
   CHECK_FALSE(gate.wait(stop.get_token()));
+}
+
+TEST_CASE("Who waits for a time only goes on while a read fetches", "[gzip][gate]") {
+  using namespace std::chrono_literals;
+  DemandGate gate;
+  CHECK(gate.wait_for(1h, {}));
+  auto read = std::optional(gate.enter());
+  CHECK(gate.wait_for(1ms, {}));
+  std::stop_source stop;
+  {
+    std::jthread const stopper([&] { stop.request_stop(); });
+    CHECK_FALSE(gate.wait_for(1h, stop.get_token()));
+  }
+  std::jthread const reader([&] { read.reset(); });
+  CHECK(gate.wait_for(1h, {}));
 }
 
 TEST_CASE("Nobody passes behind a stop, with or without reads", "[gzip][gate]") {

@@ -225,6 +225,76 @@ TEST_CASE("Layers are pruned, too, and not while they are open", "[image][index_
   CHECK(names_of(store.prune({.bytes = 0})).size() == 1);
 }
 
+TEST_CASE("A claim is unproved until somebody says that it is proved", "[image][index_store]") {
+  Directory const dir;
+  auto const store = IndexStore::open(dir / "store").value();
+  auto const built = build(input_tar("basic"));
+  auto const& blob = built.index.blob;
+  auto const image = digest_of(as_bytes("an image"));
+  REQUIRE(store.put_layer(blob, built, image).has_value());
+  auto const found = store.find_layer(blob, image).value();
+  REQUIRE(found.has_value());
+  CHECK(found->unproved == digest_of(index_files(built)->index));
+
+  REQUIRE(store.put_proof(found->entry, digest_of(as_bytes("another"))).has_value());
+  CHECK((*store.find_layer(blob, image))->unproved == found->unproved);
+
+  REQUIRE(store.put_proof(found->entry, *found->unproved).has_value());
+
+  CHECK_FALSE((*store.find_layer(blob, image))->unproved);
+  CHECK_FALSE(store.find_layer(blob)->has_value());  // it stays a claim
+  REQUIRE(store.put_layer(blob, built).has_value());
+  CHECK_FALSE((*store.find_layer(blob))->unproved);
+  CHECK_FALSE(store.put_proof("claimed/sha256-x", blob).has_value());
+}
+
+TEST_CASE("An index that lies is remembered, and found by who began with it alone",
+          "[image][index_store]") {
+  Directory const dir;
+  auto const store = IndexStore::open(dir / "store").value();
+  auto const built = build(input_tar("basic"));
+  auto const& blob = built.index.blob;
+  auto const image = digest_of(as_bytes("an image"));
+  auto const other = digest_of(as_bytes("another image"));
+  auto better = build(input_tar("basic"));
+  better.index.span_size += 1;  // to tell them apart
+  auto const index = digest_of(index_files(built)->index);
+  REQUIRE(store.put_layer(blob, built, image).has_value());
+  REQUIRE(store.put_layer(blob, built, other).has_value());
+  CHECK_FALSE(store.find_refutation(blob, index));
+
+  REQUIRE(store.put_refutation(blob, index, std::string(3000, 'x')).has_value());
+
+  CHECK(store.find_refutation(blob, index) == std::string(1000, 'x'));
+  CHECK_FALSE(store.find_refutation(index, blob));
+  CHECK_FALSE(store.find_layer(blob, image)->has_value());
+  CHECK_FALSE(store.find_layer(blob, other)->has_value());  // whoever brings it
+  CHECK(store.find_layer(blob, image, Refuted::taken)->has_value());
+
+  SECTION("what was made by reading counts in its place") {
+    REQUIRE(store.put_layer(blob, better).has_value());
+    CHECK((*store.find_layer(blob, image))->index.index.span_size == better.index.span_size);
+  }
+  SECTION("another claim takes its place") {
+    REQUIRE(store.put_layer(blob, better, image).has_value());
+    auto const found = store.find_layer(blob, image).value();
+    REQUIRE(found.has_value());
+    CHECK(found->index.index.span_size == better.index.span_size);
+    CHECK(found->unproved == digest_of(index_files(better)->index));
+  }
+  SECTION("the same one does not count again") {
+    REQUIRE(store.put_layer(blob, built, image).has_value());
+    CHECK_FALSE(store.find_layer(blob, image)->has_value());
+  }
+  SECTION("room for others does not make it forgotten, but time does") {
+    CHECK(names_of(store.prune({.bytes = 0})).size() == 2);
+    CHECK(store.find_refutation(blob, index));
+    age(fs::directory_iterator(dir / "store/refuted")->path(), 3);
+    CHECK(names_of(store.prune({.used = std::chrono::hours(2)})).size() == 1);
+    CHECK_FALSE(store.find_refutation(blob, index));
+  }
+}
+
 TEST_CASE("A store has a limit", "[image][index_store]") {
   Directory const dir;
   Bytes const bytes(1000, std::byte{7});
@@ -255,7 +325,7 @@ TEST_CASE("A store has a limit", "[image][index_store]") {
 
 TEST_CASE("A directory that others can write to is no store", "[image][index_store][error]") {
   Directory const dir;
-  for (auto const* part : {"", "/read", "/claimed", "/images", "/starts", "/tmp"}) {
+  for (auto const* part : {"", "/read", "/claimed", "/refuted", "/images", "/starts", "/tmp"}) {
     for (auto const mode : {fs::perms::group_write, fs::perms::others_write}) {
       INFO(part);
       auto const root = dir / "store";
@@ -282,7 +352,7 @@ TEST_CASE("The store's own directory is private whatever the umask", "[image][in
   auto const store = IndexStore::open(dir / "store");
   ::umask(before);
   REQUIRE(store.has_value());
-  for (auto const* part : {"", "/read", "/claimed", "/images", "/starts", "/tmp"}) {
+  for (auto const* part : {"", "/read", "/claimed", "/refuted", "/images", "/starts", "/tmp"}) {
     CHECK((fs::status(store->root() + part).permissions() & fs::perms(0777)) == fs::perms(0700));
   }
 }

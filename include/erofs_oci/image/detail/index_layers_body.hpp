@@ -48,6 +48,7 @@ EROFS_OCI_BODY Result<StoredLayer> opened_layer(tarindex::BuiltLayer built) {
                      AnySource(Memory(std::move(built.tarindex))),
                      std::move(built.layer.dangling),
                      {},
+                     {},
                      {}};
 }
 
@@ -169,7 +170,8 @@ class Hashed {
     std::chrono::steady_clock::time_point deadline) {
   auto const& digest = layer.descriptor.digest;
   if (options.store != nullptr) {
-    EROFS_OCI_TRY_ASSIGN(auto found, options.store->find_layer(digest, options.claims_of));
+    EROFS_OCI_TRY_ASSIGN(auto found,
+                         options.store->find_layer(digest, options.claims_of, options.refuted));
     if (found) return *std::move(found);
   }
   if (options.elsewhere) {

@@ -84,6 +84,9 @@ namespace detail {
 }
 
 inline constexpr auto* checkpoints_name = "checkpoints";
+inline constexpr auto* proved_name = "proved";
+inline constexpr auto* reason_name = "reason";
+inline constexpr std::size_t most_reason = 1000;  // bytes
 
 /// The extra checkpoints of an entry. Those that are damaged are none: the index does without.
 [[nodiscard]] inline ExtraCheckpoints read_checkpoints(std::string const& path) {
@@ -109,7 +112,7 @@ inline constexpr auto* checkpoints_name = "checkpoints";
     EROFS_OCI_TRY_ASSIGN(dangling, tarindex::decode_links(bytes), path + "/links");
   }
   return StoredLayer{
-      std::move(index), std::move(tree), std::move(dangling), read_checkpoints(path), {}};
+      std::move(index), std::move(tree), std::move(dangling), read_checkpoints(path), {}, {}};
 }
 
 [[nodiscard]] inline Result<AnySource> open_stored_image(std::string const& path) {
@@ -196,6 +199,18 @@ struct StoredEntry {
   std::filesystem::file_time_type used{};
 };
 
+/// What was refuted, as entries without a byte: room is made by others.
+inline void remembered_lies(std::string const& root, std::vector<StoredEntry>& list) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  for (fs::directory_iterator it(root + "/refuted", error), end; !error && it != end;
+       it.increment(error)) {
+    std::error_code ignored;
+    list.push_back(
+        {"refuted/" + it->path().filename().string(), 0, fs::last_write_time(it->path(), ignored)});
+  }
+}
+
 /// All entries, the one that was unused longest first. One that another process removes meanwhile
 /// may be missing.
 [[nodiscard]] inline Result<std::vector<StoredEntry>> entries_of(std::string const& root) {
@@ -218,6 +233,7 @@ struct StoredEntry {
     }
     if (error) return fail(error, "index store " + root);
   }
+  remembered_lies(root, list);
   std::ranges::sort(list, {}, &StoredEntry::used);
   return list;
 }
@@ -315,7 +331,7 @@ EROFS_OCI_BODY Result<IndexStore> IndexStore::open(std::string root, StoreLimit 
                                                    uid_t owner) {
   IndexStore store(std::move(root), limit, owner);
   EROFS_OCI_TRY(make_parents(store.root_));
-  for (auto const* part : {"", "/read", "/claimed", "/images", "/starts", "/tmp"}) {
+  for (auto const* part : {"", "/read", "/claimed", "/refuted", "/images", "/starts", "/tmp"}) {
     EROFS_OCI_TRY(detail::make_private_directory(store.root_ + part, owner));
   }
   detail::remove_entry(store.root_, store.root_ + "/layers");
@@ -335,7 +351,7 @@ EROFS_OCI_BODY Result<std::string> IndexStore::default_path() {
 }
 
 EROFS_OCI_BODY Result<std::optional<StoredLayer>> IndexStore::find_layer(
-    Digest const& blob, std::optional<Digest> const& image) const {
+    Digest const& blob, std::optional<Digest> const& image, Refuted refuted) const {
   auto const load = [&](std::optional<Digest> const& who) {
     auto const path = layer_path(blob, who);
     auto found = detail::found_entry(detail::open_stored_layer(path, blob), path, root_);
@@ -343,10 +359,55 @@ EROFS_OCI_BODY Result<std::optional<StoredLayer>> IndexStore::find_layer(
     return found;
   };
   if (image) {
-    auto claimed = load(image);
-    if (!claimed || *claimed) return claimed;
+    EROFS_OCI_TRY_ASSIGN(auto claimed, load(image));
+    if (claimed) {
+      EROFS_OCI_TRY_ASSIGN(claimed->unproved, unproved(layer_path(blob, image)), "index store");
+      auto const counts = refuted == Refuted::taken || !claimed->unproved ||
+                          !find_refutation(blob, *claimed->unproved);
+      if (counts) return claimed;
+    }
   }
   return load(std::nullopt);
+}
+
+EROFS_OCI_BODY Result<std::optional<Digest>> IndexStore::unproved(std::string const& path) const {
+  EROFS_OCI_TRY_ASSIGN(auto const file, Local::open(path + "/index"));
+  Sha256 hash;
+  EROFS_OCI_TRY(stream(file, 0, file.size(), [&](std::span<std::byte const> piece) {
+    hash.update(piece);
+    return true;
+  }));
+  auto const index = hash.finish();
+  auto const proved = detail::read_stored(path + "/" + detail::proved_name, 256);
+  if (proved && as_text(*proved) == index.to_string()) return std::optional<Digest>();
+  return std::optional(index);
+}
+
+EROFS_OCI_BODY std::string IndexStore::refutation_path(Digest const& blob,
+                                                       Digest const& index) const {
+  return root_ + "/refuted/" + entry_of(blob).substr(std::string_view("read/").size()) + "." +
+         entry_of(index).substr(std::string_view("read/").size());
+}
+
+EROFS_OCI_BODY Result<void> IndexStore::put_proof(std::string const& entry,
+                                                  Digest const& index) const {
+  auto const text = index.to_string();
+  return replace(root_ + "/" + entry, {detail::proved_name, as_bytes(text)});
+}
+
+EROFS_OCI_BODY Result<void> IndexStore::put_refutation(Digest const& blob, Digest const& index,
+                                                       std::string const& reason) const {
+  auto const kept = as_bytes(reason).first(std::min(reason.size(), detail::most_reason));
+  return put(refutation_path(blob, index), {{detail::reason_name, kept}});
+}
+
+EROFS_OCI_BODY std::optional<std::string> IndexStore::find_refutation(Digest const& blob,
+                                                                      Digest const& index) const {
+  auto const path = refutation_path(blob, index);
+  if (!is_there(path)) return std::nullopt;
+  ::utimensat(AT_FDCWD, path.c_str(), nullptr, 0);
+  auto const text = detail::read_stored(path + "/" + detail::reason_name, detail::most_reason);
+  return text ? std::string(as_text(*text)) : std::string("it was found to be wrong");
 }
 
 EROFS_OCI_BODY Result<IndexFiles> index_files(tarindex::BuiltLayer const& built) {
@@ -389,7 +450,12 @@ EROFS_OCI_BODY Result<void> IndexStore::put_layer(Digest const& blob, IndexFiles
   if (!files.links.empty()) list.push_back({"links", files.links});
   list.push_back({"tarindex", files.tarindex});
   list.push_back({"index", files.index});
-  return put(layer_path(blob, image), list);
+  auto const path = layer_path(blob, image);
+  if (image && is_there(path)) {
+    auto const known = unproved(path);
+    if (!known || (*known && find_refutation(blob, **known))) detail::remove_entry(root_, path);
+  }
+  return put(path, list);
 }
 
 EROFS_OCI_BODY Result<void> IndexStore::remove_layer(Digest const& blob,
@@ -467,7 +533,7 @@ EROFS_OCI_BODY Result<std::vector<PrunedEntry>> IndexStore::prune(StoreKeep cons
   auto bytes = detail::bytes_of(list);
   std::vector<PrunedEntry> removed;
   for (auto& entry : list) {
-    auto const is_too_much = keep.bytes && bytes > *keep.bytes;
+    auto const is_too_much = keep.bytes && bytes > *keep.bytes && entry.bytes != 0;
     auto const is_old = keep.used && entry.used < now - *keep.used;
     auto const path = root_ + '/' + entry.name;
     if ((!is_too_much && !is_old) || detail::is_in_use(path)) continue;

@@ -61,7 +61,7 @@ template <class H>
 Result<std::shared_ptr<Proof>> prove(AnySource& blob, Digest const& digest, Verify verify) {
   using Source = Proved<AnySource, H>;
   EROFS_OCI_TRY_ASSIGN(auto source, Source::make(std::move(blob), digest,
-                                                 {.background = verify == Verify::background}));
+                                                 {.background = verify >= Verify::background}));
   auto proof = source.proof();
   blob = AnySource(std::move(source));
   return proof;

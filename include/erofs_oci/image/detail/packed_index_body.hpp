@@ -109,6 +109,7 @@ EROFS_OCI_BODY Result<IndexFiles> unpack_index(std::span<std::byte const> packed
 }
 
 EROFS_OCI_BODY Result<StoredLayer> open_index(IndexFiles files, Descriptor const& layer) {
+  auto const name = digest_of(files.index);
   EROFS_OCI_TRY_ASSIGN(auto opened, read_index_file(AnySource(Memory(std::move(files.index)))));
   auto const& index = opened.index;
   if (index.blob_size != layer.size ||
@@ -125,8 +126,12 @@ EROFS_OCI_BODY Result<StoredLayer> open_index(IndexFiles files, Descriptor const
   if (!files.links.empty()) {
     EROFS_OCI_TRY_ASSIGN(dangling, tarindex::decode_links(files.links), "links");
   }
-  return StoredLayer{
-      std::move(opened), AnySource(Memory(std::move(files.tarindex))), std::move(dangling), {}, {}};
+  return StoredLayer{std::move(opened),
+                     AnySource(Memory(std::move(files.tarindex))),
+                     std::move(dangling),
+                     {},
+                     {},
+                     name};
 }
 
 }  // namespace erofs_oci

@@ -100,6 +100,7 @@ EROFS_OCI_BODY Result<FuseEnd> serve_by_fuse(FuseServing const& what, AnySource 
     }
     EROFS_OCI_TRY_ASSIGN(auto reader, erofs::Reader<AnySource>::open(std::move(source)));
     FuseTree<AnySource> tree(std::move(reader), std::move(serve));
+    if (what.before_requests) what.before_requests();
     if (mounted) return tree.serve(*std::move(mounted), std::move(stop), ready, [] {});
     if (mounter) return detail::serve_mounter(*mounter, what, tree, 0, std::move(stop), ready);
     return tree.run(what.target, std::move(stop), ready);
@@ -107,10 +108,12 @@ EROFS_OCI_BODY Result<FuseEnd> serve_by_fuse(FuseServing const& what, AnySource 
   auto options = detail::fuse_image_options(what);
   if (mounted || mounter) {
     auto const metadata = mounted ? 0 : erofs_metadata_size(source);
+    if (what.before_requests) what.before_requests();
     FuseFile<AnySource> file(std::move(source), options.file);
     if (mounted) return file.serve(*std::move(mounted), std::move(stop), ready, [] {});
     return detail::serve_mounter(*mounter, what, file, metadata, std::move(stop), ready);
   }
+  if (what.before_requests) what.before_requests();
   FuseImage<AnySource> mount(std::move(source), std::move(options));
   return mount.run(what.target, std::move(stop),
                    [&](AttachedFile const& attached, FuseSession& session) {

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Measures what reads of a mount wait for a proof of its layers beside them.
+
+usage: bench/proof.py [--layer TAR.GZ] [--bin DIR] [--latency MS] [--bandwidth SIZE] [--way WAY] [--repeat N]
+
+Serves an image with a signed index by oci-registry, mounts it with an empty store and an empty layer cache,
+and reads every tenth file, in an order that is always the same: with oci.verify=off, and with
+oci.verify=background, in turns. Counts decide: the bytes that the registry has sent when all layers are
+proved must be those of the layers, once, and what was asked for twice at the same instant; and a mount
+afterwards must need none of them. Exits with 1 if they are not. Times are printed: the median of the reads'
+time beside the proof and without, and their quotient, which shall be 1.1 at most. Needs root and FUSE.
+"""
+import argparse
+import json
+import os
+import pathlib
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from cold_start import make_layer
+from run import Registry, TOP, server
+
+sys.path.append(str(TOP / "tools"))
+import make_layout  # noqa: E402
+
+AT_ONCE = 4 << 20  # bytes that a read and the proof may have asked for at the same time, and manifests
+
+
+def tool(program, *words):
+    return subprocess.run([program, *words], check=True, capture_output=True, text=True).stdout
+
+
+class Mount:
+    def __init__(self, program, directory, image, words, way):
+        self.program, self.where = program, directory / "mnt"
+        self.journal = directory / "journal"
+        self.where.mkdir(exist_ok=True)
+        tool(program, "mount", "--attach", way, "--journal", self.journal, "-o", words, image, self.where)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        tool(self.program, "umount", "--journal", self.journal, self.where)
+
+    def layers(self):
+        status, = json.loads(tool(self.program, "status", "--json", "--journal", self.journal))
+        return status.get("layers", [])
+
+    def wait_until_proved(self):
+        while True:
+            states = {layer["state"] for layer in self.layers()}
+            if states == {"proved"}:
+                return
+            if "failed" in states:
+                sys.exit(f"not proved: {self.layers()}")
+            time.sleep(0.2)
+
+    def files(self):
+        found = sorted(path for path in self.where.rglob("*") if path.is_file() and not path.is_symlink())
+        chosen = found[::10]
+        random.Random(1).shuffle(chosen)
+        return chosen
+
+
+def read_all(files):
+    begin = time.monotonic()
+    for file in files:
+        file.read_bytes()
+    return time.monotonic() - begin
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--layer", type=pathlib.Path)
+    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/release/example")
+    parser.add_argument("--latency", type=int, default=30)
+    parser.add_argument("--bandwidth", default="12500000")
+    parser.add_argument("--way", default="fuse-tree")
+    parser.add_argument("--repeat", type=int, default=5)
+    given = parser.parse_args()
+    program = given.bin / "mount-oci"
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="proof-"))
+    try:
+        sys.exit(measure(given, program, directory))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def measure(given, program, directory):
+    layer = given.layer or make_layer(directory)
+    layout = directory / "layout"
+    make_layout.make_layout([layer], layout, tag="v1")
+    key, public = directory / "key", directory / "key.pub"
+    tool("openssl", "genpkey", "-algorithm", "ed25519", "-out", key)
+    tool("openssl", "pkey", "-in", key, "-pubout", "-out", public)
+    with server([given.bin / "oci-registry", "--accept-pushes", "--latency", str(given.latency),
+                 "--bandwidth", given.bandwidth, layout], "http") as address:
+        registry = Registry(address)
+        image = f"{registry.host}/app:v1"
+        usual = f"oci.insecure,oci.start_list=off,oci.index=signed,oci.index_key={public}"
+        tool(program, "index", "--push", "--sign-key", key, "-o",
+             f"oci.insecure,oci.store={directory}/first", image)
+        times = {"off": [], "background": []}
+        good = True
+        for _ in range(given.repeat):
+            for verify, taken in times.items():
+                store = directory / "store"
+                shutil.rmtree(store, ignore_errors=True)
+                words = f"{usual},oci.store={store},oci.verify={verify}"
+
+                def use(wait):
+                    """Mounts, reads and unmounts; the reads' time, and bytes that the registry has sent."""
+                    before = registry.stats()["bytes"]
+                    with Mount(program, directory, image, words, given.way) as mount:
+                        took = read_all(mount.files())
+                        if wait:
+                            mount.wait_until_proved()
+                    return took, registry.stats()["bytes"] - before
+
+                took, sent = use(verify == "background")
+                taken.append(took)
+                if verify == "background":
+                    size = os.path.getsize(layer)
+                    _, again = use(False)
+                    good = good and sent <= size + AT_ONCE and again <= AT_ONCE
+                    print(f"proved: {sent} bytes of a layer of {size}; a mount after it: {again}")
+        off, beside = (statistics.median(taken) for taken in times.values())
+        print(f"reads: {off:.3f} s without a proof, {beside:.3f} s beside it: {beside / off:.2f} times")
+        return 0 if good else 1
+
+
+if __name__ == "__main__":
+    main()
