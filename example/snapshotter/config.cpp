@@ -68,10 +68,10 @@ Take number(std::uint64_t least, std::uint64_t most, std::function<void(std::uin
   };
 }
 
-Take boolean(bool& out) {
-  return [&out](TomlEntry const& entry) -> std::optional<std::string> {
+Take boolean(std::function<void(bool)> set) {
+  return [set = std::move(set)](TomlEntry const& entry) -> std::optional<std::string> {
     if (entry.kind != TomlEntry::Kind::boolean) return "true or false";
-    out = entry.value == "true";
+    set(entry.value == "true");
     return std::nullopt;
   };
 }
@@ -100,7 +100,10 @@ std::map<std::string, Take> takers(Config& config) {
   std::map<std::string, Take> all;
   all["root"] = text(config.root);
   all["address"] = text(config.address);
-  all["lazy.enabled"] = boolean(config.lazy.enabled);
+  all["metrics.address"] = text(config.metrics);
+  all["lazy.enabled"] = boolean([&](bool on) {
+    config.lazy.never_because = on ? "" : "`lazy.enabled` is false in the configuration";
+  });
   all["lazy.min_size"] =
       number(0, std::uint64_t{1} << 50, [&](std::uint64_t n) { config.lazy.min_size = n; });
   all["lazy.timeout"] = number(1, 60, [&](std::uint64_t n) { config.lazy.timeout = seconds(n); });
@@ -109,6 +112,7 @@ std::map<std::string, Take> takers(Config& config) {
   all["mount.attach"] =
       one_of(config.tool.attach, {"auto", "netlink", "ioctl", "fuse-file", "fuse-tree"});
   all["mount.journal"] = text(config.tool.journal);
+  all["mount.scope"] = one_of(config.tool.scope, {"auto", "none"});
   all["mount.options"] = list(config.tool.words);
   all["mount.timeout"] =
       number(1, day, [&](std::uint64_t n) { config.mount_timeout = seconds(n); });
@@ -134,8 +138,8 @@ Result<Config> parse_config(std::string_view text, std::string_view name) {
       if (found != known.end() && found->first != "mount.options") found = known.end();
     }
     if (found == known.end()) {
-      auto const is_table =
-          entry.kind == TomlEntry::Kind::table && (key == "lazy" || key == "mount");
+      auto const is_table = entry.kind == TomlEntry::Kind::table &&
+                            (key == "lazy" || key == "mount" || key == "metrics");
       if (is_table) continue;
       return wrong(where + ": unknown key");
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // oci-snapshotter: containerd's snapshots on a unix socket.
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <grpcpp/grpcpp.h>
 #include <grpcpp/server_posix.h>
 
 #include <erofs_oci/core/fd.hpp>
@@ -29,7 +31,9 @@
 #include <erofs_oci/recovery/service_notifier.hpp>
 
 #include "config.hpp"
+#include "doctor.hpp"
 #include "grpc_service.hpp"
+#include "metrics_server.hpp"
 #include "snapshotter.hpp"
 
 #ifndef OCI_SNAPSHOTTER_VERSION
@@ -118,6 +122,12 @@ Result<void> serve(Config const& config) {
     EROFS_OCI_TRY_ASSIGN(inherited, listen_at(config.address));
     own_path.emplace(config.address);
   }
+  std::optional<MetricsServer> metrics;
+  if (!config.metrics.empty()) {
+    EROFS_OCI_TRY_ASSIGN(
+        metrics, MetricsServer::start(config.metrics, [&] { return snapshotter->metrics(); }),
+        "metrics.address");
+  }
   GrpcService service(*snapshotter, config.mount_timeout);
   grpc::ServerBuilder builder;
   builder.RegisterService(&service);
@@ -135,6 +145,31 @@ Result<void> serve(Config const& config) {
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
   server->Wait();
   return done;
+}
+
+/// Whether the snapshotter answers at its socket within five seconds: a call for a snapshot that is
+/// not there.
+Result<void> ask(std::string const& address) {
+  namespace api = containerd::services::snapshots::v1;
+  auto const stub = api::Snapshots::NewStub(
+      grpc::CreateChannel("unix:" + address, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+  api::StatSnapshotRequest request;
+  request.set_key("\x01 doctor");
+  api::StatSnapshotResponse response;
+  auto const status = stub->Stat(&context, request, &response);
+  if (status.ok() || status.error_code() == grpc::StatusCode::NOT_FOUND) return {};
+  return tl::unexpected(erofs_oci::explain(erofs_oci::Errc::unavailable, status.error_message()));
+}
+
+/// @return  the exit status: 1 if something has failed
+int run_doctor(Config const& config, DoctorOptions const& options, bool as_json) {
+  auto const findings = diagnose(config, options);
+  auto const text = as_json ? findings_json(findings) : findings_text(findings);
+  std::fputs(text.c_str(), stdout);
+  auto const has_failed = [](Finding const& one) { return one.state == Finding::State::failed; };
+  return std::ranges::any_of(findings, has_failed) ? 1 : 0;
 }
 
 int report(Result<void> const& done) {
@@ -158,6 +193,16 @@ int main_of(int argc, char** argv) {
   auto* const config_command = app.add_subcommand("config", "looks at the configuration file");
   config_command->add_subcommand("check", "says what is wrong with it");
   config_command->require_subcommand(1);
+  DoctorOptions doctor;
+  auto as_json = false;
+  auto* const doctor_command = app.add_subcommand(
+      "doctor",
+      "says what is wrong around it, and what to do; exit status 1 if anything has failed");
+  doctor_command->add_flag("--json", as_json,
+                           "one JSON object: checks, a list of check, state, text, advice");
+  doctor_command->add_option("--containerd", doctor.program, "containerd's program");
+  doctor_command->add_option("--containerd-config", doctor.containerd_config,
+                             "containerd's configuration file");
   app.require_subcommand(0, 1);
   CLI11_PARSE(app, argc, argv);
 
@@ -166,6 +211,10 @@ int main_of(int argc, char** argv) {
   if (root) config->root = *root;
   if (address) config->address = *address;
   if (auto const sound = check_config(*config); !sound) return report(sound);
+  if (doctor_command->parsed()) {
+    doctor.ask = [&] { return ask(config->address); };
+    return run_doctor(*config, doctor, as_json);
+  }
   if (!config_command->parsed()) return report(serve(*config));
   std::printf("%s: nothing is wrong with it\n", path.empty() ? default_config : path.c_str());
   return 0;
