@@ -101,6 +101,9 @@ std::map<std::string, Take> takers(Config& config) {
   all["root"] = text(config.root);
   all["address"] = text(config.address);
   all["metrics.address"] = text(config.metrics);
+  all["credentials.image_service"] = text(config.image_service);
+  all["credentials.kubelet_config"] = text(config.kubelet_config);
+  all["credentials.kubelet_plugins"] = text(config.kubelet_plugins);
   all["lazy.enabled"] = boolean([&](bool on) {
     config.lazy.never_because = on ? "" : "`lazy.enabled` is false in the configuration";
   });
@@ -138,8 +141,9 @@ Result<Config> parse_config(std::string_view text, std::string_view name) {
       if (found != known.end() && found->first != "mount.options") found = known.end();
     }
     if (found == known.end()) {
-      auto const is_table = entry.kind == TomlEntry::Kind::table &&
-                            (key == "lazy" || key == "mount" || key == "metrics");
+      auto const is_table =
+          entry.kind == TomlEntry::Kind::table &&
+          (key == "lazy" || key == "mount" || key == "metrics" || key == "credentials");
       if (is_table) continue;
       return wrong(where + ": unknown key");
     }
@@ -171,6 +175,9 @@ Result<void> check_config(Config const& config) {
     return wrong("root: " + config.root + ": overlayfs takes no path with `:`, `,` or `\\`");
   }
   EROFS_OCI_TRY(erofs_oci::UnixAddress::at(config.address), "address");
+  if (config.kubelet_config.empty() != config.kubelet_plugins.empty()) {
+    return wrong("credentials: kubelet_config and kubelet_plugins are wanted both, or none");
+  }
   return {};
 }
 

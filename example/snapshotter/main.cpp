@@ -27,13 +27,18 @@
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/text.hpp>
 #include <erofs_oci/posix/path.hpp>
+#include <erofs_oci/posix/trusted_file.hpp>
 #include <erofs_oci/posix/unix_socket.hpp>
 #include <erofs_oci/recovery/service_notifier.hpp>
 
 #include "config.hpp"
 #include "doctor.hpp"
 #include "grpc_service.hpp"
+#include "image_proxy.hpp"
+#include "kubelet_providers.hpp"
+#include "login_service.hpp"
 #include "metrics_server.hpp"
+#include "pull_logins.hpp"
 #include "snapshotter.hpp"
 
 #ifndef OCI_SNAPSHOTTER_VERSION
@@ -112,7 +117,47 @@ Result<void> serve_clients(grpc::Server& server, UniqueFd const& listener,
   }
 }
 
-Result<void> serve(Config const& config) {
+/// Where logins come from, in the order in which they are asked.
+struct LoginSources {
+  PullLogins pulls{};
+  std::unique_ptr<KubeletProviders> providers{};
+  std::unique_ptr<ImageProxy> proxy{};
+  LoginService service{[this](std::string const& repository) {
+    auto found = pulls.find(repository);
+    return found || !providers ? found : providers->find(repository);
+  }};
+
+  [[nodiscard]] static bool are_wanted(Config const& config) {
+    return !config.image_service.empty() || !config.kubelet_config.empty();
+  }
+
+  [[nodiscard]] Result<void> open(Config const& config) {
+    if (!config.image_service.empty()) {
+      proxy = std::make_unique<ImageProxy>(config.image_service, pulls);
+    }
+    if (config.kubelet_config.empty()) return {};
+    EROFS_OCI_TRY_ASSIGN(auto const file, erofs_oci::read_trusted_file(config.kubelet_config));
+    EROFS_OCI_TRY_ASSIGN(auto list, parse_provider_config(file.text, config.kubelet_config));
+    providers = std::make_unique<KubeletProviders>(std::move(list), config.kubelet_plugins, say);
+    return {};
+  }
+
+  void add_to(grpc::ServerBuilder& builder) {
+    builder.RegisterService(&service);
+    if (proxy) builder.RegisterCallbackGenericService(proxy.get());
+  }
+};
+
+Result<void> serve(Config config) {
+  LoginSources logins;
+  EROFS_OCI_TRY(logins.open(config));
+  if (LoginSources::are_wanted(config)) {
+    config.tool.login_address = config.address;
+    if (std::getenv("REGISTRY_AUTH_FILE") != nullptr) {
+      say("REGISTRY_AUTH_FILE is not used, since there are [credentials]; set DOCKER_CONFIG in its "
+          "place");
+    }
+  }
   EROFS_OCI_TRY_ASSIGN(auto const notifier, erofs_oci::ServiceNotifier::from_environment());
   auto inherited = inherited_socket();
   EROFS_OCI_TRY_ASSIGN(auto const signals, signal_fd());
@@ -131,6 +176,7 @@ Result<void> serve(Config const& config) {
   GrpcService service(*snapshotter, config.mount_timeout);
   grpc::ServerBuilder builder;
   builder.RegisterService(&service);
+  logins.add_to(builder);
   builder.SetMaxReceiveMessageSize(most_bytes);
   builder.SetMaxSendMessageSize(most_bytes);
   auto const server = builder.BuildAndStart();
@@ -225,6 +271,10 @@ int main_of(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
+    auto const name = std::filesystem::path(argc > 0 ? argv[0] : "").filename();
+    if (name == oci_snapshotter::helper_program) {
+      return oci_snapshotter::run_credential_helper(argc == 2 ? argv[1] : "");
+    }
     return oci_snapshotter::main_of(argc, argv);
   } catch (std::exception const& error) {
     std::fprintf(stderr, "oci-snapshotter: %s\n", error.what());

@@ -67,12 +67,25 @@ std::string MountTool::words(std::size_t count) const {
   return list;
 }
 
+/// By which the helper of mount-oci, and of what serves its mount, gets the login for an image. The
+/// environment of root's processes is root's to read alone, and has no secret.
+std::vector<std::string> MountTool::variables_for(std::string const& repository) const {
+  if (options_.login_address.empty() || repository.empty()) return {};
+  return {"REGISTRY_AUTH_FILE=" + options_.login_file,
+          "OCI_SNAPSHOTTER_ADDRESS=" + options_.login_address,
+          "OCI_SNAPSHOTTER_REPOSITORY=" + repository};
+}
+
 Result<std::string> MountTool::run(std::vector<std::string> words, Deadline deadline,
-                                   std::stop_token const& stop) const {
+                                   std::stop_token const& stop,
+                                   std::string const& repository) const {
   auto const what = options_.program + " " + words.front();
   words.insert(words.begin(), options_.program);
-  EROFS_OCI_TRY_ASSIGN(auto outcome, run_to_end(std::move(words), {.deadline = deadline}, stop),
-                       what);
+  EROFS_OCI_TRY_ASSIGN(
+      auto outcome,
+      run_to_end(std::move(words), {.variables = variables_for(repository), .deadline = deadline},
+                 stop),
+      what);
   EROFS_OCI_TRY(succeeded(outcome, what));
   return std::move(outcome.output);
 }
@@ -81,9 +94,9 @@ Result<ImageDescription> MountTool::describe(std::string const& repository,
                                              std::string const& manifest, Deadline deadline,
                                              std::stop_token const& stop) const {
   ImageDescription out{{manifest, repository, {}}, {}};
-  EROFS_OCI_TRY_ASSIGN(
-      auto const text,
-      run({"image", "--quiet", "--json", "-o", words(0), out.facts.reference()}, deadline, stop));
+  EROFS_OCI_TRY_ASSIGN(auto const text,
+                       run({"image", "--quiet", "--json", "-o", words(0), out.facts.reference()},
+                           deadline, stop, repository));
   EROFS_OCI_TRY_ASSIGN(auto const image, json::parse(erofs_oci::as_bytes(text), "image --json"));
   EROFS_OCI_TRY_ASSIGN(auto const digest, json::text(image, "digest"));
   auto const* const layers = json::find(image, "layers");
@@ -111,9 +124,9 @@ Result<ImageDescription> MountTool::describe(std::string const& repository,
 
 Result<std::vector<LayerFacts>> MountTool::index(ImageFacts const& image, std::size_t count,
                                                  std::stop_token const& stop) const {
-  EROFS_OCI_TRY_ASSIGN(
-      auto const text,
-      run({"index", "--quiet", "--json", "-o", words(count), image.reference()}, never, stop));
+  EROFS_OCI_TRY_ASSIGN(auto const text,
+                       run({"index", "--quiet", "--json", "-o", words(count), image.reference()},
+                           never, stop, image.repository));
   std::vector<LayerFacts> out;
   for (std::string_view rest = text; !rest.empty();) {
     auto const line = erofs_oci::take_part(rest, '\n');
@@ -137,17 +150,18 @@ Result<void> MountTool::mount(ImageFacts const& image, std::size_t count,
                                image.reference(), directory};
   if (!options_.journal.empty()) all.insert(all.begin() + 1, {"--journal", options_.journal});
   all.insert(all.begin(), options_.program);
+  ProgramInput const input{.variables = variables_for(image.repository)};
   auto const scope = scope_of(directory);
   if (!scope.empty()) {
     auto scoped = scope;
     scoped.insert(scoped.end(), all.begin(), all.end());
-    EROFS_OCI_TRY_ASSIGN(auto const outcome, run_to_end(std::move(scoped), {}, stop), "mount");
+    EROFS_OCI_TRY_ASSIGN(auto const outcome, run_to_end(std::move(scoped), input, stop), "mount");
     // What mount-oci says begins with its name, which systemd-run takes the place of.
     if (outcome.status == 0 || outcome.errors.find("mount-oci: ") != outcome.errors.npos) {
       return succeeded(outcome, "mount-oci mount");
     }
   }
-  EROFS_OCI_TRY_ASSIGN(auto const outcome, run_to_end(std::move(all), {}, stop), "mount");
+  EROFS_OCI_TRY_ASSIGN(auto const outcome, run_to_end(std::move(all), input, stop), "mount");
   return succeeded(outcome, "mount-oci mount");
 }
 

@@ -27,6 +27,9 @@ struct MountToolOptions {
   /// "auto": where systemd runs, what serves a mount has a scope of its own; "none": it stays in
   /// the cgroup of this process.
   std::string scope = "auto";
+  /// Where docker-credential-oci-snapshotter asks for logins, a unix socket; empty: nowhere.
+  std::string login_address{};
+  std::string login_file{};  ///< REGISTRY_AUTH_FILE, which names that helper; with login_address
 };
 
 /// What a registry says of an image.
@@ -100,9 +103,10 @@ class MountTool {
  private:
   [[nodiscard]] std::string words(std::size_t count) const;
   [[nodiscard]] std::vector<std::string> scope_of(std::string const& directory) const;
+  [[nodiscard]] std::vector<std::string> variables_for(std::string const& repository) const;
   [[nodiscard]] erofs_oci::Result<std::string> run(std::vector<std::string> words,
-                                                   Deadline deadline,
-                                                   std::stop_token const& stop) const;
+                                                   Deadline deadline, std::stop_token const& stop,
+                                                   std::string const& repository = {}) const;
 
   MountToolOptions options_;
 };

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <erofs_oci/core/bytes.hpp>
+
 #include "image_metrics.hpp"
 #include "mount_view.hpp"
 #include "refusal.hpp"
@@ -62,6 +64,15 @@ Result<void> check_table(std::string const& root) {
                   "that use it, and pull the images again)");
 }
 
+/// Names the helper that asks for logins. There is no secret in it.
+Result<void> write_login_file(std::string const& path) {
+  UniqueFd const fd(
+      ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd) return fail_errno(errno, path);
+  return erofs_oci::write_full(fd.get(),
+                               erofs_oci::as_bytes(R"({"credsStore":"oci-snapshotter"})"));
+}
+
 LazyPolicy::Options policy_options(LazyPolicy::Options options, std::string const& unseen) {
   if (!unseen.empty()) options.never_because = unseen;
   return options;
@@ -78,6 +89,10 @@ Result<std::unique_ptr<Snapshotter>> Snapshotter::open(Config const& given, Say 
   if (error) return fail(error, given.root);
   EROFS_OCI_TRY(check_config(config));
   EROFS_OCI_TRY_ASSIGN(auto lock, lock_root(config.root));
+  if (!config.tool.login_address.empty()) {
+    config.tool.login_file = config.root + "/auth.json";
+    EROFS_OCI_TRY(write_login_file(config.tool.login_file));
+  }
   EROFS_OCI_TRY(check_table(config.root));
   EROFS_OCI_TRY_ASSIGN(auto store, SnapshotStore::open(config.root + "/" + metadata_name));
   EROFS_OCI_TRY_ASSIGN(auto directories, SnapshotDirectories::open(config.root));
