@@ -3,10 +3,11 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
-#include <grpcpp/impl/codegen/proto_utils.h>
 #include <oci_snapshotter.pb.h>
 
 #include <erofs_oci/core/text.hpp>
@@ -22,9 +23,15 @@ namespace {
 
 /// A message of a call that is handed on; empty fields if it is none.
 template <class Message>
-Message read_message(ByteBuffer bytes) {
+Message read_message(ByteBuffer const& bytes) {
   Message out;
-  if (!grpc::SerializationTraits<Message>::Deserialize(&bytes, &out).ok()) out.Clear();
+  std::vector<grpc::Slice> slices;
+  if (!bytes.Dump(&slices).ok()) return out;
+  std::string text;
+  for (auto const& slice : slices) {
+    text.append(reinterpret_cast<char const*>(slice.begin()), slice.size());
+  }
+  if (!out.ParseFromString(text)) out.Clear();
   return out;
 }
 

@@ -262,6 +262,7 @@ int main_of(int argc, char** argv) {
     return run_doctor(*config, doctor, as_json);
   }
   if (!config_command->parsed()) return report(serve(*config));
+  if (auto const files = LoginSources().open(*config); !files) return report(files);
   std::printf("%s: nothing is wrong with it\n", path.empty() ? default_config : path.c_str());
   return 0;
 }

@@ -46,6 +46,14 @@ class ManifestTest(unittest.TestCase):
             done = subprocess.run([SNAPSHOTTER, "--config", path, "config", "check"],
                                   capture_output=True, text=True)
             self.assertEqual(done.returncode, 0, done.stderr)
+            # The check would say so, also of the file of kubelet's that it names.
+            kubelet = pathlib.Path(directory) / "kubelet.yaml"
+            kubelet.write_text("kind: Pod")
+            path.write_text(f'[credentials]\nkubelet_config = "{kubelet}"\nkubelet_plugins = "/p"\n')
+            done = subprocess.run([SNAPSHOTTER, "--config", path, "config", "check"],
+                                  capture_output=True, text=True)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("kubelet.yaml: no CredentialProviderConfig", done.stderr)
 
 
 class PageTest(unittest.TestCase):
