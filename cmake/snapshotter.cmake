@@ -10,6 +10,7 @@ function(erofs_oci_find_snapshotter out)
   find_package(PkgConfig QUIET)
   if(PkgConfig_FOUND)
     pkg_check_modules(oci_re2 QUIET IMPORTED_TARGET GLOBAL re2)
+    pkg_check_modules(oci_yaml QUIET IMPORTED_TARGET GLOBAL yaml-cpp)
   endif()
   find_program(EROFS_OCI_GRPC_PLUGIN grpc_cpp_plugin)
   find_path(EROFS_OCI_CONTAINERD_PROTO
@@ -27,6 +28,9 @@ function(erofs_oci_find_snapshotter out)
   endif()
   if(NOT oci_re2_FOUND)
     list(APPEND missing libre2-dev)
+  endif()
+  if(NOT oci_yaml_FOUND)
+    list(APPEND missing libyaml-cpp-dev)
   endif()
   if(NOT EROFS_OCI_GRPC_PLUGIN)
     list(APPEND missing protobuf-compiler-grpc)
@@ -64,8 +68,18 @@ function(erofs_oci_snapshots_proto target)
       VERBATIM)
     list(APPEND sources ${made})
   endforeach()
-  add_library(${target} STATIC ${sources})
+  # Our own, which is not beside containerd's, for tests make modules of all that is there.
+  set(own ${CMAKE_CURRENT_BINARY_DIR}/own_proto)
+  file(MAKE_DIRECTORY ${own})
+  set(made ${own}/oci_snapshotter.pb.cc ${own}/oci_snapshotter.grpc.pb.cc)
+  add_custom_command(
+    OUTPUT ${made}
+    COMMAND protobuf::protoc --cpp_out ${own} --proto_path ${CMAKE_CURRENT_SOURCE_DIR}/proto --grpc_out
+            ${own} --plugin=protoc-gen-grpc=${EROFS_OCI_GRPC_PLUGIN} oci_snapshotter.proto
+    DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/proto/oci_snapshotter.proto
+    VERBATIM)
+  add_library(${target} STATIC ${sources} ${made})
   target_compile_features(${target} PUBLIC cxx_std_20)
   target_link_libraries(${target} PUBLIC gRPC::grpc++ protobuf::libprotobuf)
-  target_include_directories(${target} SYSTEM PUBLIC ${place})
+  target_include_directories(${target} SYSTEM PUBLIC ${place} ${own})
 endfunction()

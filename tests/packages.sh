@@ -19,9 +19,9 @@ mirror() {
     awk '$2 == "Debian" && $3 == "main" && !/security/ {print $1; exit}'
 }
 
-# The names of debian/control's Build-Depends.
+# The names of debian/control's Build-Depends, without those of a build profile.
 build_depends() {
-  awk '/^Build-Depends:/ {on = 1; next} on && !/^ / {exit} on {sub(/,$/, ""); print $1}' "$top/debian/control" |
+  awk '/^Build-Depends:/ {on = 1; next} on && !/^ / {exit} on && !/</ {sub(/,$/, ""); print $1}' "$top/debian/control" |
     grep -v '^debhelper-compat'
 }
 

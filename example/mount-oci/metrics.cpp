@@ -64,7 +64,16 @@ bool serve_metrics(ClientSockets::Client& client, std::function<std::string()> c
       "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
       "Connection: close\r\nContent-Length: " +
       std::to_string(body.size()) + "\r\n\r\n" + body;
-  // The text fits into any socket's buffer; a client that does not read gets no more.
+  // A client that does not read gets no more than the socket's buffer takes. The usual one is
+  // enough for a mount's text; only root can have a larger one for sure.
+  constexpr std::size_t usual = 64 * 1024;
+  constexpr std::size_t most = 64 << 20;
+  if (answer.size() > usual && answer.size() < most) {
+    auto const wanted = static_cast<int>(2 * answer.size());
+    if (::setsockopt(client.fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &wanted, sizeof wanted) != 0) {
+      ::setsockopt(client.fd.get(), SOL_SOCKET, SO_SNDBUF, &wanted, sizeof wanted);
+    }
+  }
   [[maybe_unused]] auto const sent =
       ::send(client.fd.get(), answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
   return false;
@@ -72,30 +81,37 @@ bool serve_metrics(ClientSockets::Client& client, std::function<std::string()> c
 
 }  // namespace
 
-std::string metric_text(std::string_view name, std::string_view kind, std::string_view help,
-                        std::vector<std::pair<std::string, std::string>> const& labels,
-                        std::uint64_t value) {
-  auto const full = "erofs_oci_" + std::string(name);
+std::string metric_family(std::string_view name, std::string_view kind, std::string_view help,
+                          std::vector<MetricSample> const& samples) {
+  auto const full = std::string(name);
   auto text = "# HELP " + full + " " + std::string(help) + "\n# TYPE " + full + " " +
-              std::string(kind) + "\n" + full + "{";
-  for (auto const& [label, content] : labels) {
-    if (text.back() != '{') text += ',';
-    text += label + "=\"";
-    for (auto const c : content) {
-      if (c == '"' || c == '\\') text += '\\';
-      text += c == '\n' ? std::string("\\n") : std::string(1, c);
+              std::string(kind) + "\n";
+  for (auto const& [labels, value] : samples) {
+    text += full + (labels.empty() ? "" : "{");
+    for (auto const& [label, content] : labels) {
+      if (text.back() != '{') text += ',';
+      text += label + "=\"";
+      for (auto const c : content) {
+        if (c == '"' || c == '\\') text += '\\';
+        text += c == '\n' ? std::string("\\n") : std::string(1, c);
+      }
+      text += '"';
     }
-    text += '"';
+    text += (labels.empty() ? " " : "} ") + std::to_string(value) + "\n";
   }
-  return text + "} " + std::to_string(value) + "\n";
+  return text;
+}
+
+std::string metric_text(std::string_view name, std::string_view kind, std::string_view help,
+                        MetricLabels const& labels, std::uint64_t value) {
+  return metric_family("erofs_oci_" + std::string(name), kind, help, {{labels, value}});
 }
 
 Result<ClientSockets> listen_metrics(std::string const& address,
                                      std::function<std::string()> text) {
   auto const by_path = address.starts_with("/");
   EROFS_OCI_TRY_ASSIGN(
-      auto fd, by_path ? erofs_oci::listen_unix(address, SOCK_STREAM, 16) : listen_tcp(address),
-      "--metrics");
+      auto fd, by_path ? erofs_oci::listen_unix(address, SOCK_STREAM, 16) : listen_tcp(address));
   return ClientSockets(
       std::move(fd), by_path ? address : std::string(), 8, ClientSockets::Full::drops_oldest,
       [text = std::move(text)](auto& client) { return serve_metrics(client, text); });

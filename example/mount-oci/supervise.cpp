@@ -122,8 +122,10 @@ class RecordedMount {
 
   Result<void> open_metrics() {
     if (options_.keep.metrics.empty()) return {};
-    EROFS_OCI_TRY_ASSIGN(metrics_, listen_metrics(options_.keep.metrics,
-                                                  [this] { return report_metrics(report()); }));
+    EROFS_OCI_TRY_ASSIGN(
+        metrics_,
+        listen_metrics(options_.keep.metrics, [this] { return report_metrics(report()); }),
+        "--metrics");
     return {};
   }
 

@@ -68,10 +68,10 @@ Take number(std::uint64_t least, std::uint64_t most, std::function<void(std::uin
   };
 }
 
-Take boolean(bool& out) {
-  return [&out](TomlEntry const& entry) -> std::optional<std::string> {
+Take boolean(std::function<void(bool)> set) {
+  return [set = std::move(set)](TomlEntry const& entry) -> std::optional<std::string> {
     if (entry.kind != TomlEntry::Kind::boolean) return "true or false";
-    out = entry.value == "true";
+    set(entry.value == "true");
     return std::nullopt;
   };
 }
@@ -100,7 +100,13 @@ std::map<std::string, Take> takers(Config& config) {
   std::map<std::string, Take> all;
   all["root"] = text(config.root);
   all["address"] = text(config.address);
-  all["lazy.enabled"] = boolean(config.lazy.enabled);
+  all["metrics.address"] = text(config.metrics);
+  all["credentials.image_service"] = text(config.image_service);
+  all["credentials.kubelet_config"] = text(config.kubelet_config);
+  all["credentials.kubelet_plugins"] = text(config.kubelet_plugins);
+  all["lazy.enabled"] = boolean([&](bool on) {
+    config.lazy.never_because = on ? "" : "`lazy.enabled` is false in the configuration";
+  });
   all["lazy.min_size"] =
       number(0, std::uint64_t{1} << 50, [&](std::uint64_t n) { config.lazy.min_size = n; });
   all["lazy.timeout"] = number(1, 60, [&](std::uint64_t n) { config.lazy.timeout = seconds(n); });
@@ -109,6 +115,7 @@ std::map<std::string, Take> takers(Config& config) {
   all["mount.attach"] =
       one_of(config.tool.attach, {"auto", "netlink", "ioctl", "fuse-file", "fuse-tree"});
   all["mount.journal"] = text(config.tool.journal);
+  all["mount.scope"] = one_of(config.tool.scope, {"auto", "none"});
   all["mount.options"] = list(config.tool.words);
   all["mount.timeout"] =
       number(1, day, [&](std::uint64_t n) { config.mount_timeout = seconds(n); });
@@ -135,7 +142,8 @@ Result<Config> parse_config(std::string_view text, std::string_view name) {
     }
     if (found == known.end()) {
       auto const is_table =
-          entry.kind == TomlEntry::Kind::table && (key == "lazy" || key == "mount");
+          entry.kind == TomlEntry::Kind::table &&
+          (key == "lazy" || key == "mount" || key == "metrics" || key == "credentials");
       if (is_table) continue;
       return wrong(where + ": unknown key");
     }
@@ -167,6 +175,9 @@ Result<void> check_config(Config const& config) {
     return wrong("root: " + config.root + ": overlayfs takes no path with `:`, `,` or `\\`");
   }
   EROFS_OCI_TRY(erofs_oci::UnixAddress::at(config.address), "address");
+  if (config.kubelet_config.empty() != config.kubelet_plugins.empty()) {
+    return wrong("credentials: kubelet_config and kubelet_plugins are wanted both, or none");
+  }
   return {};
 }
 

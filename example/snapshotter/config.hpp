@@ -21,6 +21,10 @@ inline constexpr char const* default_config = "/etc/oci-snapshotter.toml";
 struct Config {
   std::string root = "/var/lib/oci-snapshotter";                      ///< absolute; what is kept
   std::string address = "/run/oci-snapshotter/oci-snapshotter.sock";  ///< absolute; a unix socket
+  std::string metrics{};  ///< HOST:PORT of the loopback interface, or a socket's path; empty: none
+  std::string image_service{};  ///< containerd's socket, to hand kubelet's calls on to; empty: none
+  std::string kubelet_config{};   ///< kubelet's CredentialProviderConfig; empty: none
+  std::string kubelet_plugins{};  ///< directory of those providers' programs
   LazyPolicy::Options lazy{};
   MountToolOptions tool{};
   std::chrono::seconds mount_timeout{110};  ///< for calls whose client sets no deadline

@@ -44,17 +44,6 @@ ImageMounts::~ImageMounts() {
   for (auto& thread : threads) thread.request_stop();
 }
 
-std::set<std::string> ImageMounts::names_of(Snapshot const& snapshot) const {
-  std::set<std::string> names;
-  for (auto const& manifest : snapshot.manifests) {
-    auto const image = store_.image(manifest);
-    if (image && image->layers.size() >= snapshot.depth) {
-      names.insert(stack_name(lowest(*image, snapshot.depth)));
-    }
-  }
-  return names;
-}
-
 bool ImageMounts::is_proved(Snapshot const& snapshot) const {
   return std::ranges::any_of(snapshot.manifests, [&](auto const& manifest) {
     auto const image = store_.image(manifest);
@@ -149,6 +138,7 @@ void ImageMounts::start(std::string const& name, Stack& stack, ImageFacts const&
 
 void ImageMounts::work(std::stop_token const& stop, std::string const& name,
                        ImageFacts const& image, std::size_t depth, std::string const& chain) {
+  auto const begin = Clock::now();
   auto const done = erofs_oci::without_throwing([&]() -> Result<std::uint64_t> {
     EROFS_OCI_TRY_ASSIGN(auto found, find_chain(image, depth, stop));
     auto const is_right = found == chain;
@@ -161,6 +151,9 @@ void ImageMounts::work(std::stop_token const& stop, std::string const& name,
   });
   std::scoped_lock const lock(mutex_);
   auto& stack = stacks_[name];
+  auto& count = counts_[image.reference()];
+  ++(done ? count.mounts : count.failures);
+  count.time += std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin);
   if (done) {
     stack.state = Stack::State::mounted;
     stack.mount = *done;
@@ -171,6 +164,14 @@ void ImageMounts::work(std::stop_token const& stop, std::string const& name,
     stack.failed = Clock::now();
   }
   changed_.notify_all();
+}
+
+std::map<std::string, ImageMounts::Count> ImageMounts::counts() {
+  std::set<std::string> known;
+  for (auto const& image : store_.images()) known.insert(image.reference());
+  std::scoped_lock const lock(mutex_);
+  std::erase_if(counts_, [&](auto const& one) { return !known.contains(one.first); });
+  return counts_;
 }
 
 std::optional<std::string> ImageMounts::known_chain(ImageFacts const& image,

@@ -104,8 +104,15 @@ class ImageMounts {
   /// @param needed  names of the stacks that snapshots stand on
   void clean(std::set<std::string> const& needed, std::stop_token const& stop);
 
-  /// Names of the stacks that a snapshot may be mounted by.
-  [[nodiscard]] std::set<std::string> names_of(Snapshot const& snapshot) const;
+  /// What was done for an image since the start.
+  struct Count {
+    std::uint64_t mounts = 0;  ///< that came about, or were found
+    std::uint64_t failures = 0;
+    std::chrono::milliseconds time{};  ///< of both, with the indexes that they waited for
+  };
+
+  /// By ImageFacts::reference(), of the images that the store knows.
+  [[nodiscard]] std::map<std::string, Count> counts();
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -151,6 +158,7 @@ class ImageMounts {
   std::mutex mutex_;
   std::condition_variable_any changed_;
   std::map<std::string, Stack> stacks_;
+  std::map<std::string, Count> counts_;
   std::map<std::string, std::jthread> indexing_;  // by the manifest, while it goes on
   std::set<std::string> indexed_;                 // whose threads have come to their end
 };

@@ -55,6 +55,7 @@ bool LazyPolicy::fits(ImageFacts const& image, std::size_t depth, ImageLabels co
 }
 
 tl::expected<ImageDescription, std::string> LazyPolicy::look(ImageLabels const& labels) const {
+  if (!options_.never_because.empty()) return tl::unexpected(options_.never_because);
   if (auto const why = store_.refuted(labels.manifest)) {
     return tl::unexpected("it was found to be wrong: " + *why);
   }
@@ -75,7 +76,6 @@ tl::expected<ImageDescription, std::string> LazyPolicy::look(ImageLabels const& 
 }
 
 std::optional<ImageFacts> LazyPolicy::decide(ImageLabels const& labels, Patience const& patience) {
-  if (!options_.enabled) return std::nullopt;
   std::unique_lock lock(mutex_);
   auto const now = Clock::now();
   std::erase_if(decisions_, [&](auto const& one) { return one.second.until < now; });
@@ -95,18 +95,31 @@ std::optional<ImageFacts> LazyPolicy::decide(ImageLabels const& labels, Patience
   auto const name = labels.repository + "@" + labels.manifest;
   if (!found) {
     say_(name + ": left to containerd to download: " + found.error());
-  } else if (found->size != 0) {
-    say_(name + ": served lazily, " + std::to_string(found->facts.layers.size()) + " layers of " +
-         sized(found->size));
+  } else {
+    say_(name + ": served lazily, " + std::to_string(found->facts.layers.size()) + " layers" +
+         (found->size == 0
+              ? ", as it was before"
+              : " of " + sized(found->size) + ", all of which are tar, gzipped or not"));
   }
   lock.lock();
   auto& decision = decisions_[labels.manifest];
   decision.made = true;
+  decision.name = name;
+  ++(found ? served_ : unpacked_);
   // The table keeps what is served; what is not may be another time.
   decision.until = Clock::now() + options_.remember;
   if (found) decision.image = found->facts;
   changed_.notify_all();
   return decision.image;
+}
+
+LazyPolicy::Decisions LazyPolicy::decisions() const {
+  std::scoped_lock const lock(mutex_);
+  Decisions out{{}, served_, unpacked_};
+  for (auto const& [manifest, decision] : decisions_) {
+    if (decision.made) out.by_image[decision.name] = decision.image.has_value();
+  }
+  return out;
 }
 
 }  // namespace oci_snapshotter

@@ -38,7 +38,7 @@ struct ImageLabels {
 class LazyPolicy {
  public:
   struct Options {
-    bool enabled = true;
+    std::string never_because{};              ///< why all images are unpacked; empty: they are not
     std::uint64_t min_size = 0;               ///< bytes of all layers; smaller images are unpacked
     std::chrono::milliseconds timeout{5000};  ///< for the registry's answer
     /// How long an image that is not served is left alone. Longer than a pull.
@@ -54,6 +54,14 @@ class LazyPolicy {
   [[nodiscard]] std::optional<ImageFacts> decide(ImageLabels const& labels,
                                                  Patience const& patience);
 
+  /// What was decided of images, those for which it has been forgotten left out.
+  struct Decisions {
+    std::map<std::string, bool> by_image{};  ///< REPOSITORY@DIGEST, and whether it is served
+    std::uint64_t served = 0;                ///< how often, since the start
+    std::uint64_t unpacked = 0;              ///< how often not
+  };
+  [[nodiscard]] Decisions decisions() const;
+
   /// Whether a layer of the image at this depth, 1 at the bottom, is the one that the labels are
   /// of.
   [[nodiscard]] static bool fits(ImageFacts const& image, std::size_t depth,
@@ -63,6 +71,7 @@ class LazyPolicy {
   using Clock = std::chrono::steady_clock;
   struct Decision {
     bool made = false;
+    std::string name{};  ///< REPOSITORY@DIGEST
     std::optional<ImageFacts> image{};
     Clock::time_point until = Clock::time_point::max();
   };
@@ -75,9 +84,11 @@ class LazyPolicy {
   SnapshotStore const& store_;
   Say const say_;
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::string, Decision> decisions_;  // by the manifest
+  std::uint64_t served_ = 0;
+  std::uint64_t unpacked_ = 0;
 };
 
 }  // namespace oci_snapshotter

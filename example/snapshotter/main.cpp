@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // oci-snapshotter: containerd's snapshots on a unix socket.
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -20,16 +21,24 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <grpcpp/grpcpp.h>
 #include <grpcpp/server_posix.h>
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/text.hpp>
 #include <erofs_oci/posix/path.hpp>
+#include <erofs_oci/posix/trusted_file.hpp>
 #include <erofs_oci/posix/unix_socket.hpp>
 #include <erofs_oci/recovery/service_notifier.hpp>
 
 #include "config.hpp"
+#include "doctor.hpp"
 #include "grpc_service.hpp"
+#include "image_proxy.hpp"
+#include "kubelet_providers.hpp"
+#include "login_service.hpp"
+#include "metrics_server.hpp"
+#include "pull_logins.hpp"
 #include "snapshotter.hpp"
 
 #ifndef OCI_SNAPSHOTTER_VERSION
@@ -108,7 +117,47 @@ Result<void> serve_clients(grpc::Server& server, UniqueFd const& listener,
   }
 }
 
-Result<void> serve(Config const& config) {
+/// Where logins come from, in the order in which they are asked.
+struct LoginSources {
+  PullLogins pulls{};
+  std::unique_ptr<KubeletProviders> providers{};
+  std::unique_ptr<ImageProxy> proxy{};
+  LoginService service{[this](std::string const& repository) {
+    auto found = pulls.find(repository);
+    return found || !providers ? found : providers->find(repository);
+  }};
+
+  [[nodiscard]] static bool are_wanted(Config const& config) {
+    return !config.image_service.empty() || !config.kubelet_config.empty();
+  }
+
+  [[nodiscard]] Result<void> open(Config const& config) {
+    if (!config.image_service.empty()) {
+      proxy = std::make_unique<ImageProxy>(config.image_service, pulls);
+    }
+    if (config.kubelet_config.empty()) return {};
+    EROFS_OCI_TRY_ASSIGN(auto const file, erofs_oci::read_trusted_file(config.kubelet_config));
+    EROFS_OCI_TRY_ASSIGN(auto list, parse_provider_config(file.text, config.kubelet_config));
+    providers = std::make_unique<KubeletProviders>(std::move(list), config.kubelet_plugins, say);
+    return {};
+  }
+
+  void add_to(grpc::ServerBuilder& builder) {
+    builder.RegisterService(&service);
+    if (proxy) builder.RegisterCallbackGenericService(proxy.get());
+  }
+};
+
+Result<void> serve(Config config) {
+  LoginSources logins;
+  EROFS_OCI_TRY(logins.open(config));
+  if (LoginSources::are_wanted(config)) {
+    config.tool.login_address = config.address;
+    if (std::getenv("REGISTRY_AUTH_FILE") != nullptr) {
+      say("REGISTRY_AUTH_FILE is not used, since there are [credentials]; set DOCKER_CONFIG in its "
+          "place");
+    }
+  }
   EROFS_OCI_TRY_ASSIGN(auto const notifier, erofs_oci::ServiceNotifier::from_environment());
   auto inherited = inherited_socket();
   EROFS_OCI_TRY_ASSIGN(auto const signals, signal_fd());
@@ -118,9 +167,16 @@ Result<void> serve(Config const& config) {
     EROFS_OCI_TRY_ASSIGN(inherited, listen_at(config.address));
     own_path.emplace(config.address);
   }
+  std::optional<MetricsServer> metrics;
+  if (!config.metrics.empty()) {
+    EROFS_OCI_TRY_ASSIGN(
+        metrics, MetricsServer::start(config.metrics, [&] { return snapshotter->metrics(); }),
+        "metrics.address");
+  }
   GrpcService service(*snapshotter, config.mount_timeout);
   grpc::ServerBuilder builder;
   builder.RegisterService(&service);
+  logins.add_to(builder);
   builder.SetMaxReceiveMessageSize(most_bytes);
   builder.SetMaxSendMessageSize(most_bytes);
   auto const server = builder.BuildAndStart();
@@ -135,6 +191,31 @@ Result<void> serve(Config const& config) {
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
   server->Wait();
   return done;
+}
+
+/// Whether the snapshotter answers at its socket within five seconds: a call for a snapshot that is
+/// not there.
+Result<void> ask(std::string const& address) {
+  namespace api = containerd::services::snapshots::v1;
+  auto const stub = api::Snapshots::NewStub(
+      grpc::CreateChannel("unix:" + address, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+  api::StatSnapshotRequest request;
+  request.set_key("\x01 doctor");
+  api::StatSnapshotResponse response;
+  auto const status = stub->Stat(&context, request, &response);
+  if (status.ok() || status.error_code() == grpc::StatusCode::NOT_FOUND) return {};
+  return tl::unexpected(erofs_oci::explain(erofs_oci::Errc::unavailable, status.error_message()));
+}
+
+/// @return  the exit status: 1 if something has failed
+int run_doctor(Config const& config, DoctorOptions const& options, bool as_json) {
+  auto const findings = diagnose(config, options);
+  auto const text = as_json ? findings_json(findings) : findings_text(findings);
+  std::fputs(text.c_str(), stdout);
+  auto const has_failed = [](Finding const& one) { return one.state == Finding::State::failed; };
+  return std::ranges::any_of(findings, has_failed) ? 1 : 0;
 }
 
 int report(Result<void> const& done) {
@@ -158,6 +239,16 @@ int main_of(int argc, char** argv) {
   auto* const config_command = app.add_subcommand("config", "looks at the configuration file");
   config_command->add_subcommand("check", "says what is wrong with it");
   config_command->require_subcommand(1);
+  DoctorOptions doctor;
+  auto as_json = false;
+  auto* const doctor_command = app.add_subcommand(
+      "doctor",
+      "says what is wrong around it, and what to do; exit status 1 if anything has failed");
+  doctor_command->add_flag("--json", as_json,
+                           "one JSON object: checks, a list of check, state, text, advice");
+  doctor_command->add_option("--containerd", doctor.program, "containerd's program");
+  doctor_command->add_option("--containerd-config", doctor.containerd_config,
+                             "containerd's configuration file");
   app.require_subcommand(0, 1);
   CLI11_PARSE(app, argc, argv);
 
@@ -166,7 +257,12 @@ int main_of(int argc, char** argv) {
   if (root) config->root = *root;
   if (address) config->address = *address;
   if (auto const sound = check_config(*config); !sound) return report(sound);
+  if (doctor_command->parsed()) {
+    doctor.ask = [&] { return ask(config->address); };
+    return run_doctor(*config, doctor, as_json);
+  }
   if (!config_command->parsed()) return report(serve(*config));
+  if (auto const files = LoginSources().open(*config); !files) return report(files);
   std::printf("%s: nothing is wrong with it\n", path.empty() ? default_config : path.c_str());
   return 0;
 }
@@ -176,6 +272,10 @@ int main_of(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
+    auto const name = std::filesystem::path(argc > 0 ? argv[0] : "").filename();
+    if (name == oci_snapshotter::helper_program) {
+      return oci_snapshotter::run_credential_helper(argc == 2 ? argv[1] : "");
+    }
     return oci_snapshotter::main_of(argc, argv);
   } catch (std::exception const& error) {
     std::fprintf(stderr, "oci-snapshotter: %s\n", error.what());

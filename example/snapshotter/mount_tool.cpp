@@ -2,33 +2,26 @@
 #include "mount_tool.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <filesystem>
 #include <optional>
 #include <string_view>
-#include <thread>
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <erofs_oci/core/bytes.hpp>
-#include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/text.hpp>
 #include <erofs_oci/host/privilege.hpp>
 #include <erofs_oci/oci/json.hpp>
-#include <erofs_oci/posix/program.hpp>
-#include <erofs_oci/posix/text_file.hpp>
 
 #include "mount_answer.hpp"
+#include "run_to_end.hpp"
 
 namespace oci_snapshotter {
 
 using erofs_oci::Digest;
 using erofs_oci::Errc;
 using erofs_oci::fail;
-using erofs_oci::fail_errno;
 using erofs_oci::Result;
-using erofs_oci::UniqueFd;
 using namespace std::chrono_literals;
 
 namespace json = erofs_oci::json;
@@ -36,25 +29,6 @@ namespace json = erofs_oci::json;
 namespace {
 
 constexpr auto never = std::chrono::steady_clock::time_point::max();
-
-/// What a program writes goes to a file in memory and not to a pipe, whose end the processes that
-/// serve a mount might keep.
-Result<UniqueFd> memory_file(char const* name) {
-  UniqueFd fd(::memfd_create(name, MFD_CLOEXEC));
-  if (!fd) return fail_errno(errno, "memfd_create");
-  return fd;
-}
-
-Result<std::string> written(UniqueFd const& fd) {
-  if (::lseek(fd.get(), 0, SEEK_SET) < 0) return fail_errno(errno, "lseek");
-  return erofs_oci::read_text(fd, "what mount-oci says", 16u << 20);
-}
-
-/// The last line, which tells why a program has failed.
-std::string last_line(std::string_view text) {
-  while (text.ends_with('\n')) text.remove_suffix(1);
-  return std::string(text.substr(text.rfind('\n') + 1));
-}
 
 Result<Digest> digest_in(json::Value const& object, char const* name) {
   EROFS_OCI_TRY_ASSIGN(auto const text, json::text(object, name));
@@ -73,6 +47,19 @@ std::vector<std::string> overlay_options() {
   return options;
 }
 
+namespace {
+
+/// @param what  the program, for messages
+Result<void> succeeded(ProgramOutcome const& outcome, std::string const& what) {
+  if (outcome.status == 0) return {};
+  return tl::unexpected(erofs_oci::explain(
+      make_error_code(std::errc::io_error),
+      outcome.errors.empty() ? what + ": ended with status " + std::to_string(outcome.status)
+                             : last_line(outcome.errors)));
+}
+
+}  // namespace
+
 std::string MountTool::words(std::size_t count) const {
   auto list = "oci.index=" + options_.index;
   for (auto const& word : options_.words) list += "," + word;
@@ -80,41 +67,36 @@ std::string MountTool::words(std::size_t count) const {
   return list;
 }
 
+/// By which the helper of mount-oci, and of what serves its mount, gets the login for an image. The
+/// environment of root's processes is root's to read alone, and has no secret.
+std::vector<std::string> MountTool::variables_for(std::string const& repository) const {
+  if (options_.login_address.empty() || repository.empty()) return {};
+  return {"REGISTRY_AUTH_FILE=" + options_.login_file,
+          "OCI_SNAPSHOTTER_ADDRESS=" + options_.login_address,
+          "OCI_SNAPSHOTTER_REPOSITORY=" + repository};
+}
+
 Result<std::string> MountTool::run(std::vector<std::string> words, Deadline deadline,
-                                   std::stop_token const& stop) const {
+                                   std::stop_token const& stop,
+                                   std::string const& repository) const {
   auto const what = options_.program + " " + words.front();
   words.insert(words.begin(), options_.program);
-  EROFS_OCI_TRY_ASSIGN(auto const out, memory_file("out"));
-  EROFS_OCI_TRY_ASSIGN(auto const errors, memory_file("errors"));
-  EROFS_OCI_TRY_ASSIGN(auto const input, erofs_oci::open_read("/dev/null"));
   EROFS_OCI_TRY_ASSIGN(
-      auto child, erofs_oci::ChildProgram::start(std::move(words),
-                                                 {.descriptors = {{input.get(), STDIN_FILENO},
-                                                                  {out.get(), STDOUT_FILENO},
-                                                                  {errors.get(), STDERR_FILENO}}}));
-  for (;;) {
-    EROFS_OCI_TRY_ASSIGN(auto const status, child.poll(), what);
-    if (status && *status == 0) return written(out);
-    if (status) {
-      EROFS_OCI_TRY_ASSIGN(auto const said, written(errors));
-      return tl::unexpected(
-          erofs_oci::explain(make_error_code(std::errc::io_error),
-                             said.empty() ? what + ": ended with status " + std::to_string(*status)
-                                          : last_line(said)));
-    }
-    if (stop.stop_requested()) return fail(Errc::stopping, what);
-    if (std::chrono::steady_clock::now() >= deadline) return fail(Errc::timed_out, what);
-    std::this_thread::sleep_for(5ms);
-  }
+      auto outcome,
+      run_to_end(std::move(words), {.variables = variables_for(repository), .deadline = deadline},
+                 stop),
+      what);
+  EROFS_OCI_TRY(succeeded(outcome, what));
+  return std::move(outcome.output);
 }
 
 Result<ImageDescription> MountTool::describe(std::string const& repository,
                                              std::string const& manifest, Deadline deadline,
                                              std::stop_token const& stop) const {
   ImageDescription out{{manifest, repository, {}}, {}};
-  EROFS_OCI_TRY_ASSIGN(
-      auto const text,
-      run({"image", "--quiet", "--json", "-o", words(0), out.facts.reference()}, deadline, stop));
+  EROFS_OCI_TRY_ASSIGN(auto const text,
+                       run({"image", "--quiet", "--json", "-o", words(0), out.facts.reference()},
+                           deadline, stop, repository));
   EROFS_OCI_TRY_ASSIGN(auto const image, json::parse(erofs_oci::as_bytes(text), "image --json"));
   EROFS_OCI_TRY_ASSIGN(auto const digest, json::text(image, "digest"));
   auto const* const layers = json::find(image, "layers");
@@ -142,9 +124,9 @@ Result<ImageDescription> MountTool::describe(std::string const& repository,
 
 Result<std::vector<LayerFacts>> MountTool::index(ImageFacts const& image, std::size_t count,
                                                  std::stop_token const& stop) const {
-  EROFS_OCI_TRY_ASSIGN(
-      auto const text,
-      run({"index", "--quiet", "--json", "-o", words(count), image.reference()}, never, stop));
+  EROFS_OCI_TRY_ASSIGN(auto const text,
+                       run({"index", "--quiet", "--json", "-o", words(count), image.reference()},
+                           never, stop, image.repository));
   std::vector<LayerFacts> out;
   for (std::string_view rest = text; !rest.empty();) {
     auto const line = erofs_oci::take_part(rest, '\n');
@@ -167,8 +149,38 @@ Result<void> MountTool::mount(ImageFacts const& image, std::size_t count,
                                words(count),      "--attach", options_.attach,
                                image.reference(), directory};
   if (!options_.journal.empty()) all.insert(all.begin() + 1, {"--journal", options_.journal});
-  EROFS_OCI_TRY(run(std::move(all), never, stop));
-  return {};
+  all.insert(all.begin(), options_.program);
+  ProgramInput const input{.variables = variables_for(image.repository)};
+  auto const scope = scope_of(directory);
+  if (!scope.empty()) {
+    auto scoped = scope;
+    scoped.insert(scoped.end(), all.begin(), all.end());
+    EROFS_OCI_TRY_ASSIGN(auto const outcome, run_to_end(std::move(scoped), input, stop), "mount");
+    // What mount-oci says begins with its name, which systemd-run takes the place of.
+    if (outcome.status == 0 || outcome.errors.find("mount-oci: ") != outcome.errors.npos) {
+      return succeeded(outcome, "mount-oci mount");
+    }
+  }
+  EROFS_OCI_TRY_ASSIGN(auto const outcome, run_to_end(std::move(all), input, stop), "mount");
+  return succeeded(outcome, "mount-oci mount");
+}
+
+/// What to put before a command line, so that systemd keeps what it starts apart from this service:
+/// in a scope, which no restart of the service ends.
+/// @spec{systemd-run(1), sd_booted(3)}
+std::vector<std::string> MountTool::scope_of(std::string const& directory) const {
+  if (options_.scope == "none" || ::access("/run/systemd/system", F_OK) != 0) return {};
+  // A scope with the same name may still be there, of processes that have not ended yet.
+  auto const now = std::chrono::system_clock::now().time_since_epoch();
+  auto const name = std::filesystem::path(directory).parent_path().filename().string();
+  return {"systemd-run",
+          "--scope",
+          "--quiet",
+          "--collect",
+          "--unit=oci-mount-" + name.substr(0, 16) + "-" +
+              std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(now).count()),
+          "--description=Image mounted at " + directory,
+          "--"};
 }
 
 Result<void> MountTool::unmount(std::string const& directory, std::stop_token const& stop) const {
@@ -178,7 +190,7 @@ Result<void> MountTool::unmount(std::string const& directory, std::stop_token co
   return {};
 }
 
-Result<bool> MountTool::is_served(std::string const& directory) const {
+Result<std::vector<MountStatus>> MountTool::status() const {
   std::vector<std::string> all{"status", "--json"};
   if (!options_.journal.empty()) all.insert(all.end(), {"--journal", options_.journal});
   EROFS_OCI_TRY_ASSIGN(auto const text,
@@ -187,10 +199,23 @@ Result<bool> MountTool::is_served(std::string const& directory) const {
   EROFS_OCI_TRY_ASSIGN(auto const object, json::parse(erofs_oci::as_bytes(whole), "status --json"));
   auto const* const mounts = json::find(object, "mounts");
   if (mounts == nullptr || !mounts->is_array()) return fail(Errc::corrupt, "status --json");
-  return std::ranges::any_of(*mounts, [&](json::Value const& mount) {
+  std::vector<MountStatus> out;
+  for (auto const& mount : *mounts) {
     auto const* const served = json::find(mount, "served");
-    return json::text(mount, "mount_point").value_or("") == directory && served != nullptr &&
-           served->is_boolean() && served->get<bool>();
+    // A mount whose supervisor does not answer tells no numbers.
+    auto const number = [&](char const* name) { return json::count(mount, name).value_or(0); };
+    out.push_back({json::text(mount, "mount_point").value_or(""),
+                   served != nullptr && served->is_boolean() && served->get<bool>(),
+                   number("requests"), number("bytes"), number("errors"), number("restarts"),
+                   number("memory")});
+  }
+  return out;
+}
+
+Result<bool> MountTool::is_served(std::string const& directory) const {
+  EROFS_OCI_TRY_ASSIGN(auto const mounts, status());
+  return std::ranges::any_of(mounts, [&](MountStatus const& mount) {
+    return mount.mount_point == directory && mount.is_served;
   });
 }
 

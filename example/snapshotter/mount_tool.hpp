@@ -24,6 +24,12 @@ struct MountToolOptions {
   std::string index = "signed";      ///< oci.index
   std::string attach = "auto";       ///< --attach
   std::string journal{};             ///< --journal; empty: the usual one
+  /// "auto": where systemd runs, what serves a mount has a scope of its own; "none": it stays in
+  /// the cgroup of this process.
+  std::string scope = "auto";
+  /// Where docker-credential-oci-snapshotter asks for logins, a unix socket; empty: nowhere.
+  std::string login_address{};
+  std::string login_file{};  ///< REGISTRY_AUTH_FILE, which names that helper; with login_address
 };
 
 /// What a registry says of an image.
@@ -31,6 +37,17 @@ struct ImageDescription {
   ImageFacts facts;
   std::vector<std::string> media_types;  ///< of the layers
   std::uint64_t size = 0;                ///< bytes of all layers, as they are stored
+};
+
+/// What mount-oci tells of one of its mounts.
+struct MountStatus {
+  std::string mount_point;
+  bool is_served = false;  ///< its processes live
+  std::uint64_t requests = 0;
+  std::uint64_t bytes = 0;  ///< that were read of the image
+  std::uint64_t errors = 0;
+  std::uint64_t restarts = 0;  ///< of its worker
+  std::uint64_t memory = 0;    ///< bytes that its caches take
 };
 
 /// Runs the program as a process of its own, which holds no secret of ours, and which ends with the
@@ -63,7 +80,7 @@ class MountTool {
                                                                  std::size_t count,
                                                                  std::stop_token const& stop) const;
 
-  /// Mounts the lowest `count` layers.
+  /// Mounts the lowest `count` layers. Where systemd makes no scope, it does so without one.
   /// @error{as describe()}
   [[nodiscard]] erofs_oci::Result<void> mount(ImageFacts const& image, std::size_t count,
                                               std::string const& directory,
@@ -73,6 +90,10 @@ class MountTool {
   [[nodiscard]] erofs_oci::Result<void> unmount(std::string const& directory,
                                                 std::stop_token const& stop) const;
 
+  /// All mounts of the journal. Reads none of them, as is_served().
+  /// @error{as describe()}
+  [[nodiscard]] erofs_oci::Result<std::vector<MountStatus>> status() const;
+
   /// Whether the processes that serve what is mounted there live. Does not read it: that might
   /// never end, and the kernel answers much for dead ones.
   /// @param directory  absolute, without symbolic links
@@ -81,9 +102,11 @@ class MountTool {
 
  private:
   [[nodiscard]] std::string words(std::size_t count) const;
+  [[nodiscard]] std::vector<std::string> scope_of(std::string const& directory) const;
+  [[nodiscard]] std::vector<std::string> variables_for(std::string const& repository) const;
   [[nodiscard]] erofs_oci::Result<std::string> run(std::vector<std::string> words,
-                                                   Deadline deadline,
-                                                   std::stop_token const& stop) const;
+                                                   Deadline deadline, std::stop_token const& stop,
+                                                   std::string const& repository = {}) const;
 
   MountToolOptions options_;
 };

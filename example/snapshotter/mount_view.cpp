@@ -19,13 +19,12 @@ using erofs_oci::Result;
 
 namespace {
 
-constexpr auto first_process_mounts = "/proc/1/mountinfo";
-
-/// Whether the first process has a file system mounted.
+/// Whether a process has a file system mounted.
 /// @param device  "major:minor", which no other file system has while this one is mounted
 /// @spec{proc(5), /proc/pid/mountinfo: number, parent, major:minor}
-Result<bool> first_process_sees(std::string const& device) {
-  std::ifstream file(first_process_mounts);
+Result<bool> process_sees(pid_t process, std::string const& device) {
+  auto const path = "/proc/" + std::to_string(process) + "/mountinfo";
+  std::ifstream file(path);
   std::string line;
   while (std::getline(file, line)) {
     std::istringstream fields(line);
@@ -34,30 +33,31 @@ Result<bool> first_process_sees(std::string const& device) {
     std::string found;
     if (fields >> number >> parent >> found && found == device) return true;
   }
-  if (!file.eof()) return fail_errno(EIO, first_process_mounts);
+  if (!file.eof()) return fail_errno(EIO, path);
   return false;
 }
 
 /// Looks for what is mounted at a directory.
-Result<void> look_for(std::string const& directory) {
+Result<void> look_for(std::string const& directory, pid_t process) {
   struct stat about{};
   if (::stat(directory.c_str(), &about) != 0) return fail_errno(errno, directory);
   auto const device =
       std::to_string(::major(about.st_dev)) + ":" + std::to_string(::minor(about.st_dev));
-  EROFS_OCI_TRY_ASSIGN(auto const seen, first_process_sees(device));
+  EROFS_OCI_TRY_ASSIGN(auto const seen, process_sees(process, device));
   if (seen) return {};
-  return tl::unexpected(erofs_oci::explain(
-      Errc::unavailable, "process 1 does not see what is mounted at " + directory +
-                             ", so containerd would find an empty directory"));
+  return tl::unexpected(
+      erofs_oci::explain(Errc::unavailable, "process " + std::to_string(process) +
+                                                " does not see what is mounted at " + directory +
+                                                ", so containerd would find an empty directory"));
 }
 
 }  // namespace
 
-Result<void> check_mounts_are_seen(std::string const& directory) {
+Result<void> check_mounts_are_seen(std::string const& directory, pid_t process) {
   if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) return fail_errno(errno, directory);
   Result<void> seen;
   if (::mount("tmpfs", directory.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=64k") == 0) {
-    seen = look_for(directory);
+    seen = look_for(directory, process);
   } else {
     seen = fail_errno(errno, "mount " + directory);
   }

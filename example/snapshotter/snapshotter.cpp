@@ -13,8 +13,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <erofs_oci/core/bytes.hpp>
+
+#include "image_metrics.hpp"
 #include "mount_view.hpp"
 #include "refusal.hpp"
+#include "stacks.hpp"
 
 namespace oci_snapshotter {
 
@@ -60,6 +64,20 @@ Result<void> check_table(std::string const& root) {
                   "that use it, and pull the images again)");
 }
 
+/// Names the helper that asks for logins. There is no secret in it.
+Result<void> write_login_file(std::string const& path) {
+  UniqueFd const fd(
+      ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd) return fail_errno(errno, path);
+  return erofs_oci::write_full(fd.get(),
+                               erofs_oci::as_bytes(R"({"credsStore":"oci-snapshotter"})"));
+}
+
+LazyPolicy::Options policy_options(LazyPolicy::Options options, std::string const& unseen) {
+  if (!unseen.empty()) options.never_because = unseen;
+  return options;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Snapshotter>> Snapshotter::open(Config const& given, Say say) {
@@ -71,6 +89,10 @@ Result<std::unique_ptr<Snapshotter>> Snapshotter::open(Config const& given, Say 
   if (error) return fail(error, given.root);
   EROFS_OCI_TRY(check_config(config));
   EROFS_OCI_TRY_ASSIGN(auto lock, lock_root(config.root));
+  if (!config.tool.login_address.empty()) {
+    config.tool.login_file = config.root + "/auth.json";
+    EROFS_OCI_TRY(write_login_file(config.tool.login_file));
+  }
   EROFS_OCI_TRY(check_table(config.root));
   EROFS_OCI_TRY_ASSIGN(auto store, SnapshotStore::open(config.root + "/" + metadata_name));
   EROFS_OCI_TRY_ASSIGN(auto directories, SnapshotDirectories::open(config.root));
@@ -78,26 +100,30 @@ Result<std::unique_ptr<Snapshotter>> Snapshotter::open(Config const& given, Say 
   std::set<std::uint64_t> used;
   for (auto const& snapshot : store->all()) used.insert(snapshot.id);
   EROFS_OCI_TRY(directories.discard_others(used));  // what a crash has left
-  std::unique_ptr<Snapshotter> out(new Snapshotter(config, std::move(store), std::move(directories),
-                                                   std::move(lock), std::move(say)));
+  std::string unseen;
   if (auto const seen = check_mounts_are_seen(config.root + "/seen"); !seen) {
-    out->unseen_ = seen.error().message();
-    out->say_("warning: " + out->unseen_ +
-              "; all images are unpacked, and those that were served " +
-              "stay unavailable, until it is started in process 1's mount namespace");
+    unseen = seen.error().message();
+    say("warning: " + unseen +
+        "; all images are unpacked, and those that were served "
+        "stay unavailable, until it is started in process 1's mount namespace");
   }
-  return out;
+  return std::unique_ptr<Snapshotter>(new Snapshotter(config, std::move(store),
+                                                      std::move(directories), std::move(lock),
+                                                      std::move(unseen), std::move(say)));
 }
 
 Snapshotter::Snapshotter(Config const& config, std::unique_ptr<SnapshotStore> store,
-                         SnapshotDirectories directories, UniqueFd lock, Say say)
+                         SnapshotDirectories directories, UniqueFd lock, std::string unseen,
+                         Say say)
     : lock_(std::move(lock)),
       say_(std::move(say)),
       store_(std::move(store)),
       directories_(std::move(directories)),
       tool_(config.tool),
-      policy_(config.lazy, tool_, *store_, say_),
-      mounts_({.directory = config.root + "/mounts", .unmount_after = config.unmount_after}, tool_,
+      unseen_(std::move(unseen)),
+      policy_(policy_options(config.lazy, unseen_), tool_, *store_, say_),
+      mounts_directory_(config.root + "/mounts"),
+      mounts_({.directory = mounts_directory_, .unmount_after = config.unmount_after}, tool_,
               *store_, say_),
       tender_([this](std::stop_token const& stop) { tend(stop); }) {}
 
@@ -177,7 +203,7 @@ Result<bool> Snapshotter::claim(std::string const& key, std::string const& paren
     depth = below->depth + 1;
   }
   auto const wanted = ImageLabels::of(labels);
-  if (wanted && unseen_.empty()) {
+  if (wanted) {
     auto const image = policy_.decide(*wanted, patience);
     if (image && LazyPolicy::fits(*image, depth, *wanted)) {
       std::scoped_lock const lock(images_mutex_);
@@ -197,6 +223,13 @@ Result<std::vector<Mount>> Snapshotter::prepare(std::string const& key, std::str
   EROFS_OCI_TRY_ASSIGN(auto const is_there, claim(key, parent, labels, patience));
   if (is_there) {
     return refuse(Refusal::already_exists, "the layer of snapshot `" + key + "` is there already");
+  }
+  // An image's lowest layer, by what containerd calls the place to unpack it to.
+  auto const is_extracted = parent.empty() && key.find("/extract-") != key.npos;
+  if (is_extracted && !ImageLabels::of(labels)) {
+    say_(key +
+         ": left to containerd to download: its client does not say of which image the layer "
+         "is, as ctr, and as CRI with disable_snapshot_annotations");
   }
   return create(key, parent, Kind::active, labels, patience);
 }
@@ -257,23 +290,20 @@ Result<void> Snapshotter::cleanup() {
   return directories_.purge();
 }
 
-std::set<std::string> Snapshotter::needed_stacks() const {
-  std::set<std::string> needed;
-  for (auto const& snapshot : store_->all()) {
-    if (snapshot.info.kind == Kind::committed || snapshot.info.parent.empty()) continue;
-    auto const lineage = store_->lineage(snapshot.info.parent);
-    if (!lineage) continue;  // it was removed meanwhile
-    auto const served = std::ranges::find_if(*lineage, &Snapshot::is_served);
-    if (served != lineage->end()) needed.merge(mounts_.names_of(*served));
-  }
-  return needed;
+std::string Snapshotter::metrics() {
+  return metrics_of({.snapshots = store_->all(),
+                     .images = store_->images(),
+                     .counts = mounts_.counts(),
+                     .decisions = policy_.decisions(),
+                     .mounts = tool_.status(),
+                     .directory = mounts_directory_});
 }
 
 /// Does what no call waits for.
 void Snapshotter::tend(std::stop_token const& stop) {
   while (!stop.stop_requested()) {
     auto const done = erofs_oci::without_throwing([&]() -> Result<void> {
-      mounts_.clean(needed_stacks(), stop);
+      mounts_.clean(needed_stacks(*store_), stop);
       {
         std::scoped_lock const lock(images_mutex_);
         EROFS_OCI_TRY(store_->forget_unused_images());

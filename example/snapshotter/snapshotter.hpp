@@ -74,9 +74,13 @@ class Snapshotter {
   [[nodiscard]] Result<void> cleanup();
   /// @}
 
+  /// Numbers for Prometheus. Asks mount-oci, and so takes its time.
+  [[nodiscard]] std::string metrics();
+
  private:
   Snapshotter(Config const& config, std::unique_ptr<SnapshotStore> store,
-              SnapshotDirectories directories, erofs_oci::UniqueFd lock, Say say);
+              SnapshotDirectories directories, erofs_oci::UniqueFd lock, std::string unseen,
+              Say say);
 
   /// What is below a snapshot, ready to be mounted.
   struct Ground {
@@ -91,7 +95,6 @@ class Snapshotter {
                                                   Kind kind, Labels const& labels,
                                                   Patience const& patience);
   [[nodiscard]] std::vector<Mount> answer(Snapshot const& snapshot, Ground const& ground) const;
-  [[nodiscard]] std::set<std::string> needed_stacks() const;
   void tend(std::stop_token const& stop);
 
   erofs_oci::UniqueFd lock_;  // of the root directory
@@ -99,10 +102,11 @@ class Snapshotter {
   std::unique_ptr<SnapshotStore> store_;
   SnapshotDirectories directories_;
   MountTool tool_;
+  std::string const unseen_;  // why nothing is served here; empty: containerd sees what is mounted
   LazyPolicy policy_;
+  std::string const mounts_directory_;
   ImageMounts mounts_;
   std::vector<std::string> overlay_options_ = overlay_options();
-  std::string unseen_;  // why nothing is served here; empty: containerd sees what is mounted
 
   std::mutex images_mutex_;  // between an image's row and the first claim that needs it
   std::mutex purge_mutex_;

@@ -425,6 +425,13 @@ std::optional<ImageFacts> SnapshotStore::image(std::string const& manifest) cons
   return found == images_.end() ? std::nullopt : std::optional(found->second);
 }
 
+std::vector<ImageFacts> SnapshotStore::images() const {
+  std::shared_lock const lock(rows_mutex_);
+  std::vector<ImageFacts> out;
+  for (auto const& [manifest, image] : images_) out.push_back(image);
+  return out;
+}
+
 Result<void> SnapshotStore::note_diff_ids(std::span<LayerFacts const> layers) {
   std::scoped_lock const change(change_mutex_);
   auto const change_file = [&]() -> Result<void> {

@@ -111,6 +111,7 @@ class SnapshotStore {
   /// Keeps what is known of an image.
   [[nodiscard]] Result<void> remember(ImageFacts const& image);
   [[nodiscard]] std::optional<ImageFacts> image(std::string const& manifest) const;
+  [[nodiscard]] std::vector<ImageFacts> images() const;
 
   /// Keeps what reading a layer has shown.
   [[nodiscard]] Result<void> note_diff_ids(std::span<LayerFacts const> layers);

@@ -12,6 +12,8 @@ TEST_CASE("Every key of the configuration has its effect", "[snapshotter][config
   auto const config = parse_config(R"(
 root = "/r"
 address = "/a"
+[metrics]
+address = "127.0.0.1:9"
 [lazy]
 enabled = false
 min_size = 5
@@ -21,6 +23,7 @@ index = "none"
 program = "/p"
 attach = "fuse-file"
 journal = "/j"
+scope = "none"
 options = ["oci.insecure", "oci.store=/s"]
 timeout = 8
 unmount_after = 0
@@ -30,13 +33,15 @@ unmount_after = 0
   REQUIRE(config.has_value());
   CHECK(config->root == "/r");
   CHECK(config->address == "/a");
-  CHECK_FALSE(config->lazy.enabled);
+  CHECK_THAT(config->lazy.never_because, Catch::Contains("lazy.enabled"));
+  CHECK(config->metrics == "127.0.0.1:9");
   CHECK(config->lazy.min_size == 5);
   CHECK(config->lazy.timeout == std::chrono::seconds(7));
   CHECK(config->tool.index == "none");
   CHECK(config->tool.program == "/p");
   CHECK(config->tool.attach == "fuse-file");
   CHECK(config->tool.journal == "/j");
+  CHECK(config->tool.scope == "none");
   CHECK(config->tool.words == std::vector<std::string>{"oci.insecure", "oci.store=/s"});
   CHECK(config->mount_timeout == std::chrono::seconds(8));
   CHECK(config->unmount_after == std::chrono::seconds(0));
@@ -46,7 +51,8 @@ TEST_CASE("An empty configuration is the default", "[snapshotter][config]") {
   auto const config = parse_config("[lazy]\n[mount]\n", "name");
 
   REQUIRE(config.has_value());
-  CHECK(config->lazy.enabled);
+  CHECK(config->lazy.never_because.empty());
+  CHECK(config->metrics.empty());
   CHECK(config->tool.index == "signed");
 }
 
@@ -59,6 +65,8 @@ TEST_CASE("What is wrong with a configuration is said with its line",
       Row{"[lazy]\nmin_size = -1", "must be a number from 0"},
       Row{"[lazy]\nx = 1", "name:2: lazy.x: unknown key"}, Row{"[other]", "other: unknown key"},
       Row{"[lazy]\nindex = \"bound\"", "must be one of none, signed"},
+      Row{"[mount]\nscope = \"x\"", "must be one of auto, none"},
+      Row{"[metrics]\naddress = 1", "metrics.address: must be a text"},
       Row{"[mount]\nunmount_after = 86401", "must be a number from 0 to 86400"},
       Row{"[mount]\noptions = [1]", "must be a list of texts"},
       Row{"[mount]\noptions = [\"oci.password=x\"]", "must be without a password"},

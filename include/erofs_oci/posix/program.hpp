@@ -3,6 +3,7 @@
 /// ChildProgram, ReportingProgram, run_program(): other programs, started without a shell.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <optional>
@@ -33,7 +34,7 @@ struct ProgramOptions {
     int theirs = -1;
   };
   std::vector<Descriptor> descriptors{};
-  std::string variable{};  ///< "NAME=VALUE", set beside our environment; empty: none
+  std::vector<std::string> variables{};  ///< "NAME=VALUE", set beside our environment
 };
 
 /// A running program. It is killed and reaped with this object unless it has ended before.
@@ -47,8 +48,8 @@ class ChildProgram {
     std::vector<char*> arguments;
     for (auto& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
-    auto variable = options.variable;
-    auto environment = with_variable(variable);
+    auto variables = options.variables;
+    auto environment = with_variables(variables);
     posix_spawn_file_actions_t actions;
     if (auto const error = ::posix_spawn_file_actions_init(&actions)) {
       return fail_errno(error, words.front());
@@ -90,14 +91,16 @@ class ChildProgram {
  private:
   explicit ChildProgram(pid_t pid) noexcept : pid_(pid) {}
 
-  /// Our environment with a variable more; it is borrowed.
-  [[nodiscard]] static std::vector<char*> with_variable(std::string& variable) {
-    auto const name = std::string_view(variable).substr(0, variable.find('=') + 1);
+  /// Our environment with some variables more; they are borrowed.
+  [[nodiscard]] static std::vector<char*> with_variables(std::vector<std::string>& variables) {
     std::vector<char*> list;
     for (auto** one = ::environ; one != nullptr && *one != nullptr; ++one) {
-      if (name.empty() || !std::string_view(*one).starts_with(name)) list.push_back(*one);
+      auto const is_replaced = [&](std::string_view variable) {
+        return std::string_view(*one).starts_with(variable.substr(0, variable.find('=') + 1));
+      };
+      if (std::ranges::none_of(variables, is_replaced)) list.push_back(*one);
     }
-    if (!variable.empty()) list.push_back(variable.data());
+    for (auto& variable : variables) list.push_back(variable.data());
     list.push_back(nullptr);
     return list;
   }

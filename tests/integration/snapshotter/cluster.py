@@ -271,6 +271,7 @@ class Cluster(unittest.TestCase):
     CONFIG = "[lazy]\ntimeout = 60"
     MOUNT_TIMEOUT = 110
     WRAPPER = []  # before the snapshotter's command line
+    OF_IMAGES = "oci"  # the snapshotter that CRI uses
 
     @classmethod
     def setUpClass(cls):
@@ -407,7 +408,7 @@ state = "{self.dir}/state"
   restrict_oom_score_adj = true
   sandbox_image = "{sandbox}"
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "oci"
+    snapshotter = "{self.OF_IMAGES}"
     disable_snapshot_annotations = false
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{self.dir}/no"

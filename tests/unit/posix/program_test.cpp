@@ -28,7 +28,7 @@ TEST_CASE("A program gets the descriptors and the variable that it is given", "[
   ::setenv("EROFS_OCI_TEST", "old", 1);
   auto child = ChildProgram::start(
       {"sh", "-c", "echo \"$EROFS_OCI_TEST $HOME\" >&5; env | grep -c EROFS_OCI_TEST >&5"},
-      {.descriptors = {{theirs.get(), 5}}, .variable = "EROFS_OCI_TEST=a new one"});
+      {.descriptors = {{theirs.get(), 5}}, .variables = {"EROFS_OCI_TEST=a new one"}});
   theirs.reset();
   ::unsetenv("EROFS_OCI_TEST");
 

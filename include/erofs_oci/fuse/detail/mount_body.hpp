@@ -80,9 +80,9 @@ EROFS_OCI_BODY Result<FuseConnection> mount_fuse_by_helper(std::string const& di
   auto const what = options.helper + " " + directory;
   EROFS_OCI_TRY_ASSIGN(auto ends, socket_pair());
   auto& [ours, theirs] = ends;
-  auto helper =
-      ReportingProgram::start({options.helper, "-o", fuse_helper_options(options), "--", directory},
-                              {.descriptors = {{theirs.get(), 3}}, .variable = "_FUSE_COMMFD=3"});
+  auto helper = ReportingProgram::start(
+      {options.helper, "-o", fuse_helper_options(options), "--", directory},
+      {.descriptors = {{theirs.get(), 3}}, .variables = {"_FUSE_COMMFD=3"}});
   if (!helper && helper.error().code == std::errc::no_such_file_or_directory) {
     return fail(Errc::unsupported,
                 what + ": there is no such program (Debian has it in package fuse3)");

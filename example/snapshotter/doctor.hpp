@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// What is wrong with the machine around the snapshotter, and what to do about it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <erofs_oci/core/result.hpp>
+
+#include "config.hpp"
+#include "containerd_config.hpp"
+
+namespace oci_snapshotter {
+
+/// How one thing is.
+struct Finding {
+  enum class State : std::uint8_t {
+    ok,
+    skipped,  ///< it could not be looked at, or is of no interest here
+    warning,  ///< containers run, but something is lost
+    failed,   ///< images are not served
+  };
+
+  std::string check;  ///< a word: what was looked at
+  State state = State::ok;
+  std::string text;      ///< what was found
+  std::string advice{};  ///< what to do; empty: nothing
+
+  friend bool operator==(Finding const&, Finding const&) = default;
+};
+
+/// What to write into containerd's configuration file.
+/// @param version  empty: of the oldest, which all later ones still read but for one setting
+/// @param name     of the plugin
+[[nodiscard]] std::string containerd_snippet(std::optional<ContainerdVersion> const& version,
+                                             std::string const& name, Config const& config);
+
+/// What containerd's configuration makes of the snapshotter. Looks at directories, and changes
+/// nothing.
+[[nodiscard]] std::vector<Finding> check_containerd(ContainerdConfig const& containerd,
+                                                    std::optional<ContainerdVersion> const& version,
+                                                    Config const& config);
+
+/// What `systemctl show` prints of the snapshotter's unit, properties LoadState, Before and
+/// KillMode.
+[[nodiscard]] std::vector<Finding> check_unit(std::string_view shown);
+
+/// How to look at the machine.
+struct DoctorOptions {
+  std::string program = "containerd";  ///< asked for its version and settings
+  std::string containerd_config = "/etc/containerd/config.toml";
+  std::function<erofs_oci::Result<void>()> ask{};  ///< whether the snapshotter answers
+  std::string systemd = "/run/systemd/system";     ///< there while systemd runs
+};
+
+/// Looks at all. Mounts an empty file system below the root directory for a moment, and changes
+/// nothing else. Blocks, for some seconds at most.
+[[nodiscard]] std::vector<Finding> diagnose(Config const& config, DoctorOptions const& options);
+
+/// One or two lines for each finding, or a JSON object of them.
+[[nodiscard]] std::string findings_text(std::vector<Finding> const& findings);
+[[nodiscard]] std::string findings_json(std::vector<Finding> const& findings);
+
+}  // namespace oci_snapshotter
