@@ -15,6 +15,7 @@
 #include <erofs_oci/source/local.hpp>
 
 #include "indexing.hpp"
+#include "merkle_tree.hpp"
 
 namespace mount_oci {
 namespace {
@@ -66,7 +67,7 @@ Result<OpenedImage> open_layer(FoundImage const& found, OwnIndex index,
   }
   EROFS_OCI_TRY_ASSIGN(auto image, erofs_oci::open_image(std::move(sources), read_options(options)),
                        options.image);
-  return OpenedImage{std::move(image), metadata, !has_tarindex, false, std::move(unproved)};
+  return OpenedImage{std::move(image), metadata, !has_tarindex, false, {}, std::move(unproved)};
 }
 
 /// All layers, with the index of each.
@@ -77,7 +78,11 @@ Result<OpenedImage> open_indexed(FoundImage& found, ImageOptions const& options,
                        erofs_oci::open_layers(found.image_layers(), indexed.indexes,
                                               read_options(options), indexed.options(log)),
                        options.image);
-  return OpenedImage{std::move(merged.device), merged.metadata_size};
+  std::optional<FoundTree> tree;
+  if (options.for_kernel && options.verity != VerityUse::off && indexed.store) {
+    tree = find_tree(merged, *indexed.store, log);
+  }
+  return OpenedImage{std::move(merged.device), merged.metadata_size, false, false, std::move(tree)};
 }
 
 Result<void> check_one_layer(FoundImage const& found, ImageOptions const& options) {

@@ -77,6 +77,7 @@ std::string report_json(MountReport const& report) {
   value["start_list"] = {{"fetched", report.counts.start.fetched},
                          {"used", report.counts.start.used}};
   value["mismatch"] = report.counts.mismatch;
+  value["verity"] = report.verity;
   if (report.reads) {
     value["taken_over"] = report.reads->taken_over;
     value["in_flight"] = report.in_flight;

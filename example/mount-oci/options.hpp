@@ -22,6 +22,7 @@
 
 #include <erofs_oci/combinator/proof.hpp>
 #include <erofs_oci/core/memory_budget.hpp>
+#include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/digest/signature.hpp>
 #include <erofs_oci/http/hedging.hpp>
 #include <erofs_oci/http/host_pace.hpp>
@@ -92,6 +93,13 @@ enum class StartListUse {
   all,     ///< both
 };
 
+/// Whether the kernel checks by dm-verity what it reads of a mount.
+enum class VerityUse {
+  off,      ///< no
+  attempt,  ///< if the store has a Merkle tree of the image, and the kernel can
+  require,  ///< without it nothing is mounted
+};
+
 class LayerCache;
 class StartKeeper;
 
@@ -138,9 +146,11 @@ struct ImageOptions {
   std::vector<std::string> index_keys;  ///< PEM files of who signs such indexes
   std::string index_directory;          ///< files as `index --output` makes them; empty: none
   Verify verify = Verify::lazy;  ///< how bytes are proved for which there is no index of our own
-  bool native = false;           ///< an EROFS image as only layer is served as it is, not indexed
-  bool for_kernel = true;        ///< what is opened is parsed by a kernel, not by this program
-  std::string store;             ///< directory of indexes, `none`, or empty for the usual one
+  VerityUse verity = VerityUse::attempt;           ///< whether the kernel checks it, too
+  std::optional<erofs_oci::Digest> verity_root{};  ///< the root hash that it must have
+  bool native = false;     ///< an EROFS image as only layer is served as it is, not indexed
+  bool for_kernel = true;  ///< what is opened is parsed by a kernel, not by this program
+  std::string store;       ///< directory of indexes, `none`, or empty for the usual one
   /// Directory for indexes that go with this mount and are not kept in the store; empty: none.
   std::string own_store;
   bool opened_before = false;  ///< by an earlier worker: its data are not tried
@@ -280,6 +290,7 @@ struct ReadOptions {
   bool data = false;       ///< `fsck`: read every byte
   std::string output;      ///< `index`: a directory for files that other tools read, or empty
   bool verify = false;     ///< `index`: compare with the layer
+  bool verity = false;     ///< `index`: make a Merkle tree
 };
 
 /// `index --push`.

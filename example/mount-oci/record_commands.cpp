@@ -18,6 +18,7 @@
 #include "commands.hpp"
 #include "control.hpp"
 #include "indexing.hpp"
+#include "merkle_tree.hpp"
 #include "mount_journal.hpp"
 #include "mount_table.hpp"
 #include "output.hpp"
@@ -144,6 +145,7 @@ Value status_of(NotedMount const& noted, std::string const& directory) {
   value["size"] = noted.record->image.device_size;
   value["supervisor"] = noted.record->daemon.pid;
   value["mismatch"] = noted.record->image.mismatch;
+  value["verity"] = root_text(noted.record->image);
   if (!noted.held) return value;
   auto const answer = ask_control(control_path(directory, noted.name), "status");
   auto const live = answer ? erofs_oci::json::parse(erofs_oci::as_bytes(*answer), "status")
@@ -211,6 +213,9 @@ std::string status_text(Value const& status) {
       hedges != nullptr && number(*hedges, "sent") != "0") {
     text += "  hedged:   " + number(*hedges, "sent") + " of " + number(*hedges, "requests") +
             " requests were sent twice, " + number(*hedges, "won") + " answered sooner so\n";
+  }
+  if (auto const root = word(status, "verity"); !root.empty()) {
+    text += "  kernel:   checks by dm-verity, root hash " + root + "\n";
   }
   auto const mismatch = word(status, "mismatch");
   if (!mismatch.empty()) {

@@ -110,6 +110,7 @@
 #include <erofs_oci/host/mount_point.hpp>
 #include <erofs_oci/host/privilege.hpp>
 #include <erofs_oci/host/unmount.hpp>
+#include <erofs_oci/host/verity_device.hpp>
 #include <erofs_oci/http/hedging.hpp>
 #include <erofs_oci/http/host_pace.hpp>
 #include <erofs_oci/http/http.hpp>

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# Run by tests/guest/run.sh for verity.sh.
+set -uo pipefail
+WHAT=verity MNT=/mnt/image
+. "$(dirname "${BASH_SOURCE[0]}")/inside.sh"
+cd /run/tmp || exit 1
+mkdir -p "$MNT"
+cp -r "$WORK"/{store,small-store,bare-store,data-store,metadata-store} .
+mkdir wanted
+gzip -dc "$DATA/ckpt.tar.gz" | tar xf - -C wanted
+tar xf "$WORK/layer.tar" -C wanted
+root=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["root_hash"])' "$WORK/tree.json")
+
+image() {  # image STORE NAME WAY OPTION...: mounts it
+  local store=$1 name=$2 way=$3
+  shift 3
+  timeout 60 "$TOOL" mount -v --attach "$way" -o "oci.store=/run/tmp/$store" "$@" "oci:$WORK/$name:v1" "$MNT" 2>said ||
+    { cat said; return 1; }
+}
+mount_it() { image store layout "$@"; }
+same_files() { diff -r --no-dereference wanted "$MNT"; }
+checked() { findmnt -n -o SOURCE "$MNT" | grep -x "/dev/mapper/erofs_oci-$1"; }
+told() { dmsetup table | grep "verity 1 .* 512 4096 .* sha256 $root -"; }
+by_status() { test "$(status_of verity "$MNT")" = "$root" && "$TOOL" status "$MNT" | grep "checks by dm-verity, root hash $root"; }
+all_gone() {
+  for _ in $(seq 50); do
+    [ "$(dmsetup ls)" = "No devices found" ] && [ -z "$(losetup -a)" ] && ! pgrep -x mount-oci >/dev/null && break
+    sleep 0.1
+  done
+  dmsetup ls; losetup -a; pgrep -a mount-oci
+  [ "$(dmsetup ls)" = "No devices found" ] && [ -z "$(losetup -a)" ] && ! pgrep -x mount-oci && nothing_left
+}
+worker() { status_of worker "$MNT"; }
+supervisor() { status_of supervisor "$MNT"; }
+storm() { for _ in 1 2 3 4 5; do cold; same_files & local reader=$!; sleep 0.05; kill -9 "$(worker)"; wait "$reader" || return 1; done; }
+remember_traces
+
+for way in netlink fuse-file; do
+  device=nbd0
+  [ "$way" = netlink ] || device=loop0
+  WHAT="verity, $way"
+  check "mount" mount_it "$way" -o oci.verity=require
+  check "the kernel reads through dm-verity" checked "$device"
+  check "with the root hash that index has told" told
+  check "the files are right" same_files
+  check "status tells of it" by_status
+  check "workers are killed while files are read" storm
+  check "another process takes over" "$TOOL" reattach --replace "$MNT"
+  cold
+  check "the files are right after it" same_files
+  check "status tells of it still" by_status
+  if [ "$way" = netlink ]; then
+    kill -9 "$(supervisor)"
+    sleep 0.5
+    check "the supervisor is dead: reattach" "$TOOL" reattach "$MNT"
+    cold
+    check "the files are right after that" same_files
+    check "status tells of it then" by_status
+  fi
+  check "umount" "$TOOL" umount "$MNT"
+  check "umount leaves no dm device" test "$(dmsetup ls)" = "No devices found"
+  check "nothing is left" all_gone
+
+  check "by default: mount" mount_it "$way"
+  check "by default: through dm-verity" checked "$device"
+  check "by default: umount(8)" umount "$MNT"
+  check "by default: nothing is left" all_gone
+  check "off: mount" mount_it "$way" -o oci.verity=off
+  check "off: no dm-verity" test "$(dmsetup ls)" = "No devices found"
+  check "off: umount" "$TOOL" umount "$MNT"
+  check "off: nothing is left" all_gone
+
+  check "the root hash is named: mount" mount_it "$way" -o "oci.verity=$root"
+  check "the root hash is named: umount" "$TOOL" umount "$MNT"
+  check "another root hash: refused" refuses "but oci.verity names" "$TOOL" mount --attach "$way" \
+    -o "oci.store=/run/tmp/store,oci.verity=${root//[0-7]/8}" "oci:$WORK/layout:v1" "$MNT"
+  check "another root hash: nothing is left" all_gone
+  check "no tree: refused" refuses "index --verity" "$TOOL" mount --attach "$way" \
+    -o oci.store=/run/tmp/bare-store,oci.verity=require "oci:$WORK/small:v1" "$MNT"
+  check "no tree: nothing is left" all_gone
+  check "no tree, by default: mount" image bare-store small "$way"
+  check "no tree, by default: it is said" grep "no Merkle tree" said
+  check "no tree, by default: umount" "$TOOL" umount "$MNT"
+
+  check "writable: mount" mount_it "$way" -o oci.verity=require --writable
+  check "writable: the files are right" same_files
+  check "writable: umount" "$TOOL" umount "$MNT"
+  check "writable: nothing is left" all_gone
+
+  # ---------------------------------------------------------------- a worker that lies
+  check "a false byte: mount" image data-store small "$way" -o oci.verity=require
+  check "a false byte: other files are right" cmp "$MNT/last" wanted/last
+  check "a false byte: no read yields it" python3 - "$MNT/data" wanted/data <<'END'
+import errno, os, sys
+good = open(sys.argv[2], "rb").read()
+fd = os.open(sys.argv[1], os.O_RDONLY)
+failed = []
+for _ in range(2):
+    for at in range(0, len(good), 512):
+        try:
+            assert os.pread(fd, 512, at) == good[at:at + 512], f"wrong bytes at {at}"
+        except OSError as error:
+            assert error.errno == errno.EIO, error
+            failed.append(at)
+# Pages around it: the tar begins behind a page of metadata.
+assert failed and all(abs(at + 4096 + 512 - 150000) < 8192 for at in failed), failed
+END
+  check "a false byte: the kernel says so" bash -c "dmesg | grep 'data block .* is corrupted'"
+  check "a false byte: the mount goes on" cmp "$MNT/first" wanted/first
+  check "a false byte: umount" "$TOOL" umount "$MNT"
+  check "a false byte: nothing is left" all_gone
+  check "without dm-verity: mount" image data-store small "$way" -o oci.verity=off
+  check "without dm-verity: it is read" cmp "$MNT/data" wanted/data
+  check "without dm-verity: umount" "$TOOL" umount "$MNT"
+  check "false metadata: not mounted" refuses "not what its Merkle tree says" "$TOOL" mount --attach "$way" \
+    -o oci.store=/run/tmp/metadata-store,oci.verity=require "oci:$WORK/small:v1" "$MNT"
+  check "false metadata: nothing is left" all_gone
+done
+
+WHAT=verity
+check "dm-verity is unloaded" rmmod dm_verity
+check "no dm-verity: refused" refuses "no dm-verity in this kernel" "$TOOL" mount \
+  -o oci.store=/run/tmp/store,oci.verity=require "oci:$WORK/layout:v1" "$MNT"
+check "no dm-verity, by default: mount" mount_it netlink
+check "no dm-verity, by default: it is said" grep "not by dm-verity: no dm-verity in this kernel" said
+check "no dm-verity, by default: the files are right" same_files
+check "no dm-verity, by default: umount" "$TOOL" umount "$MNT"
+check "nothing is left at the end" all_gone
+echo "$failed checks failed"
+exit $((failed > 0))
