@@ -194,6 +194,14 @@ WORDS OF -o
                                digest. background: the same, and the rest is fetched meanwhile, one
                                request at a time. If they are wrong, all reads of the layer fail, and
                                status says so. off: not at all
+  oci.verity=try|require|off|HEX
+                               whether the kernel checks by dm-verity all that it reads of the mount,
+                               so that a worker that lies causes EIO and never a wrong byte; by netlink
+                               and fuse-file. try (default): if the store has the Merkle tree that
+                               `mount-oci index --verity` makes, and the kernel has dm-verity; -v tells
+                               why not. require: nothing is mounted without. HEX: as require, and the
+                               tree must have this root hash; else it is the one that the first worker
+                               names before any file is read
   oci.store=DIR|none           where indexes are kept; default: /var/lib/erofs_oci for root, else
                                $XDG_CACHE_HOME/erofs_oci or ~/.cache/erofs_oci
   oci.cache_dir=DIR|none       where layers and manifests are kept as registries sent them, an absolute

@@ -112,6 +112,7 @@ OPTIONS
                  supervisor, worker, restarts, requests, bytes, errors, for NBD in_flight and
                  taken_over, last_error, cached (bytes in the worker's memory), memory (bytes that its
                  caches take), complete (all of the image is cached), mismatch (text, empty: none),
+                 verity (root hash by which the kernel checks, empty: it does not),
                  for a layer without an index proof (seen, total, proved)
   --journal DIR  directory of the records, see `mount-oci mount --help`
 

@@ -279,7 +279,11 @@ Result<ServedImage> serve_first(ImageOptions const& options, Log const& log,
 Result<ServedImage> serve_again(Record const& record, ImageOptions const& options, Log const& log,
                                 ExitOnSignal const* guard) {
   auto opened = open_again(record, options, log, guard);
-  if (!opened && opened.error().code == Errc::mismatch && options.index != IndexUse::none) {
+  // The tree of another merged image is not there for this one.
+  auto const is_other =
+      !opened && (opened.error().code == Errc::mismatch ||
+                  (opened.error().code == Errc::not_found && options.verity != VerityUse::off));
+  if (is_other && options.index != IndexUse::none) {
     // It may have been mounted by what reading its layers gave, before the image's claims came.
     auto unclaimed = options;
     unclaimed.index = IndexUse::none;

@@ -33,5 +33,5 @@ for what in data metadata; do
   veritysetup format --salt=- --data-block-size=512 "$work/$what-device" \
     "$(echo "$work/$what-store"/images/*)/verity" >/dev/null
 done
-"$here/run.sh" -t 600 TOOL="$tool" WORK="$work" DATA="$top/tests/data/oci" TOOLS="$top/tools" \
+"$here/run.sh" -t 1200 TOOL="$tool" WORK="$work" DATA="$top/tests/data/oci" TOOLS="$top/tools" \
   "$here/verity_inside.sh"

@@ -17,18 +17,22 @@ image() {  # image STORE NAME WAY OPTION...: mounts it
   timeout 60 "$TOOL" mount -v --attach "$way" -o "oci.store=/run/tmp/$store" "$@" "oci:$WORK/$name:v1" "$MNT" 2>said ||
     { cat said; return 1; }
 }
+refused() {  # refused TEXT COMMAND...: under emulation 30 s may be too short for all that such a mount does
+  local text=$1
+  shift
+  ! timeout 120 "$@" >said 2>&1 && grep -q -- "$text" said || { cat said; return 1; }
+}
 mount_it() { image store layout "$@"; }
 same_files() { diff -r --no-dereference wanted "$MNT"; }
 checked() { findmnt -n -o SOURCE "$MNT" | grep -x "/dev/mapper/erofs_oci-$1"; }
 told() { dmsetup table | grep "verity 1 .* 512 4096 .* sha256 $root -"; }
 by_status() { test "$(status_of verity "$MNT")" = "$root" && "$TOOL" status "$MNT" | grep "checks by dm-verity, root hash $root"; }
-all_gone() {
-  for _ in $(seq 50); do
-    [ "$(dmsetup ls)" = "No devices found" ] && [ -z "$(losetup -a)" ] && ! pgrep -x mount-oci >/dev/null && break
-    sleep 0.1
-  done
-  dmsetup ls; losetup -a; pgrep -a mount-oci
-  [ "$(dmsetup ls)" = "No devices found" ] && [ -z "$(losetup -a)" ] && ! pgrep -x mount-oci && nothing_left
+no_dm() { dmsetup ls; ! ls /sys/block | grep dm-; }
+are_gone() { ! ls /sys/block | grep -q dm- && ! grep -q . /sys/block/loop*/loop/backing_file 2>/dev/null && ! pgrep -x mount-oci >/dev/null; }
+all_gone() {  # what nothing_left does not see, and that
+  for _ in $(seq 50); do are_gone && break; sleep 0.2; done
+  ls /sys/block/dm-*/slaves; losetup -a; pgrep -a mount-oci
+  are_gone && nothing_left
 }
 worker() { status_of worker "$MNT"; }
 supervisor() { status_of supervisor "$MNT"; }
@@ -58,7 +62,7 @@ for way in netlink fuse-file; do
     check "status tells of it then" by_status
   fi
   check "umount" "$TOOL" umount "$MNT"
-  check "umount leaves no dm device" test "$(dmsetup ls)" = "No devices found"
+  check "umount leaves no dm device" no_dm
   check "nothing is left" all_gone
 
   check "by default: mount" mount_it "$way"
@@ -66,21 +70,19 @@ for way in netlink fuse-file; do
   check "by default: umount(8)" umount "$MNT"
   check "by default: nothing is left" all_gone
   check "off: mount" mount_it "$way" -o oci.verity=off
-  check "off: no dm-verity" test "$(dmsetup ls)" = "No devices found"
+  check "off: no dm-verity" no_dm
   check "off: umount" "$TOOL" umount "$MNT"
-  check "off: nothing is left" all_gone
 
   check "the root hash is named: mount" mount_it "$way" -o "oci.verity=$root"
   check "the root hash is named: umount" "$TOOL" umount "$MNT"
-  check "another root hash: refused" refuses "but oci.verity names" "$TOOL" mount --attach "$way" \
+  check "another root hash: refused" refused "but oci.verity names" "$TOOL" mount --attach "$way" \
     -o "oci.store=/run/tmp/store,oci.verity=${root//[0-7]/8}" "oci:$WORK/layout:v1" "$MNT"
-  check "another root hash: nothing is left" all_gone
-  check "no tree: refused" refuses "index --verity" "$TOOL" mount --attach "$way" \
+  check "no tree: refused" refused "index --verity" "$TOOL" mount --attach "$way" \
     -o oci.store=/run/tmp/bare-store,oci.verity=require "oci:$WORK/small:v1" "$MNT"
-  check "no tree: nothing is left" all_gone
   check "no tree, by default: mount" image bare-store small "$way"
   check "no tree, by default: it is said" grep "no Merkle tree" said
   check "no tree, by default: umount" "$TOOL" umount "$MNT"
+  check "without a tree: nothing is left" all_gone
 
   check "writable: mount" mount_it "$way" -o oci.verity=require --writable
   check "writable: the files are right" same_files
@@ -102,8 +104,10 @@ for _ in range(2):
         except OSError as error:
             assert error.errno == errno.EIO, error
             failed.append(at)
-# Pages around it: the tar begins behind a page of metadata.
-assert failed and all(abs(at + 4096 + 512 - 150000) < 8192 for at in failed), failed
+# Byte 150000 of the device: the tar begins behind a page of metadata. With it fails as much as the kernel
+# keeps in one piece, 4 KiB or more.
+bad = (150000 - 4096 - 512) // 512 * 512
+assert bad in failed, f"{len(failed)} failed, and not {bad}"
 END
   check "a false byte: the kernel says so" bash -c "dmesg | grep 'data block .* is corrupted'"
   check "a false byte: the mount goes on" cmp "$MNT/first" wanted/first
@@ -112,14 +116,14 @@ END
   check "without dm-verity: mount" image data-store small "$way" -o oci.verity=off
   check "without dm-verity: it is read" cmp "$MNT/data" wanted/data
   check "without dm-verity: umount" "$TOOL" umount "$MNT"
-  check "false metadata: not mounted" refuses "not what its Merkle tree says" "$TOOL" mount --attach "$way" \
+  check "false metadata: not mounted" refused "not what its Merkle tree says" "$TOOL" mount --attach "$way" \
     -o oci.store=/run/tmp/metadata-store,oci.verity=require "oci:$WORK/small:v1" "$MNT"
   check "false metadata: nothing is left" all_gone
 done
 
 WHAT=verity
 check "dm-verity is unloaded" rmmod dm_verity
-check "no dm-verity: refused" refuses "no dm-verity in this kernel" "$TOOL" mount \
+check "no dm-verity: refused" refused "no dm-verity in this kernel" "$TOOL" mount \
   -o oci.store=/run/tmp/store,oci.verity=require "oci:$WORK/layout:v1" "$MNT"
 check "no dm-verity, by default: mount" mount_it netlink
 check "no dm-verity, by default: it is said" grep "not by dm-verity: no dm-verity in this kernel" said
