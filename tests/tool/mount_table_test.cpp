@@ -93,7 +93,7 @@ TEST_CASE("The NBD device behind a device number is found by its name", "[tool]"
   CHECK_FALSE(nbd_index_of(makedev(9, 9), root.string()).has_value());
 
   auto const map = [&](std::string const& number, std::string const& name) {
-    add(number, "DEVNAME=dm-0\nDEVTYPE=disk\n");
+    add(number.c_str(), "DEVNAME=dm-0\nDEVTYPE=disk\n");
     std::filesystem::create_directories(root / number / "dm");
     std::ofstream(root / number / "dm/name") << name << "\n";
   };

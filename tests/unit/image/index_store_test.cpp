@@ -542,7 +542,7 @@ TEST_CASE("Checkpoints are kept with their layer, and are none if they are damag
 }
 
 TEST_CASE("A store keeps the Merkle tree of a merged image beside it", "[image][index_store]") {
-  TestDirectory const dir;
+  Directory const dir;
   auto const store = IndexStore::open(dir / "store").value();
   auto const key = std::string(64, 'a');
   auto const write = [](std::string text) {
