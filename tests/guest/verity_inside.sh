@@ -14,7 +14,7 @@ root=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["root_ha
 image() {  # image STORE NAME WAY OPTION...: mounts it
   local store=$1 name=$2 way=$3
   shift 3
-  timeout 60 "$TOOL" mount -v --attach "$way" -o "oci.store=/run/tmp/$store" "$@" "oci:$WORK/$name:v1" "$MNT" 2>said ||
+  timeout 200 "$TOOL" mount -v --attach "$way" -o "oci.store=/run/tmp/$store" "$@" "oci:$WORK/$name:v1" "$MNT" 2>said ||
     { cat said; return 1; }
 }
 refused() {  # refused TEXT COMMAND...: under emulation 30 s may be too short for all that such a mount does
