@@ -178,7 +178,7 @@ class IndexStore {
   /// Keeps such a file beside the merged image, in place of one that was there.
   /// @param bytes  of the file
   /// @param fill   writes it to a descriptor, at any offsets
-  /// @error{as put_layer()\, and `fill`\, as they say; ENOENT: the merged image is not there}
+  /// @error{as put_layer() and `fill`, as there; ENOENT: the merged image is not there}
   [[nodiscard]] Result<void> put_verity(std::string const& key, std::uint64_t bytes,
                                         std::function<Result<void>(int fd)> const& fill) const;
 
