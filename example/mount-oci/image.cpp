@@ -81,6 +81,10 @@ Result<OpenedImage> open_indexed(FoundImage& found, ImageOptions const& options,
   std::optional<FoundTree> tree;
   if (options.for_kernel && options.verity != VerityUse::off && indexed.store) {
     tree = find_tree(merged, *indexed.store, log);
+    if (!tree && options.verity == VerityUse::require && found.tree) {
+      EROFS_OCI_TRY(fetch_tree(found.tree, merged, *indexed.store, log), options.image);
+      tree = find_tree(merged, *indexed.store, log);
+    }
   }
   return OpenedImage{std::move(merged.device), merged.metadata_size, false, false, std::move(tree)};
 }

@@ -158,9 +158,10 @@ Result<erofs_oci::json::Value> finish_layer(Reading const& reading, FoundImage c
 }
 
 /// Makes the Merkle tree of the whole image; yields its line of output.
+/// @param to_push  gets the tree if it is to be pushed
 Result<erofs_oci::json::Value> finish_image(Reading const& reading, FoundImage const& found,
-                                            IndexedImage const& indexed,
-                                            ImageOptions const& image) {
+                                            IndexedImage const& indexed, ImageOptions const& image,
+                                            std::optional<TreeToPush>& to_push) {
   if (!indexed.store) {
     return fail(Errc::invalid_argument,
                 "--verity: the Merkle tree is kept in the store, and "
@@ -171,6 +172,9 @@ Result<erofs_oci::json::Value> finish_image(Reading const& reading, FoundImage c
                                               read_options(image), indexed.options(reading.log)));
   EROFS_OCI_TRY_ASSIGN(auto const tree,
                        make_tree(merged, *indexed.store, reading.guard.stop_token()));
+  if (reading.push != nullptr) {
+    EROFS_OCI_TRY_ASSIGN(to_push, tree_to_push(merged, *indexed.store, tree));
+  }
   EROFS_OCI_TRY_ASSIGN(auto const shape, erofs_oci::VerityShape::make(tree.data_size));
   return erofs_oci::json::Value{{"root_hash", tree.root.hex()},
                                 {"device_size", tree.data_size},
@@ -205,14 +209,17 @@ Result<Status> index_one(Reading const& reading, ImageOptions const& image,
     if (!told.value("verified", true)) status = 1;
     EROFS_OCI_TRY(read.json ? reading.output.put_json(told) : reading.output.put(layer_text(told)));
   }
+  std::optional<TreeToPush> to_push;
   if (read.verity && status == 0) {
-    EROFS_OCI_TRY_ASSIGN(auto const tree, finish_image(reading, found, indexed, image), found.name);
+    EROFS_OCI_TRY_ASSIGN(auto const tree, finish_image(reading, found, indexed, image, to_push),
+                         found.name);
     EROFS_OCI_TRY(read.json ? reading.output.put_json(tree) : reading.output.put(image_text(tree)));
   }
   if (reading.push == nullptr || status != 0) return status;
-  EROFS_OCI_TRY_ASSIGN(
-      auto const pushed,
-      push_indexes(*reading.push, reading.options.push, found, indexed, reading.log), "push");
+  EROFS_OCI_TRY_ASSIGN(auto const pushed,
+                       push_indexes(*reading.push, reading.options.push, found, indexed,
+                                    to_push ? &*to_push : nullptr, reading.log),
+                       "push");
   EROFS_OCI_TRY(read.json ? reading.output.put_json(pushed)
                           : reading.output.put(push_text(pushed)));
   return status;

@@ -201,7 +201,8 @@ WORDS OF -o
                                `mount-oci index --verity` makes, and the kernel has dm-verity; -v tells
                                why not. require: nothing is mounted without. HEX: as require, and the
                                tree must have this root hash; else it is the one that the first worker
-                               names before any file is read
+                               names before any file is read. Both fetch a tree that the store has not
+                               from an index artifact that a key of oci.index_key has signed
   oci.store=DIR|none           where indexes are kept; default: /var/lib/erofs_oci for root, else
                                $XDG_CACHE_HOME/erofs_oci or ~/.cache/erofs_oci
   oci.cache_dir=DIR|none       where layers and manifests are kept as registries sent them, an absolute

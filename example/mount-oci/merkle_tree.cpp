@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "merkle_tree.hpp"
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
 #include <utility>
 
 #include <erofs_oci/combinator/concat.hpp>
@@ -17,6 +21,38 @@ using erofs_oci::fail;
 using erofs_oci::MountWay;
 using erofs_oci::VerityTable;
 using erofs_oci::VerityTree;
+
+namespace {
+
+Result<Digest> digest_of_all(AnySource const& source) {
+  erofs_oci::Sha256 hash;
+  EROFS_OCI_TRY(stream(source, 0, source.size(), [&](auto piece) {
+    hash.update(piece);
+    return true;
+  }));
+  return hash.finish();
+}
+
+/// The first two blocks of a file, which is what read_verity_tree() reads.
+struct HeadOfFile {
+  erofs_oci::Bytes head{};
+  std::uint64_t bytes = 0;  ///< of the whole file
+
+  void add(std::span<std::byte const> piece) {
+    auto const wanted = 2 * erofs_oci::VerityShape::hash_block - head.size();
+    piece = piece.first(std::min<std::size_t>(piece.size(), wanted));
+    head.insert(head.end(), piece.begin(), piece.end());
+  }
+  [[nodiscard]] std::uint64_t size() const noexcept { return bytes; }
+  [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
+    auto const rest = std::span(head).subspan(std::min<std::size_t>(offset, head.size()));
+    out = out.first(std::min(out.size(), rest.size()));
+    std::ranges::copy(rest.first(out.size()), out.begin());
+    return out.size();
+  }
+};
+
+}  // namespace
 
 Result<VerityTree> make_tree(erofs_oci::MergedImage const& image,
                              erofs_oci::IndexStore const& store, std::stop_token const& stop) {
@@ -39,6 +75,48 @@ Result<VerityTree> make_tree(erofs_oci::MergedImage const& image,
   };
   EROFS_OCI_TRY(store.put_verity(image.key, shape.file_size(), fill));
   return tree;
+}
+
+Result<TreeToPush> tree_to_push(erofs_oci::MergedImage const& image,
+                                erofs_oci::IndexStore const& store, VerityTree const& tree) {
+  EROFS_OCI_TRY_ASSIGN(auto const file, store.find_verity(image.key));
+  if (!file) return fail(Errc::not_found, "the Merkle tree, which was just made");
+  TreeToPush out{erofs_oci::Bytes(static_cast<std::size_t>(file->size())), tree.root, {}};
+  EROFS_OCI_TRY(read_exact(*file, 0, out.file));
+  EROFS_OCI_TRY_ASSIGN(out.metadata, digest_of_all(image.metadata));
+  return out;
+}
+
+Result<void> fetch_tree(erofs_oci::TreeLookup const& lookup, erofs_oci::MergedImage const& image,
+                        erofs_oci::IndexStore const& store, Log const& log) {
+  EROFS_OCI_TRY_ASSIGN(auto const found, lookup(), "no Merkle tree from the registry");
+  if (!found) return {};
+  auto const name = "Merkle tree " + found->tree.at.digest.to_string();
+  EROFS_OCI_TRY_ASSIGN(auto const shape, erofs_oci::VerityShape::make(image.device.source.size()));
+  EROFS_OCI_TRY_ASSIGN(auto const metadata, digest_of_all(image.metadata));
+  if (found->tree.metadata != metadata || found->file.size() != shape.file_size()) {
+    log.say(Level::warning, name + ": not of what is mounted here");
+    return {};
+  }
+  auto const fill = [&](int fd) -> Result<void> {
+    erofs_oci::Hasher hash(found->tree.at.digest.algorithm());
+    HeadOfFile head{{}, found->file.size()};
+    Result<void> written;
+    EROFS_OCI_TRY(stream(found->file, 0, found->file.size(), [&](auto piece) {
+      hash.update(piece);
+      head.add(piece);
+      written = erofs_oci::write_full(fd, piece);
+      return written.has_value();
+    }));
+    EROFS_OCI_TRY(written);
+    if (hash.finish() != found->tree.at.digest) return fail(Errc::digest_mismatch, name);
+    EROFS_OCI_TRY_ASSIGN(auto const tree, erofs_oci::read_verity_tree(head));
+    if (tree.root == found->tree.root) return {};
+    return fail(Errc::mismatch, name + ": it has not the root hash that its artifact names");
+  };
+  EROFS_OCI_TRY(store.put_verity(image.key, shape.file_size(), fill));
+  log.say(Level::info, name + ": from " + found->artifact.to_string() + ", which is signed");
+  return {};
 }
 
 std::optional<FoundTree> find_tree(erofs_oci::MergedImage const& image,

@@ -15,11 +15,13 @@
 #include <erofs_oci/host/verity_device.hpp>
 #include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/image/open_layers.hpp>
+#include <erofs_oci/image/remote_index.hpp>
 #include <erofs_oci/recovery/record.hpp>
 
 #include "image.hpp"
 #include "options.hpp"
 #include "process.hpp"
+#include "push_index.hpp"
 
 namespace mount_oci {
 
@@ -29,6 +31,20 @@ namespace mount_oci {
 [[nodiscard]] Result<erofs_oci::VerityTree> make_tree(erofs_oci::MergedImage const& image,
                                                       erofs_oci::IndexStore const& store,
                                                       std::stop_token const& stop);
+
+/// Takes the tree of the image from the registry into the store, if a key has signed one; all of
+/// it. Blocks.
+/// @error{Errc::digest_mismatch, the registry sends something else}
+/// @error{as the registry and IndexStore::put_verity(), as they say}
+[[nodiscard]] Result<void> fetch_tree(erofs_oci::TreeLookup const& lookup,
+                                      erofs_oci::MergedImage const& image,
+                                      erofs_oci::IndexStore const& store, Log const& log);
+
+/// A tree in a store, to be pushed.
+/// @error{as the store and the image's source, as they say}
+[[nodiscard]] Result<TreeToPush> tree_to_push(erofs_oci::MergedImage const& image,
+                                              erofs_oci::IndexStore const& store,
+                                              erofs_oci::VerityTree const& tree);
 
 /// The tree that the store has of the image; empty if it has none, or one that is damaged.
 [[nodiscard]] std::optional<FoundTree> find_tree(erofs_oci::MergedImage const& image,

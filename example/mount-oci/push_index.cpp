@@ -82,7 +82,8 @@ Result<std::optional<PushTarget>> prepare_push(Options const& options, Log const
 }
 
 Result<Value> push_indexes(PushTarget const& target, PushIndexOptions const& options,
-                           FoundImage const& found, IndexedImage const& indexed, Log const& log) {
+                           FoundImage const& found, IndexedImage const& indexed,
+                           TreeToPush const* tree, Log const& log) {
   std::optional<Pusher> pusher;
   if (!options.dry_run) {
     EROFS_OCI_TRY_ASSIGN(pusher, open_pusher(target, options, log));
@@ -105,6 +106,16 @@ Result<Value> push_indexes(PushTarget const& target, PushIndexOptions const& opt
     }
     layers.push_back(std::move(line));
   }
+  auto told = Value();
+  if (tree != nullptr) {
+    auto const& at =
+        indexes.emplace_back(erofs_oci::describe_tree(tree->file, tree->root, tree->metadata));
+    told = {{"root_hash", tree->root.hex()}, {"tree", at.digest.to_string()}, {"size", at.size}};
+    if (pusher) {
+      EROFS_OCI_TRY_ASSIGN(auto const pushed, pusher->put_blob(at.digest, tree->file));
+      told["push"] = push_word(pushed);
+    }
+  }
   auto const artifact = erofs_oci::make_index_artifact(found.manifest_at, std::move(indexes));
   auto const text = erofs_oci::encode(artifact);
   auto const digest = erofs_oci::digest_of(erofs_oci::as_bytes(text));
@@ -124,6 +135,7 @@ Result<Value> push_indexes(PushTarget const& target, PushIndexOptions const& opt
             {"signed", target.key.has_value()},
             {"dry_run", options.dry_run},
             {"indexes", std::move(layers)}};
+  if (tree != nullptr) out["verity"] = std::move(told);
   if (found.platform) out["platform"] = found.platform->to_string();
   return out;
 }
@@ -138,6 +150,12 @@ std::string push_text(Value const& pushed) {
     out += "Index of " + text(index, "layer") + ":  " + text(index, "index") + ", " +
            size_text(index.at("size").get<std::uint64_t>()) +
            (dry ? "" : ", " + text(index, "push")) + "\n";
+  }
+  if (pushed.contains("verity")) {
+    auto const& tree = pushed.at("verity");
+    out += "Merkle tree " + text(tree, "root_hash") + ":  " + text(tree, "tree") + ", " +
+           size_text(tree.at("size").get<std::uint64_t>()) +
+           (dry ? "" : ", " + text(tree, "push")) + "\n";
   }
   out += dry ? "Would push to " : "Pushed to ";
   out += text(pushed, "repository") + ":  " + text(pushed, "artifact") + ", which refers to " +

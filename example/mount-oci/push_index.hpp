@@ -6,6 +6,8 @@
 #include <optional>
 #include <string>
 
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/digest/signature.hpp>
 #include <erofs_oci/oci/json.hpp>
 #include <erofs_oci/oci/reference.hpp>
@@ -24,6 +26,13 @@ struct PushTarget {
   std::optional<erofs_oci::PrivateKey> key{};
 };
 
+/// The Merkle tree of an image.
+struct TreeToPush {
+  erofs_oci::Bytes file;
+  erofs_oci::Digest root;
+  erofs_oci::Digest metadata;  ///< of the merged metadata
+};
+
 /// Opens the way to the registry that `index --push` means, and reads the key, as long as this
 /// process may; empty: nothing is pushed. Makes no request.
 /// @error{as prepare_registry(), PrivateKey::from_pem() and read_trusted_file(), as they say}
@@ -32,13 +41,14 @@ struct PushTarget {
 
 /// Puts the indexes into the repository, then the artifact that refers to the image, then its
 /// signature; with `dry_run`, nothing.
+/// @param tree  goes with them; null: none does
 /// @return what was done, for the user
 /// @error{as erofs_oci::BasicPusher, as there}
 [[nodiscard]] Result<erofs_oci::json::Value> push_indexes(PushTarget const& target,
                                                           PushIndexOptions const& options,
                                                           FoundImage const& found,
                                                           IndexedImage const& indexed,
-                                                          Log const& log);
+                                                          TreeToPush const* tree, Log const& log);
 
 /// The same as text.
 [[nodiscard]] std::string push_text(erofs_oci::json::Value const& pushed);

@@ -32,7 +32,8 @@ OPTIONS
   --verity       also make the Merkle tree of the image, by which the kernel can check a mount (see
                  oci.verity), and print its root hash: the same one for the same layers. This decodes
                  all layers once, and fetches what of them is not kept. The tree takes a sixteenth of
-                 the decoded layers in the store; it counts for the layers that were chosen, together
+                 the decoded layers in the store; it counts for the layers that were chosen, together.
+                 With --push it goes to the registry, too
   --push         put the indexes into the registry as an artifact that refers to the image
   --to REPOSITORY
                  into this repository, HOST[:PORT]/NAME, in place of the image's own. A mount looks in

@@ -512,6 +512,14 @@ class RecordedMount {
     return counts;
   }
 
+  /// Bytes of the device that come from this machine: metadata, Merkle tree, zeros.
+  [[nodiscard]] std::uint64_t local_bytes() const {
+    auto const& image = record_->image;
+    auto const tree =
+        image.verity_data != 0 ? image.device_size - image.verity_data - zeros_ : std::uint64_t{0};
+    return record_->known->length + tree + zeros_;
+  }
+
   [[nodiscard]] MountReport report() const {
     auto const& worker = supervisor_->worker();
     auto const* const device = supervisor_->device();
@@ -524,7 +532,7 @@ class RecordedMount {
                        .last_error = supervisor_->last_error(),
                        .counts = counts(),
                        .size = record_ ? record_->image.device_size : 0,
-                       .metadata = record_ && record_->known ? record_->known->length + zeros_ : 0,
+                       .metadata = record_ && record_->known ? local_bytes() : 0,
                        .reads = {},
                        .in_flight = device != nullptr ? device->relay().in_flight() : 0,
                        .verity = record_ && is_checked_ ? root_text(record_->image) : ""};

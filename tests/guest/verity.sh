@@ -33,5 +33,8 @@ for what in data metadata; do
   veritysetup format --salt=- --data-block-size=512 "$work/$what-device" \
     "$(echo "$work/$what-store"/images/*)/verity" >/dev/null
 done
+# Who signs the tree that a registry has.
+openssl genpkey -algorithm ed25519 -out "$work/key"
+openssl pkey -in "$work/key" -pubout -out "$work/key.pub"
 "$here/run.sh" -t 1200 TOOL="$tool" WORK="$work" DATA="$top/tests/data/oci" TOOLS="$top/tools" \
   "$here/verity_inside.sh"

@@ -122,6 +122,27 @@ END
 done
 
 WHAT=verity
+# ---------------------------------------------------------------- a tree from a registry
+cp -r "$WORK/layout" pushed
+serve pushed --accept-pushes
+check "index --push --verity" "$TOOL" index --push --verity --sign-key "$WORK/key" \
+  -o oci.store=/run/tmp/store,oci.insecure "$host/app:v1"
+from_registry() {
+  timeout 120 "$TOOL" mount -v --attach netlink \
+    -o "oci.insecure,oci.store=/run/tmp/empty,oci.index_key=$WORK/key.pub" "$@" "$host/app:v1" "$MNT" 2>said ||
+    { cat said; return 1; }
+}
+check "from a registry, by default: mount" from_registry
+check "from a registry, by default: no tree is fetched" no_dm
+check "from a registry, by default: umount" "$TOOL" umount "$MNT"
+check "from a registry: mount" from_registry -o oci.verity=require
+check "from a registry: it is said" grep "Merkle tree sha256:.* which is signed" said
+check "from a registry: with the root hash that index has told" told
+check "from a registry: the files are right" same_files
+check "from a registry: umount" "$TOOL" umount "$MNT"
+close_registry
+check "from a registry: nothing is left" all_gone
+
 check "dm-verity is unloaded" rmmod dm_verity
 check "no dm-verity: refused" refused "no dm-verity in this kernel" "$TOOL" mount \
   -o oci.store=/run/tmp/store,oci.verity=require "oci:$WORK/layout:v1" "$MNT"

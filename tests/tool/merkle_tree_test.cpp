@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "merkle_tree.hpp"  // first: proves that the header stands alone
 
+#include <cstddef>
+#include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -8,6 +11,7 @@
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/posix/temporary_directory.hpp>
 #include <erofs_oci/source/memory.hpp>
 
 namespace mount_oci {
@@ -73,6 +77,79 @@ TEST_CASE("An image without the tree that is wanted is refused if one is require
   CHECK(append(true, wants(VerityUse::require)).second == 12288);
   CHECK(append(true, wants(VerityUse::require, root)).second == 12288);
   CHECK(append(true, wants(VerityUse::require, other)).first.error().code == Errc::mismatch);
+}
+
+/// An image in a store, and what a registry says of its tree.
+struct Remote {
+  erofs_oci::TemporaryDirectory directory =
+      erofs_oci::TemporaryDirectory::make("/tmp/erofs_oci-tree-").value();
+  erofs_oci::IndexStore store = erofs_oci::IndexStore::open(directory.path() + "/store").value();
+  Bytes metadata = Bytes(4096, std::byte{7});
+  Bytes data = Bytes(65536, std::byte{1});
+  erofs_oci::MergedImage image{
+      {AnySource(Memory(data)), data.size()}, AnySource(Memory(metadata)), 4096, "key"};
+  erofs_oci::ArtifactTree told{};
+  Bytes file{};
+  Log log{-1};
+
+  Remote() {
+    REQUIRE(store.put_image("key", metadata).has_value());
+    told.root = make_tree(image, store, {})->root;
+    auto const kept = *store.find_verity("key").value();
+    file.resize(static_cast<std::size_t>(kept.size()));
+    REQUIRE(read_exact(kept, 0, file).has_value());
+    std::filesystem::remove(directory.path() + "/store/images/key/verity");
+    told.at.digest = digest_of(file);
+    told.metadata = digest_of(metadata);
+  }
+  ~Remote() { std::filesystem::remove_all(directory.path() + "/store"); }
+
+  Result<void> fetch() const {
+    auto const lookup = [this]() -> Result<std::optional<erofs_oci::RemoteTree>> {
+      return erofs_oci::RemoteTree{told, AnySource(Memory(file)), {}};
+    };
+    return fetch_tree(lookup, image, store, log);
+  }
+  [[nodiscard]] bool is_there() const { return find_tree(image, store, log).has_value(); }
+};
+
+TEST_CASE("A signed tree of the image is taken from the registry", "[tool][merkle_tree]") {
+  Remote remote;
+  REQUIRE_FALSE(remote.is_there());
+
+  REQUIRE(remote.fetch().has_value());
+
+  CHECK(find_tree(remote.image, remote.store, remote.log)->tree.root == remote.told.root);
+  auto const pushed = tree_to_push(remote.image, remote.store, {remote.told.root, 65536});
+  REQUIRE(pushed.has_value());
+  CHECK(digest_of(pushed->file) == remote.told.at.digest);
+  CHECK(pushed->metadata == remote.told.metadata);
+}
+
+TEST_CASE("No other tree is taken from a registry", "[tool][merkle_tree][error]") {
+  Remote remote;
+  SECTION("there is none") {
+    CHECK(fetch_tree([] { return Result<std::optional<erofs_oci::RemoteTree>>(); }, remote.image,
+                     remote.store, remote.log)
+              .has_value());
+  }
+  SECTION("one of other metadata") {
+    remote.told.metadata = other;
+    CHECK(remote.fetch().has_value());
+  }
+  SECTION("one of a device of another size") {
+    remote.file.resize(4096);
+    CHECK(remote.fetch().has_value());
+  }
+  SECTION("other bytes than its digest says") {
+    remote.told.at.digest = other;
+    CHECK(remote.fetch().error().code == Errc::digest_mismatch);
+  }
+  SECTION("another root hash than the artifact says") {
+    remote.told.root = other;
+    CHECK(remote.fetch().error().code == Errc::mismatch);
+  }
+  CHECK_FALSE(remote.is_there());
 }
 
 TEST_CASE("No worker chooses another tree than the user", "[tool][merkle_tree][error]") {

@@ -16,6 +16,8 @@
 #include <variant>
 #include <vector>
 
+#include <erofs_oci/combinator/retry.hpp>
+#include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/memory_budget.hpp>
 #include <erofs_oci/core/result.hpp>
@@ -50,6 +52,17 @@ struct RemoteIndex {
 using IndexLookup = std::function<Result<std::optional<RemoteIndex>>(
     Descriptor const& layer, std::shared_ptr<ImageMemory> const& memory)>;
 
+/// The Merkle tree of an image from an artifact that one of IndexTrust::keys has signed. Nobody has
+/// compared it with the image.
+struct RemoteTree {
+  ArtifactTree tree;
+  AnySource file;   ///< as the registry sends it
+  Digest artifact;  ///< of its manifest
+};
+
+/// Looks the tree up there; empty if it has none.
+using TreeLookup = std::function<Result<std::optional<RemoteTree>>()>;
+
 namespace detail {
 
 /// Artifacts of an image that are looked at: anyone who may push to the repository can add some.
@@ -82,6 +95,12 @@ struct ArtifactLookups {
     EROFS_OCI_TRY_ASSIGN(auto files, unpack_index(packed, 2 * most), name);
     EROFS_OCI_TRY(memory->take_windows(files.index.size() + files.tarindex.size()), name);
     return std::optional(RemoteIndex{std::move(files), (*artifact)->digest, is_signed});
+  }
+
+  /// The artifact, if one of the keys has signed it.
+  Result<std::optional<IndexArtifact>> signed_one() {
+    std::call_once(once, [this] { artifact = find(); });
+    return is_signed || !artifact ? artifact : Result<std::optional<IndexArtifact>>();
   }
 
  private:
@@ -129,6 +148,23 @@ template <HttpTransport Transport, Clock Time>
   auto const lookups = std::make_shared<ArtifactLookups<Transport, Time>>(registry, image.digest,
                                                                           trust.keys, unsigned_too);
   return [lookups](auto const& layer, auto const& memory) { return (*lookups)(layer, memory); };
+}
+
+/// @param backoff  how reads of the tree are tried again, with the registry's clock
+/// @return empty: no tree there would be taken
+template <HttpTransport Transport, Clock Time>
+[[nodiscard]] TreeLookup tree_lookup(BasicRegistry<Transport, Time> const& registry,
+                                     Image const& image, IndexTrust const& trust,
+                                     Backoff const& backoff) {
+  if (trust.use == IndexUse::none || trust.keys.empty()) return {};
+  auto const lookups =
+      std::make_shared<ArtifactLookups<Transport, Time>>(registry, image.digest, trust.keys, false);
+  return [lookups, registry, backoff]() -> Result<std::optional<RemoteTree>> {
+    EROFS_OCI_TRY_ASSIGN(auto const artifact, lookups->signed_one());
+    if (!artifact || !artifact->tree) return std::optional<RemoteTree>();
+    AnySource file(Retry(registry.blob(artifact->tree->at), backoff, registry.time()));
+    return std::optional(RemoteTree{*artifact->tree, std::move(file), artifact->digest});
+  };
 }
 
 }  // namespace detail

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <iterator>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,13 +36,26 @@ inline constexpr std::string_view empty_type = "application/vnd.oci.empty.v1+jso
 inline constexpr std::string_view empty_config = "{}";
 /// On a packed index's descriptor: the digest of its layer.
 inline constexpr char const* layer_digest = "dev.erofs-oci.layer.digest";
+inline constexpr std::string_view tree_type = "application/vnd.erofs-oci.verity.v1";
+/// On a Merkle tree's descriptor: its root hash, and the digest of the merged metadata with which
+/// the device begins that it is of.
+inline constexpr char const* tree_root = "dev.erofs-oci.verity.root";
+inline constexpr char const* tree_metadata = "dev.erofs-oci.verity.metadata";
 
 }  // namespace index_artifact
 
+/// The Merkle tree of an image, see digest/verity_tree.hpp.
+struct ArtifactTree {
+  Descriptor at;    ///< of its file
+  Digest root;      ///< its root hash
+  Digest metadata;  ///< of the merged metadata; a device that begins with others has another tree
+};
+
 /// The indexes of an image. Layers that need none have none.
 struct IndexArtifact {
-  Digest digest;                    ///< of the artifact's manifest
-  std::vector<Descriptor> indexes;  ///< each with its layer's digest in an annotation
+  Digest digest;                       ///< of the artifact's manifest
+  std::vector<Descriptor> indexes;     ///< each with its layer's digest in an annotation
+  std::optional<ArtifactTree> tree{};  ///< of all layers together; the first of several
 
   /// The index of a layer, if there is one; the first of several.
   [[nodiscard]] Descriptor const* index_of(Digest const& layer) const {
@@ -67,11 +81,17 @@ struct IndexArtifact {
   if (!manifest.subject || manifest.subject->digest != image) {
     return fail(Errc::mismatch, name + ": an index artifact of another image");
   }
-  IndexArtifact out{digest, {}};
+  IndexArtifact out{digest, {}, {}};
   std::ranges::copy_if(manifest.layers, std::back_inserter(out.indexes), [](Descriptor const& d) {
     return d.media_type == index_artifact::layer_type &&
            d.annotations.contains(index_artifact::layer_digest);
   });
+  for (auto const& part : manifest.layers) {
+    if (part.media_type != index_artifact::tree_type || out.tree) continue;
+    auto const root = Digest::parse(part.annotation(index_artifact::tree_root).value_or(""));
+    auto const of = Digest::parse(part.annotation(index_artifact::tree_metadata).value_or(""));
+    if (root && of) out.tree = ArtifactTree{part, *root, *of};
+  }
   return out;
 }
 
@@ -80,6 +100,10 @@ struct IndexArtifact {
 /// @param indexes  as describe_index() makes them, in the order of the layers
 [[nodiscard]] Manifest make_index_artifact(Descriptor const& image,
                                            std::vector<Descriptor> indexes);
+
+/// Points to the file of a Merkle tree.
+[[nodiscard]] Descriptor describe_tree(std::span<std::byte const> file, Digest const& root,
+                                       Digest const& metadata);
 
 /// Points to a packed index.
 [[nodiscard]] Descriptor describe_index(std::span<std::byte const> packed, Digest const& layer);

@@ -31,6 +31,17 @@ EROFS_OCI_BODY Manifest make_index_artifact(Descriptor const& image,
   return out;
 }
 
+EROFS_OCI_BODY Descriptor describe_tree(std::span<std::byte const> file, Digest const& root,
+                                        Digest const& metadata) {
+  Descriptor out;
+  out.media_type = index_artifact::tree_type;
+  out.digest = digest_of(file);
+  out.size = file.size();
+  out.annotations[index_artifact::tree_root] = root.to_string();
+  out.annotations[index_artifact::tree_metadata] = metadata.to_string();
+  return out;
+}
+
 EROFS_OCI_BODY Descriptor describe_index(std::span<std::byte const> packed, Digest const& layer) {
   Descriptor out;
   out.media_type = index_artifact::layer_type;
