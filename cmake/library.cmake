@@ -19,8 +19,14 @@ if(PkgConfig_FOUND)
   pkg_check_modules(isal IMPORTED_TARGET GLOBAL libisal>=2.30)
   pkg_check_modules(tomlplusplus IMPORTED_TARGET GLOBAL tomlplusplus>=3.3)
   pkg_check_modules(fuse3 IMPORTED_TARGET GLOBAL fuse3>=3.14)
+  if(NOT EROFS_OCI_CRYPTSETUP STREQUAL "OFF")
+    pkg_check_modules(libcryptsetup IMPORTED_TARGET GLOBAL libcryptsetup>=2.4)
+  endif()
 endif()
 unset(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL)
+if(EROFS_OCI_CRYPTSETUP STREQUAL "ON" AND NOT libcryptsetup_FOUND)
+  message(FATAL_ERROR "EROFS_OCI_CRYPTSETUP=ON: libcryptsetup 2.4 is missing (Debian: libcryptsetup-dev)")
+endif()
 
 set(erofs_oci_include ${CMAKE_CURRENT_SOURCE_DIR}/include)
 set(erofs_oci_components)
@@ -149,7 +155,16 @@ erofs_oci_component(
   FOLDERS nbd
   LINK erofs_oci_core PkgConfig::libnl_genl
   REQUIRES "libnl-genl-3.0 >= 3.7")
-erofs_oci_component(host FOLDERS host LINK erofs_oci_core)
+if(libcryptsetup_FOUND)
+  erofs_oci_component(
+    host
+    FOLDERS host
+    LINK erofs_oci_core PkgConfig::libcryptsetup
+    REQUIRES "libcryptsetup >= 2.4")
+  target_compile_definitions(erofs_oci_host INTERFACE EROFS_OCI_HAVE_CRYPTSETUP=1)
+else()
+  erofs_oci_component(host FOLDERS host LINK erofs_oci_core)
+endif()
 erofs_oci_component(
   fuse
   FOLDERS fuse

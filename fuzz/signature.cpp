@@ -43,6 +43,9 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
       if (manifest == nullptr) break;
       auto const artifact = read_index_artifact(*manifest, digest, digest);
       if (artifact) fuzz::require(manifest->subject->digest == digest);
+      if (artifact && artifact->tree) {
+        fuzz::require(artifact->tree->at.media_type == index_artifact::tree_type);
+      }
       break;
     }
     default: {

@@ -21,6 +21,8 @@
 #include <erofs_oci/posix/descriptor.hpp>
 #include <erofs_oci/posix/memory_file.hpp>
 
+#include "merkle_tree.hpp"
+
 namespace mount_oci {
 namespace {
 
@@ -147,7 +149,9 @@ Result<erofs_oci::CredentialLookup> look_up_by_helper(erofs_oci::CredentialLooku
   });
 }
 
-Result<erofs_oci::FuseMounter> mount_by_helper(erofs_oci::FuseServing const& serving) {
+Result<erofs_oci::FuseMounter> mount_by_helper(erofs_oci::FuseServing const& serving,
+                                               ImageOptions const& image) {
+  using Table = std::optional<erofs_oci::VerityTable>;
   std::optional<erofs_oci::FuseMounter> mounter;  // in the helper, while it lives
   auto const answer = [&](MountMessage const& question) -> MountMessage {
     if (question.kind == Kind::port && !mounter) {
@@ -158,11 +162,15 @@ Result<erofs_oci::FuseMounter> mount_by_helper(erofs_oci::FuseServing const& ser
       message.fds.push_back(std::move(connection->device));
       return message;
     }
-    auto const metadata = erofs_oci::whole_number<std::uint64_t>(question.text);
-    if (question.kind != Kind::mounted || !mounter || !metadata) {
+    auto text = std::string_view(question.text);
+    auto const metadata = erofs_oci::take_number<std::uint64_t>(text);
+    auto const table = text.starts_with(' ') ? parse_table(text.substr(1))
+                                             : Result<Table>(fail(Errc::protocol, ""));
+    if (question.kind != Kind::mounted || !mounter || !metadata || !table) {
       return refusal({make_error_code(Errc::protocol), "the process that mounts", {}});
     }
-    auto attached = mounter->attach(*metadata);
+    if (auto const right = check_verity(*table, image); !right) return refusal(right.error());
+    auto attached = mounter->attach(*metadata, *table);
     if (!attached) return refusal(std::move(attached).error());
     return {Kind::settled, *std::move(attached), {}, {}};
   };
@@ -173,9 +181,9 @@ Result<erofs_oci::FuseMounter> mount_by_helper(erofs_oci::FuseServing const& ser
     if (message.fds.size() != 1) return fail(Errc::protocol, "the process that mounts");
     return erofs_oci::FuseConnection{std::move(message.fds[0])};
   };
-  asked.attach = [helper](std::uint64_t metadata) -> Result<std::string> {
-    EROFS_OCI_TRY_ASSIGN(auto message,
-                         helper.ask({Kind::mounted, std::to_string(metadata), {}, {}}));
+  asked.attach = [helper](std::uint64_t metadata, Table const& table) -> Result<std::string> {
+    auto const question = std::to_string(metadata) + ' ' + table_text(table);
+    EROFS_OCI_TRY_ASSIGN(auto message, helper.ask({Kind::mounted, question, {}, {}}));
     return std::move(message.text);
   };
   return asked;

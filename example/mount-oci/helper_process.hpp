@@ -17,6 +17,7 @@
 #include <erofs_oci/mount/mount_channel.hpp>
 #include <erofs_oci/oci/auth.hpp>
 
+#include "options.hpp"
 #include "process.hpp"
 
 namespace mount_oci {
@@ -70,7 +71,9 @@ class HelperProcess {
 
 /// Mounts that a helper makes.
 /// @param serving  as fuse_mounter() takes it
+/// @param image    whose oci.verity the helper enforces
 /// @error{as HelperProcess::start(), as there}
-[[nodiscard]] Result<erofs_oci::FuseMounter> mount_by_helper(erofs_oci::FuseServing const& serving);
+[[nodiscard]] Result<erofs_oci::FuseMounter> mount_by_helper(erofs_oci::FuseServing const& serving,
+                                                             ImageOptions const& image);
 
 }  // namespace mount_oci

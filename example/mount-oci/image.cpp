@@ -21,6 +21,7 @@
 
 #include "indexing.hpp"
 #include "layer_proof.hpp"
+#include "merkle_tree.hpp"
 #include "mount_report.hpp"
 #include "progress.hpp"
 
@@ -84,7 +85,7 @@ Result<OpenedImage> open_layer(FoundImage const& found, OwnIndex index,
   if (!sources.known) EROFS_OCI_TRY(check_unproved(options));
   EROFS_OCI_TRY_ASSIGN(auto image, erofs_oci::open_image(std::move(sources), read_options(options)),
                        options.image);
-  return OpenedImage{std::move(image), metadata, !has_tarindex, false, std::move(unproved)};
+  return OpenedImage{std::move(image), metadata, !has_tarindex, false, {}, std::move(unproved)};
 }
 
 std::size_t count_unproved(IndexedImage const& indexed) {
@@ -149,6 +150,7 @@ Result<void> prove_first(FoundImage& found, IndexedImage& indexed, ImageOptions 
   auto own = options;  // what was made by reading, and nothing else
   own.index = IndexUse::none;
   own.index_directory.clear();
+  own.index_layout.clear();
   EROFS_OCI_TRY_ASSIGN(indexed, index_image(found, own, log, guard));
   return {};
 }
@@ -188,7 +190,16 @@ Result<OpenedImage> open_indexed(FoundImage& found, ImageOptions const& options,
                        erofs_oci::open_layers(found.image_layers(), indexed.indexes,
                                               read_options(options), indexed.options(log)),
                        options.image);
+  std::optional<FoundTree> tree;
+  if (options.for_kernel && options.verity != VerityUse::off && indexed.store) {
+    tree = find_tree(merged, *indexed.store, log);
+    if (!tree && options.verity == VerityUse::require && found.tree) {
+      EROFS_OCI_TRY(fetch_tree(found.tree, merged, *indexed.store, log), options.image);
+      tree = find_tree(merged, *indexed.store, log);
+    }
+  }
   OpenedImage opened{std::move(merged.device), merged.metadata_size};
+  opened.tree = std::move(tree);
   opened.to_prove =
       image_to_prove(found, indexed.indexes, std::move(merged.metadata), options.verify);
   if (opened.to_prove->layers.empty() || options.verify == Verify::off) return opened;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <erofs_oci/core/any_source.hpp>
+#include <erofs_oci/digest/verity_tree.hpp>
 #include <erofs_oci/erofs/reader.hpp>
 #include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/image/open.hpp>
@@ -36,12 +37,19 @@ namespace mount_oci {
 
 struct ImageToProve;
 
+/// A Merkle tree that was found in a store.
+struct FoundTree {
+  erofs_oci::AnySource file;
+  erofs_oci::VerityTree tree;
+};
+
 /// An image that was found and opened.
 struct OpenedImage {
   erofs_oci::DeviceImage device;
   std::uint64_t metadata_size = 0;  ///< bytes at the front that hold no file's data; 0: not known
   bool as_it_is = false;            ///< metadata and all are the layer's own, not made here
   bool rewritten = false;  ///< the layer is an EROFS image, but the metadata were made here
+  std::optional<FoundTree> tree{};  ///< of the device, if one is there and wanted
   std::string unproved{};  ///< why bytes are handed on before they are checked; empty: they are not
   /// Of an image that is read by indexes: those that nobody has compared with their layers. While
   /// there are any, `device.proof` stops all reads. Null: as it_is, or by an index of the user's.

@@ -19,6 +19,7 @@
 
 #include "indexing.hpp"
 #include "layer_cache.hpp"
+#include "merkle_tree.hpp"
 #include "progress.hpp"
 #include "reading.hpp"
 #include "verify.hpp"
@@ -157,6 +158,36 @@ Result<erofs_oci::json::Value> finish_layer(Reading const& reading, FoundImage c
   return object;
 }
 
+/// Makes the Merkle tree of the whole image; yields its line of output.
+/// @param to_push  gets the tree if it is to be pushed
+Result<erofs_oci::json::Value> finish_image(Reading const& reading, FoundImage const& found,
+                                            IndexedImage const& indexed, ImageOptions const& image,
+                                            std::optional<TreeToPush>& to_push) {
+  if (!indexed.store) {
+    return fail(Errc::invalid_argument,
+                "--verity: the Merkle tree is kept in the store, and "
+                "oci.store is none");
+  }
+  EROFS_OCI_TRY_ASSIGN(auto const merged,
+                       erofs_oci::open_layers(found.image_layers(), indexed.indexes,
+                                              read_options(image), indexed.options(reading.log)));
+  EROFS_OCI_TRY_ASSIGN(auto const tree,
+                       make_tree(merged, *indexed.store, reading.guard.stop_token()));
+  if (reading.push != nullptr) {
+    EROFS_OCI_TRY_ASSIGN(to_push, tree_to_push(merged, *indexed.store, tree));
+  }
+  EROFS_OCI_TRY_ASSIGN(auto const shape, erofs_oci::VerityShape::make(tree.data_size));
+  return erofs_oci::json::Value{{"root_hash", tree.root.hex()},
+                                {"device_size", tree.data_size},
+                                {"tree_size", shape.file_size()}};
+}
+
+std::string image_text(erofs_oci::json::Value const& tree) {
+  return "Merkle tree:  root hash " + tree.at("root_hash").get<std::string>() + ", " +
+         size_text(tree.at("device_size").get<std::uint64_t>()) + " -> " +
+         size_text(tree.at("tree_size").get<std::uint64_t>()) + "\n";
+}
+
 /// Indexes one image, and does with the indexes what the options want.
 /// @param directory  for files, which another user can lead nowhere else; empty: no files
 Result<Status> index_one(Reading const& reading, ImageOptions const& image,
@@ -179,10 +210,17 @@ Result<Status> index_one(Reading const& reading, ImageOptions const& image,
     if (!told.value("verified", true)) status = 1;
     EROFS_OCI_TRY(read.json ? reading.output.put_json(told) : reading.output.put(layer_text(told)));
   }
+  std::optional<TreeToPush> to_push;
+  if (read.verity && status == 0) {
+    EROFS_OCI_TRY_ASSIGN(auto const tree, finish_image(reading, found, indexed, image, to_push),
+                         found.name);
+    EROFS_OCI_TRY(read.json ? reading.output.put_json(tree) : reading.output.put(image_text(tree)));
+  }
   if (reading.push == nullptr || status != 0) return status;
-  EROFS_OCI_TRY_ASSIGN(
-      auto const pushed,
-      push_indexes(*reading.push, reading.options.push, found, indexed, reading.log), "push");
+  EROFS_OCI_TRY_ASSIGN(auto const pushed,
+                       push_indexes(*reading.push, reading.options.push, found, indexed,
+                                    to_push ? &*to_push : nullptr, reading.log),
+                       "push");
   EROFS_OCI_TRY(read.json ? reading.output.put_json(pushed)
                           : reading.output.put(push_text(pushed)));
   auto const& target = *reading.push;

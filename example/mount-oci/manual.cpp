@@ -200,6 +200,15 @@ WORDS OF -o
                                then on, also after reattach, such an index is not used again, and status
                                says what and which files were read before. Commands that read and end,
                                such as ls, prove nothing unless before is set
+  oci.verity=try|require|off|HEX
+                               whether the kernel checks by dm-verity all that it reads of the mount,
+                               so that a worker that lies causes EIO and never a wrong byte; by netlink
+                               and fuse-file. try (default): if the store has the Merkle tree that
+                               `mount-oci index --verity` makes, and the kernel has dm-verity; -v tells
+                               why not. require: nothing is mounted without. HEX: as require, and the
+                               tree must have this root hash; else it is the one that the first worker
+                               names before any file is read. Both fetch a tree that the store has not
+                               from an index artifact that a key of oci.index_key has signed
   oci.store=DIR|none           where indexes are kept; default: /var/lib/erofs_oci for root, else
                                $XDG_CACHE_HOME/erofs_oci or ~/.cache/erofs_oci
   oci.cache_dir=DIR|none       where layers and manifests are kept as registries sent them, an absolute

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mounting: one process serves the image, another one mounts it, and they exchange messages.
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
@@ -18,11 +19,13 @@
 #include <erofs_oci/host/detached_mount.hpp>
 #include <erofs_oci/host/mount_point.hpp>
 #include <erofs_oci/host/unmount.hpp>
+#include <erofs_oci/host/verity_device.hpp>
 #include <erofs_oci/nbd/device.hpp>
 #include <erofs_oci/posix/wait.hpp>
 
 #include "commands.hpp"
 #include "image.hpp"
+#include "merkle_tree.hpp"
 #include "mount_table.hpp"
 #include "overlay.hpp"
 #include "reader.hpp"
@@ -37,6 +40,8 @@ using erofs_oci::fail_errno;
 using erofs_oci::MountChannel;
 using erofs_oci::MountMessage;
 using erofs_oci::MountPoint;
+using erofs_oci::VerityDevice;
+using erofs_oci::VerityTable;
 using namespace std::chrono_literals;
 
 /// A mount namespace, named by a process id or a path.
@@ -87,18 +92,31 @@ void set_read_ahead(std::string const& device, std::uint64_t bytes, Log const& l
   }
 }
 
+/// Has the kernel's EROFS open a device; what checks it goes with the mount.
+Result<UniqueFd> open_device(MountOptions const& options, std::string const& device,
+                             std::optional<VerityTable> const& table, Log const& log) {
+  if (!table) return erofs_oci::detached_erofs(device, options.flags, options.data);
+  auto const verity = VerityDevice::open(device, *table);
+  if (verity) {
+    auto mount = erofs_oci::detached_erofs(verity->path(), options.flags, options.data);
+    return mount ? std::move(mount) : fail(erofs_oci::explain_verity(mount.error()));
+  }
+  if (table->required) return fail(verity.error());
+  log.say(Level::warning, verity.error().message() + "; the kernel does not check the image");
+  return erofs_oci::detached_erofs(device, options.flags, options.data);
+}
+
 /// Mounts a device; in another mount namespace too, which need not have a node of it.
 Result<std::string> mount_device(MountOptions const& options, std::string const& device,
-                                 std::uint64_t read_ahead, Log const& log) {
+                                 std::optional<VerityTable> const& table, std::uint64_t read_ahead,
+                                 Log const& log) {
   EROFS_OCI_TRY(wait_for_node(device));
   set_read_ahead(device, read_ahead, log);
   UniqueFd space;
   if (!options.name_space.empty()) {
     EROFS_OCI_TRY_ASSIGN(space, open_namespace(options.name_space));
   }
-  EROFS_OCI_TRY_ASSIGN(auto const mount,
-                       erofs_oci::detached_erofs(device, options.flags, options.data),
-                       options.target);
+  EROFS_OCI_TRY_ASSIGN(auto const mount, open_device(options, device, table, log), options.target);
   EROFS_OCI_TRY(check_mounted(mount.get(), device));
   if (space) EROFS_OCI_TRY(enter_namespace(space.get()));
   EROFS_OCI_TRY_ASSIGN(auto const place, MountPoint::open(options.target));
@@ -117,7 +135,11 @@ struct MountTask {
 /// Mounts the worker's device, or checks what the worker has mounted by FUSE.
 Result<std::string> make_mount(MountTask const& task, MountMessage const& message, Log const& log) {
   if (message.kind == MountMessage::Kind::device) {
-    return mount_device(task.mount, message.text, task.read_ahead, log);
+    auto const end = std::min(message.text.find('\n'), message.text.size());
+    EROFS_OCI_TRY_ASSIGN(
+        auto const table,
+        parse_table(std::string_view(message.text).substr(std::min(end + 1, message.text.size()))));
+    return mount_device(task.mount, message.text.substr(0, end), table, task.read_ahead, log);
   }
   if (message.kind != MountMessage::Kind::mounted) return fail(message.error);
   EROFS_OCI_TRY_ASSIGN(auto const root, erofs_oci::open_place(message.text));

@@ -175,6 +175,7 @@ std::string report_json(MountReport const& report) {
     value["read_before"] = {{"files", report.counts.served.count},
                             {"names", report.counts.served.names}};
   }
+  value["verity"] = report.verity;
   if (report.reads) {
     value["taken_over"] = report.reads->taken_over;
     value["in_flight"] = report.in_flight;

@@ -118,6 +118,7 @@ struct MountReport {
   }
   std::optional<erofs_oci::NbdRelayCounters> reads;  ///< of an NBD device
   std::size_t in_flight = 0;
+  std::string verity{};  ///< root hash by which the kernel checks; empty: it does not
 };
 
 /// A JSON object, for `mount-oci status`.

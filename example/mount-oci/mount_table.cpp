@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 
 #include <erofs_oci/core/text.hpp>
+#include <erofs_oci/host/verity_device.hpp>
 #include <erofs_oci/posix/text_file.hpp>
 
 namespace mount_oci {
@@ -99,11 +100,34 @@ bool is_source(std::vector<MountEntry> const& table, std::string_view device) {
   return std::ranges::any_of(table, [&](auto const& entry) { return entry.source == device; });
 }
 
-std::optional<std::uint32_t> nbd_index_of(dev_t device, std::string const& root) {
+namespace {
+
+/// Of a device's directory in sysfs; empty: it is not there.
+std::string device_text(dev_t device, std::string const& root, char const* name) {
   auto const path =
-      root + "/" + std::to_string(major(device)) + ":" + std::to_string(minor(device)) + "/uevent";
-  auto const text = erofs_oci::read_text_file(path);
-  if (!text) return std::nullopt;
+      root + "/" + std::to_string(major(device)) + ":" + std::to_string(minor(device)) + "/" + name;
+  return erofs_oci::read_text_file(path).value_or("");
+}
+
+}  // namespace
+
+bool is_verity_source(std::string_view source) {
+  constexpr std::string_view folder = "/dev/mapper/";
+  return source.starts_with(folder) &&
+         source.substr(folder.size()).starts_with(erofs_oci::verity_prefix);
+}
+
+bool is_verity_device(dev_t device, std::string const& root) {
+  return device_text(device, root, "dm/name").starts_with(erofs_oci::verity_prefix);
+}
+
+std::optional<std::uint32_t> nbd_index_of(dev_t device, std::string const& root) {
+  auto const mapped = device_text(device, root, "dm/name");  // erofs_oci-nbd0
+  if (mapped.starts_with(std::string(erofs_oci::verity_prefix) + "nbd")) {
+    auto number = std::string_view(mapped).substr(erofs_oci::verity_prefix.size() + 3);
+    return erofs_oci::whole_number<std::uint32_t>(number.substr(0, number.find('\n')));
+  }
+  auto const text = std::optional(device_text(device, root, "uevent"));
   constexpr std::string_view key = "DEVNAME=nbd";
   auto const at = text->find(key);
   if (at == std::string::npos) return std::nullopt;

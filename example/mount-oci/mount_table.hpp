@@ -49,9 +49,15 @@ struct MountEntry {
 /// mounted all the same.
 [[nodiscard]] bool is_source(std::vector<MountEntry> const& table, std::string_view device);
 
-/// The number of the NBD device behind a device number, or nothing.
+/// The number of the NBD device behind a device number, also if dm-verity is between, or nothing.
 [[nodiscard]] std::optional<std::uint32_t> nbd_index_of(dev_t device,
                                                         std::string const& root = "/sys/dev/block");
+
+/// Whether a mount's source is a device of dm-verity of ours.
+[[nodiscard]] bool is_verity_source(std::string_view source);
+
+/// Whether a device number is that of such a device.
+[[nodiscard]] bool is_verity_device(dev_t device, std::string const& root = "/sys/dev/block");
 
 /// The device number of a path that is a block device.
 /// @error{an errno, as stat(2); ENOTBLK}

@@ -246,6 +246,20 @@ Checked set_verify(ImageOptions& image, Word const& word) {
                    "none of off, lazy, background, before");
 }
 
+/// off|try|require, or the root hash that is required.
+Checked set_verity(ImageOptions& image, Word const& word) {
+  auto const root = erofs_oci::Digest::parse("sha256:" + word.value);
+  if (root) image.verity_root = *root;
+  if (root) image.verity = VerityUse::require;
+  if (root) return {};
+  image.verity_root.reset();
+  return set_choice(image.verity, word,
+                    {{"off", VerityUse::off},
+                     {"try", VerityUse::attempt},
+                     {"require", VerityUse::require},
+                     {"a root hash of 64 hexadecimal digits", VerityUse::require}});
+}
+
 Checked set_pull(ImageOptions& image, Word const& word) {
   return set_choice(image.pull, word,
                     {{"always", Pull::always}, {"missing", Pull::missing}, {"never", Pull::never}});
@@ -306,6 +320,7 @@ constexpr std::array image_words{
     ImageWord{"oci.index_key",
               [](auto& i, auto& w) { return set_text(i.index_keys.emplace_back(), w); }},
     ImageWord{"oci.verify", set_verify},
+    ImageWord{"oci.verity", set_verity},
     ImageWord{"oci.native", [](auto& i, auto& w) { return set_switch(i.native, w); }},
     ImageWord{"oci.store", [](auto& i, auto& w) { return set_text(i.store, w); }},
     ImageWord{"oci.cache_dir", set_cache_dir},

@@ -22,6 +22,7 @@
 
 #include <erofs_oci/combinator/proof.hpp>
 #include <erofs_oci/core/memory_budget.hpp>
+#include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/digest/signature.hpp>
 #include <erofs_oci/http/hedging.hpp>
 #include <erofs_oci/http/host_pace.hpp>
@@ -92,6 +93,13 @@ enum class StartListUse {
   all,     ///< both
 };
 
+/// Whether the kernel checks by dm-verity what it reads of a mount.
+enum class VerityUse {
+  off,      ///< no
+  attempt,  ///< if the store has a Merkle tree of the image, and the kernel can
+  require,  ///< without it nothing is mounted
+};
+
 class LayerCache;
 class StartKeeper;
 
@@ -135,10 +143,12 @@ struct ImageOptions {
   std::string tarindex;              ///< path of the EROFS image of the layer's metadata, or empty
   std::string zinfo;                 ///< path of the gzip checkpoint index, or empty
   IndexUse index = IndexUse::bound;  ///< which indexes of a registry are taken
-  std::vector<std::string> index_keys;  ///< PEM files of who signs such indexes
-  std::string index_directory;          ///< files as `index --output` makes them; empty: none
-  std::string index_layout;             ///< OCI layout with index artifacts; empty: none
-  Verify verify = Verify::lazy;         ///< when it is proved what no index of our own says
+  std::vector<std::string> index_keys;    ///< PEM files of who signs such indexes
+  std::string index_directory;            ///< files as `index --output` makes them; empty: none
+  std::string index_layout;               ///< OCI layout with index artifacts; empty: none
+  Verify verify = Verify::lazy;           ///< when it is proved what no index of our own says
+  VerityUse verity = VerityUse::attempt;  ///< whether the kernel checks it, too
+  std::optional<erofs_oci::Digest> verity_root{};  ///< the root hash that it must have
   bool native = false;     ///< an EROFS image as only layer is served as it is, not indexed
   bool for_kernel = true;  ///< what is opened is parsed by a kernel, not by this program
   std::string store;       ///< directory of indexes, `none`, or empty for the usual one
@@ -281,6 +291,7 @@ struct ReadOptions {
   bool data = false;       ///< `fsck`: read every byte
   std::string output;      ///< `index`: a directory for files that other tools read, or empty
   bool verify = false;     ///< `index`: compare with the layer
+  bool verity = false;     ///< `index`: make a Merkle tree
 };
 
 /// `index --push`, and `index --output oci:LAYOUT`.

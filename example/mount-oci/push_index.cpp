@@ -110,6 +110,15 @@ struct PartPusher {
     return put(std::move(part), packed, {{"layer", layer.to_string()}, {"index", name}});
   }
 
+  Result<void> put_tree(TreeToPush const& tree) {
+    if (parts.size() >= erofs_oci::max_manifest_layers) {
+      return fail(Errc::unsupported, "--verity: the artifact has no place for the Merkle tree");
+    }
+    auto part = erofs_oci::describe_tree(tree.file, tree.root, tree.metadata);
+    auto const name = part.digest.to_string();
+    return put(std::move(part), tree.file, {{"root_hash", tree.root.hex()}, {"tree", name}});
+  }
+
   Result<void> put_checkpoints(Digest const& layer, ExtraCheckpoints const& extra) {
     // The list has the last place of an artifact.
     if (extra.empty() || parts.size() + 1 >= erofs_oci::max_manifest_layers) return {};
@@ -147,7 +156,7 @@ struct PartPusher {
 template <class Place>
 Result<Value> push_parts(Place const* place, PushTarget const& target,
                          PushIndexOptions const& options, FoundImage const& found,
-                         IndexedImage const& indexed, Log const& log) {
+                         IndexedImage const& indexed, TreeToPush const* tree, Log const& log) {
   PartPusher<Place> pusher{place};
   std::optional<StartList> list;
   if (options.with_start_list) {
@@ -163,6 +172,7 @@ Result<Value> push_parts(Place const* place, PushTarget const& target,
   for (auto const i : different) {
     EROFS_OCI_TRY(pusher.put_index(found.layers[i].descriptor.digest, indexed.indexes[i]));
   }
+  if (tree != nullptr) EROFS_OCI_TRY(pusher.put_tree(*tree));
   if (list) {
     for (auto const i : different) {
       EROFS_OCI_TRY(
@@ -217,14 +227,15 @@ Result<std::optional<PushTarget>> prepare_push(Options const& options, Log const
 }
 
 Result<Value> push_indexes(PushTarget const& target, PushIndexOptions const& options,
-                           FoundImage const& found, IndexedImage const& indexed, Log const& log) {
+                           FoundImage const& found, IndexedImage const& indexed,
+                           TreeToPush const* tree, Log const& log) {
   if (options.dry_run) {
     Pusher const* const nowhere = nullptr;
-    return push_parts(nowhere, target, options, found, indexed, log);
+    return push_parts(nowhere, target, options, found, indexed, tree, log);
   }
-  if (target.layout) return push_parts(&*target.layout, target, options, found, indexed, log);
+  if (target.layout) return push_parts(&*target.layout, target, options, found, indexed, tree, log);
   EROFS_OCI_TRY_ASSIGN(auto const pusher, open_pusher(target, options, log));
-  return push_parts(&pusher, target, options, found, indexed, log);
+  return push_parts(&pusher, target, options, found, indexed, tree, log);
 }
 
 std::string push_text(Value const& pushed) {
@@ -238,6 +249,8 @@ std::string push_text(Value const& pushed) {
                ? "Index of " + text(index, "layer") + ":  " + text(index, "index")
            : index.contains("checkpoints")
                ? "Checkpoints of " + text(index, "layer") + ":  " + text(index, "checkpoints")
+           : index.contains("tree")
+               ? "Merkle tree " + text(index, "root_hash") + ":  " + text(index, "tree")
                : "Start list:  " + text(index, "start_list");
     out += ", " + size_text(index.at("size").get<std::uint64_t>()) +
            (dry ? "" : ", " + text(index, "push")) + "\n";

@@ -6,6 +6,8 @@
 #include <optional>
 #include <string>
 
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/digest/signature.hpp>
 #include <erofs_oci/oci/json.hpp>
 #include <erofs_oci/oci/layout_writer.hpp>
@@ -27,6 +29,13 @@ struct PushTarget {
   std::optional<erofs_oci::PrivateKey> key{};
 };
 
+/// The Merkle tree of an image.
+struct TreeToPush {
+  erofs_oci::Bytes file;
+  erofs_oci::Digest root;
+  erofs_oci::Digest metadata;  ///< of the merged metadata
+};
+
 /// Opens the way to the registry or layout that `index` puts indexes into, and reads the key, as
 /// long as this process may; empty: nothing is pushed. Makes no request.
 /// @error{as prepare_registry(), LayoutWriter::open(), PrivateKey::from_pem() and
@@ -36,6 +45,7 @@ struct PushTarget {
 
 /// Puts the indexes into the repository or layout, then the artifact that refers to the image, then
 /// its signature; with `dry_run`, nothing.
+/// @param tree  goes with them; null: none does
 /// @return what was done, for the user
 /// @error{as erofs_oci::BasicPusher, as there}
 /// @error{Errc::not_found, `with_start_list`\, and the store has no start list of the image}
@@ -43,7 +53,7 @@ struct PushTarget {
                                                           PushIndexOptions const& options,
                                                           FoundImage const& found,
                                                           IndexedImage const& indexed,
-                                                          Log const& log);
+                                                          TreeToPush const* tree, Log const& log);
 
 /// The same as text.
 [[nodiscard]] std::string push_text(erofs_oci::json::Value const& pushed);

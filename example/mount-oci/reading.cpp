@@ -77,13 +77,13 @@ Result<Status> run_reading(Options const& given, Log& log) {
   if (options.command == Command::verify) EROFS_OCI_TRY(prepare_verify(options));
   EROFS_OCI_TRY_ASSIGN(auto needs, needs_of(options));
   EROFS_OCI_TRY_ASSIGN(auto const push, prepare_push(options, log));
-  if (push) {
-    // Only what this user has read is told to others.
+  if (push || options.read.verity) {
+    // Only what this user has read is told to others, or vouched for.
     options.image.index = IndexUse::none;
     options.image.index_directory.clear();
     options.image.index_layout.clear();
-    needs.network = needs.network || options.push.push;
   }
+  if (options.push.push) needs.network = true;
   if (options.other) EROFS_OCI_TRY(open_ways(*options.other, nullptr, needs, log));
   EROFS_OCI_TRY(become_reader(options.image, nullptr, std::move(needs), log));
   EROFS_OCI_TRY_ASSIGN(auto const signals, Signals::take());

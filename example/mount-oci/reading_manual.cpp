@@ -8,11 +8,11 @@ namespace {
 constexpr std::string_view index_page = R"(mount-oci index - make the indexes of an image's layers
 
 SYNOPSIS
-  mount-oci index [-o LIST]... [--output DIR] [--verify] [--json] IMAGE
-  mount-oci index --push [--to REPOSITORY] [--sign-key KEY] [--with-start-list]
+  mount-oci index [-o LIST]... [--output DIR] [--verify] [--verity] [--json] IMAGE
+  mount-oci index --push [--to REPOSITORY] [--sign-key KEY] [--with-start-list] [--verity]
                   [--mount-from REPOSITORY]... [--all-platforms] [--dry-run] [-o LIST]... [--json] IMAGE
-  mount-oci index --output oci:DIR [--sign-key KEY] [--with-start-list] [--all-platforms]
-                  [--dry-run] [-o LIST]... [--json] IMAGE
+  mount-oci index --output oci:DIR [--sign-key KEY] [--with-start-list] [--verity]
+                  [--all-platforms] [--dry-run] [-o LIST]... [--json] IMAGE
 
 DESCRIPTION
   Reads each layer that has no index in the store once, in full, and stores its index for later mount,
@@ -35,6 +35,11 @@ OPTIONS
                  a registry; mounts with oci.index=oci:DIR find them there
   --verify       read each layer once more and compare it with its index: every byte, and every file's
                  type, attributes, names and place
+  --verity       also make the Merkle tree of the image, by which the kernel can check a mount (see
+                 oci.verity), and print its root hash: the same one for the same layers. This decodes
+                 all layers once, and fetches what of them is not kept. The tree takes a sixteenth of
+                 the decoded layers in the store; it counts for the layers that were chosen, together.
+                 With --push it goes to the registry, too
   --push         put the indexes into the registry as an artifact that refers to the image
   --to REPOSITORY
                  into this repository, HOST[:PORT]/NAME, in place of the image's own. A mount looks in
@@ -51,7 +56,8 @@ OPTIONS
   --all-platforms
                  index and push each platform's image of a list
   --dry-run      make the indexes, tell what would be pushed, and push nothing
-  --json         a line of JSON for each layer, and with --push one for each image
+  --json         a line of JSON for each layer, with --verity one for the tree (root_hash, device_size,
+                 tree_size), and with --push one for each image
 
 EXIT STATUS
   0 done, 1 wrong command line, a layer that differs from its index, or a platform that failed,

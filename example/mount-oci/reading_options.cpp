@@ -91,6 +91,7 @@ void add_own(CLI::App& app, Command command, Options& options, FindTexts& find) 
     case Command::index:
       app.add_option("--output", read.output)->type_name("DIR");
       app.add_flag("--verify", read.verify);
+      app.add_flag("--verity", read.verity);
       app.add_flag("--push", push.push);
       app.add_option("--to", push.to);
       app.add_option("--sign-key", push.sign_key);

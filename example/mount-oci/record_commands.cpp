@@ -19,6 +19,7 @@
 #include "commands.hpp"
 #include "control.hpp"
 #include "indexing.hpp"
+#include "merkle_tree.hpp"
 #include "mount_journal.hpp"
 #include "mount_table.hpp"
 #include "output.hpp"
@@ -145,6 +146,7 @@ Value status_of(NotedMount const& noted, std::string const& directory) {
   value["size"] = noted.record->image.device_size;
   value["supervisor"] = noted.record->daemon.pid;
   value["mismatch"] = noted.record->image.mismatch;
+  value["verity"] = root_text(noted.record->image);
   if (!noted.held) return value;
   auto const answer = ask_control(control_path(directory, noted.name), "status");
   auto const live = answer ? erofs_oci::json::parse(erofs_oci::as_bytes(*answer), "status")
@@ -242,6 +244,9 @@ std::string status_text(Value const& status) {
             " requests were sent twice, " + number(*hedges, "won") + " answered sooner so\n";
   }
   text += layers_text(status);
+  if (auto const root = word(status, "verity"); !root.empty()) {
+    text += "  kernel:   checks by dm-verity, root hash " + root + "\n";
+  }
   auto const mismatch = word(status, "mismatch");
   if (!mismatch.empty()) {
     text += "  MISMATCH: " + mismatch +

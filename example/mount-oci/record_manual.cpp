@@ -116,6 +116,7 @@ OPTIONS
                  taken_over, last_error, cached (bytes in the worker's memory), memory (bytes that its
                  caches take), complete (all of the image is cached), mismatch (text, empty: none),
                  layers (digest, state, problem), read_before (files, names) if one of them has failed,
+                 verity (root hash by which the kernel checks, empty: it does not),
                  for layers that are not proved from the start proof (seen, total, proved)
   --journal DIR  directory of the records, see `mount-oci mount --help`
 

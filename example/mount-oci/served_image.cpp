@@ -27,6 +27,7 @@
 #include "image.hpp"
 #include "indexing.hpp"
 #include "layer_cache.hpp"
+#include "merkle_tree.hpp"
 #include "same_image.hpp"
 #include "upstream_mount.hpp"
 
@@ -183,6 +184,10 @@ Result<Record> record_of(FoundImage const& found, OpenedImage const& opened,
   if (found.platform) image.platform = found.platform->to_string();
   image.device_size = opened.device.source.size();
   image.rewritten = opened.rewritten;
+  if (opened.tree && options.verity != VerityUse::off) {
+    image.verity = opened.tree->tree.root;
+    image.verity_data = opened.tree->tree.data_size;
+  }
   EROFS_OCI_TRY_ASSIGN(record.reach, reach_of(options));
   EROFS_OCI_TRY_ASSIGN(auto credentials, recorded_credentials(options));
   if (image.source == RecordSource::registry) record.credentials = std::move(credentials);
@@ -238,6 +243,7 @@ Result<OpenedImage> open_again(Record const& record, ImageOptions const& options
   EROFS_OCI_TRY_ASSIGN(auto found, find_again(record.image, options, log));
   auto opened = open_found(found, std::move(index), options, log, guard);
   if (!opened) return opened;
+  EROFS_OCI_TRY(append_tree(*opened, options, log));
   auto const size = opened->device.source.size();
   auto const wanted = record.image.device_size;
   if (wanted != size && wanted != size + quiet_end) {  // which devices of older versions lack
@@ -260,6 +266,7 @@ Result<ServedImage> serve_first(ImageOptions const& options, Log const& log,
   }
   EROFS_OCI_TRY_ASSIGN(auto opened, open_found(found, std::move(index), options, log, guard));
   EROFS_OCI_TRY(check_first(opened, options, log));
+  EROFS_OCI_TRY(append_tree(opened, options, log));
   if (!options.in_place_of) {
     EROFS_OCI_TRY(pad(opened.device, opened.device.source.size() + quiet_end));
   }
@@ -274,7 +281,11 @@ Result<ServedImage> serve_first(ImageOptions const& options, Log const& log,
 Result<ServedImage> serve_again(Record const& record, ImageOptions const& options, Log const& log,
                                 ExitOnSignal const* guard) {
   auto opened = open_again(record, options, log, guard);
-  if (!opened && opened.error().code == Errc::mismatch && options.index != IndexUse::none) {
+  // The tree of another merged image is not there for this one.
+  auto const is_other =
+      !opened && (opened.error().code == Errc::mismatch ||
+                  (opened.error().code == Errc::not_found && options.verity != VerityUse::off));
+  if (is_other && options.index != IndexUse::none) {
     // It may have been mounted by what reading its layers gave, before the image's claims came.
     auto unclaimed = options;
     unclaimed.index = IndexUse::none;
@@ -354,6 +365,10 @@ Result<ImageOptions> options_of(Record const& record, ImageOptions const& given)
   options.store = reach.cache_directory.empty() ? "none" : reach.cache_directory;
   options.index = IndexUse::bound;  // finds what the store keeps; the registry is not asked
   options.verify = parse_verify(reach.verify).value_or(Verify::lazy);
+  auto const has_tree = record.image.verity != erofs_oci::Digest();
+  options.verity = has_tree ? VerityUse::require : VerityUse::off;
+  options.verity_root.reset();
+  if (has_tree) options.verity_root = record.image.verity;
   options.native = !record.image.rewritten;
   options.opened_before = true;
   if (!reach.hosts.empty()) options.hosts = reach.hosts;

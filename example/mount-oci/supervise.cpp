@@ -32,6 +32,7 @@
 #include "control.hpp"
 #include "daemon.hpp"
 #include "daemon_socket.hpp"
+#include "merkle_tree.hpp"
 #include "metrics.hpp"
 #include "mount_journal.hpp"
 #include "mount_report.hpp"
@@ -133,6 +134,7 @@ class RecordedMount {
     EROFS_OCI_TRY_ASSIGN(auto const choice, choose_way(options_.mount.attach, {}, log_));
     plan_.way = *choice.way;
     how_ = choice.summary();
+    EROFS_OCI_TRY(settle_verity(options_.image, plan_.way, log_));
     id_ = new_identifier();
     if (!is_nbd(plan_.way)) {
       EROFS_OCI_TRY_ASSIGN(auto const place, erofs_oci::MountPoint::open(options_.mount.target));
@@ -284,12 +286,20 @@ class RecordedMount {
       record_->mount_point = plan_.target;
       if (auto const me = erofs_oci::this_process()) record_->daemon = *me;
     }
+    if (!earlier_) {
+      EROFS_OCI_TRY(check_verity(table(), options_.image));
+    }
     auto const size = record_->image.device_size;
     zeros_ = size - std::min(size, image.zeros_from);
     if (is_foreign(*record_)) {  // made larger than what is on it
       EROFS_OCI_TRY_ASSIGN(image.size, nbd_device_bytes(*record_->attach.index));
     }
     return {};
+  }
+
+  /// What the kernel is to check by; empty: nothing.
+  [[nodiscard]] std::optional<erofs_oci::VerityTable> table() const {
+    return verity_table(record_->image, options_.image.verity);
   }
 
   /// The front end is this process's: the record says so.
@@ -310,7 +320,8 @@ class RecordedMount {
   void announce(std::string const& device) {
     if (auto const ok = leave_directory(); !ok) return supervisor_->mounting_failed(ok.error());
     auto const kind = device.empty() ? MountMessage::Kind::mounted : MountMessage::Kind::device;
-    mounter_.tell({kind, device.empty() ? plan_.target : device, {}, {}});
+    auto const text = device.empty() ? plan_.target : device + '\n' + table_text(table());
+    mounter_.tell({kind, text, {}, {}});
   }
 
   /// Keeps no directory of a user busy.
@@ -345,6 +356,7 @@ class RecordedMount {
     auto const table = read_mount_table();
     if (auto const entry = table ? find_target(*table, target) : std::nullopt) {
       socket_ = listen_as_daemon(entry->device);
+      is_checked_ = is_verity_source(entry->source);
     }
     if (auto const& device = options_.image.in_place_of; device && !device->note.empty()) {
       log_.say(Level::notice, device->note);
@@ -506,6 +518,14 @@ class RecordedMount {
     return counts;
   }
 
+  /// Bytes of the device that come from this machine: metadata, Merkle tree, zeros.
+  [[nodiscard]] std::uint64_t local_bytes() const {
+    auto const& image = record_->image;
+    auto const tree =
+        image.verity_data != 0 ? image.device_size - image.verity_data - zeros_ : std::uint64_t{0};
+    return record_->known->length + tree + zeros_;
+  }
+
   [[nodiscard]] MountReport report() const {
     auto const& worker = supervisor_->worker();
     auto const* const device = supervisor_->device();
@@ -518,9 +538,10 @@ class RecordedMount {
                        .last_error = supervisor_->last_error(),
                        .counts = counts(),
                        .size = record_ ? record_->image.device_size : 0,
-                       .metadata = record_ && record_->known ? record_->known->length + zeros_ : 0,
+                       .metadata = record_ && record_->known ? local_bytes() : 0,
                        .reads = {},
-                       .in_flight = device != nullptr ? device->relay().in_flight() : 0};
+                       .in_flight = device != nullptr ? device->relay().in_flight() : 0,
+                       .verity = record_ && is_checked_ ? root_text(record_->image) : ""};
     report.counts.cached = std::min(report.counts.cached, report.size);  // held in whole chunks
     if (device != nullptr) report.reads = device->relay().counters();
     return report;
@@ -544,6 +565,7 @@ class RecordedMount {
   std::uint64_t zeros_ = 0;      // bytes at the device's end
   WorkerCounts counts_;          // of the present worker
   WorkerCounts earlier_counts_;  // of those before
+  bool is_checked_ = false;      // by dm-verity
   bool settled_ = false;         // mounted, and no process waits
   std::string how_;              // a new mount's way, and why that one
   std::unique_ptr<MountSupervisor> supervisor_;

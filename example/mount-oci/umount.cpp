@@ -104,7 +104,10 @@ class Device {
 
 /// Where a device is mounted, or nothing.
 std::optional<std::string> mounted_at(std::vector<MountEntry> const& table, dev_t device) {
-  auto const entry = std::ranges::find(table, device, &MountEntry::device);
+  auto const index = nbd_index_of(device);
+  auto const entry = std::ranges::find_if(table, [&](MountEntry const& one) {
+    return one.device == device || (index && nbd_index_of(one.device) == index);
+  });
   return entry == table.end() ? std::nullopt : std::optional(entry->target);
 }
 
@@ -126,6 +129,12 @@ Result<void> unmount(std::string const& target, MountEntry const& entry) {
   return erofs_oci::unmount(target, erofs_oci::UnmountBusy::refuse, "fusermount3", entry.id);
 }
 
+/// Waits until the kernel has removed a device of dm-verity with its last mount, which it does a
+/// moment later; another mount may keep it.
+void wait_for_verity(dev_t device) {
+  static_cast<void>(erofs_oci::wait_for(1s, [=] { return !is_verity_device(device); }));
+}
+
 /// Of an image that is not on an NBD device.
 Result<void> end_other_mount(std::string const& target, MountEntry const& entry, Log const& log) {
   auto const daemon = DaemonWatch::of(entry.device);
@@ -133,6 +142,7 @@ Result<void> end_other_mount(std::string const& target, MountEntry const& entry,
   // Mounted a second time: the processes that serve it stay.
   auto const table = read_mount_table();
   if (table && mounted_at(*table, entry.device)) return {};
+  wait_for_verity(entry.device);
   if (!daemon.wait(patience)) {
     log.say(Level::warning, target +
                                 ": the process that serves it still runs; the image may be mounted "
@@ -147,6 +157,7 @@ Result<void> end_mount(std::string const& target, MountEntry const& entry, Log c
   Device device(*index);
   device.hold();  // or another process could set the device up before it is examined
   EROFS_OCI_TRY(unmount(target, entry));
+  wait_for_verity(entry.device);
   // Mounted a second time, perhaps in another namespace: the device stays.
   if (device.is_in_use()) return {};
   EROFS_OCI_TRY(device.disconnect());

@@ -25,6 +25,7 @@
 #include "image.hpp"
 #include "layer_cache.hpp"
 #include "memory_keeper.hpp"
+#include "merkle_tree.hpp"
 #include "mount_report.hpp"
 #include "proof_keeper.hpp"
 #include "read_error.hpp"
@@ -77,6 +78,7 @@ class Worker {
     if (starts) starts->begin(std::move(image.device.starts));
     // Keeps no directory of a user busy.
     if (!is_thread() && ::chdir("/") != 0) return fail_errno(errno, "/");
+    options.serving.verity = verity_table(image.record.image, task_.options.image.verity);
     EROFS_OCI_TRY_ASSIGN(auto const opened, describe(image));
     held_ = image.device.held;
     memory_->begin(held_, [this] { return reads(); }, task_.options.image.idle);
@@ -160,7 +162,7 @@ class Worker {
     if (!is_nbd(task_.way)) {
       serving.access =
           erofs_oci::may_mount() ? erofs_oci::FuseAccess::everyone : erofs_oci::FuseAccess::owner;
-      EROFS_OCI_TRY_ASSIGN(serving.mounter, mount_by_helper(serving));
+      EROFS_OCI_TRY_ASSIGN(serving.mounter, mount_by_helper(serving, task_.options.image));
     }
     return become_reader(task_.options.image, task_.record ? &*task_.record : nullptr, {}, log_);
   }

@@ -50,6 +50,7 @@
 #include <erofs_oci/digest/sealed_file.hpp>
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/digest/signature.hpp>
+#include <erofs_oci/digest/verity_tree.hpp>
 #include <erofs_oci/erofs/directory.hpp>
 #include <erofs_oci/erofs/file_map.hpp>
 #include <erofs_oci/erofs/format.hpp>
@@ -109,6 +110,7 @@
 #include <erofs_oci/host/mount_point.hpp>
 #include <erofs_oci/host/privilege.hpp>
 #include <erofs_oci/host/unmount.hpp>
+#include <erofs_oci/host/verity_device.hpp>
 #include <erofs_oci/http/hedging.hpp>
 #include <erofs_oci/http/host_pace.hpp>
 #include <erofs_oci/http/http.hpp>

@@ -12,7 +12,7 @@ dir=${1:-$top/build/guest}
 version=${2:-6.12}
 
 # crc32c and libcrc32c come with erofs, netfs and 9pnet with 9p: modprobe knows which and in which order.
-modules=(virtio_pci crc32c_generic 9pnet_virtio 9p erofs overlay ublk_drv loop fuse)
+modules=(virtio_pci crc32c_generic 9pnet_virtio 9p erofs overlay ublk_drv loop fuse sha256_generic dm_verity)
 
 die() { echo "guest: $*" >&2; exit 1; }
 

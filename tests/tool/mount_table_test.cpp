@@ -91,6 +91,25 @@ TEST_CASE("The NBD device behind a device number is found by its name", "[tool]"
   CHECK(nbd_index_of(makedev(43, 99), root.string()) == 12u);
   CHECK_FALSE(nbd_index_of(makedev(8, 0), root.string()).has_value());
   CHECK_FALSE(nbd_index_of(makedev(9, 9), root.string()).has_value());
+
+  auto const map = [&](std::string const& number, std::string const& name) {
+    add(number.c_str(), "DEVNAME=dm-0\nDEVTYPE=disk\n");
+    std::filesystem::create_directories(root / number / "dm");
+    std::ofstream(root / number / "dm/name") << name << "\n";
+  };
+  map("254:0", "erofs_oci-nbd3");
+  map("254:1", "erofs_oci-loop3");
+  map("254:2", "vg-nbd3");
+  CHECK(nbd_index_of(makedev(254, 0), root.string()) == 3u);
+  CHECK_FALSE(nbd_index_of(makedev(254, 1), root.string()).has_value());
+  CHECK_FALSE(nbd_index_of(makedev(254, 2), root.string()).has_value());
+  CHECK(is_verity_device(makedev(254, 0), root.string()));
+  CHECK(is_verity_device(makedev(254, 1), root.string()));
+  CHECK_FALSE(is_verity_device(makedev(254, 2), root.string()));
+  CHECK_FALSE(is_verity_device(makedev(43, 0), root.string()));
+  CHECK(is_verity_source("/dev/mapper/erofs_oci-nbd3"));
+  CHECK_FALSE(is_verity_source("/dev/nbd3"));
+  CHECK_FALSE(is_verity_source("/run/erofs_oci-Ab12/image"));
   std::filesystem::remove_all(root);
 }
 

@@ -258,6 +258,8 @@ TEST_CASE("Commands that read an image have options of their own", "[tool][optio
         "belong to --push");
   CHECK(error_of({"index", "--push", "--output", "oci:d", "r/i"}) ==
         "index: --push, --to and --mount-from mean a registry, not --output oci:LAYOUT");
+  CHECK(read({"index", "--verity", "i"}).verity);
+  CHECK_FALSE(read({"index", "--verify", "i"}).verity);
   CHECK(error_of({"ls", "-tS", "i"}) == "ls: -t and -S cannot be set together");
   CHECK(error_of({"cat", "i"}) == "missing argument: PATH");
   CHECK(error_of({"ls"}) == "missing argument: IMAGE");
@@ -593,6 +595,15 @@ TEST_CASE("Image words are read", "[tool][options]") {
   CHECK(parse_list("oci.start_list=off").image.start_list == StartListUse::off);
   CHECK(parse_list("oci.start_list=record").image.start_list == StartListUse::record);
   CHECK(parse_list("oci.start_list=use").image.start_list == StartListUse::use);
+  CHECK(parse_list("ro").image.verity == VerityUse::attempt);
+  CHECK(parse_list("oci.verity=off").image.verity == VerityUse::off);
+  CHECK(parse_list("oci.verity=try").image.verity == VerityUse::attempt);
+  CHECK(parse_list("oci.verity=require").image.verity == VerityUse::require);
+  CHECK_FALSE(parse_list("oci.verity=require").image.verity_root);
+  auto const hex = std::string(64, 'a');
+  CHECK(parse_list("oci.verity=" + hex).image.verity == VerityUse::require);
+  CHECK(parse_list("oci.verity=" + hex).image.verity_root->hex() == hex);
+  CHECK_FALSE(parse_list("oci.verity=" + hex + ",oci.verity=try").image.verity_root);
   CHECK(parse_list("ro").image.verify == Verify::lazy);
   for (auto const verify : {Verify::off, Verify::lazy, Verify::background, Verify::before}) {
     CHECK(parse_list("oci.verify=" + std::string(name_of(verify))).image.verify == verify);
@@ -668,6 +679,8 @@ TEST_CASE("What means nothing is refused by name", "[tool][options][error]") {
   CHECK(error_of(list("oci.connections=0")) == "-o oci.connections=0: not a number from 1 to 64");
   CHECK(error_of(list("oci.verify=no")) ==
         "-o oci.verify=no: none of off, lazy, background, before");
+  CHECK(error_of(list("oci.verity=yes")) ==
+        "-o oci.verity=yes: none of off, try, require, a root hash of 64 hexadecimal digits");
   CHECK(error_of(list("oci.cache=1")) ==
         "-o oci.cache=1: not a size such as 64M, or out of range (1048576 to 1099511627776 bytes)");
   CHECK(error_of(list("oci.memory=100M,oci.cache=51M")) ==

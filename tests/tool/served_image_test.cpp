@@ -75,6 +75,11 @@ TEST_CASE("What changes how an image is reached is remembered", "[tool][served_i
   // What was mounted before there was the choice was mounted as it is.
   CHECK(options_of(Record{}, {})->native);
   CHECK(options_of(Record{}, {})->verify == Verify::lazy);
+  CHECK(options->verity == VerityUse::off);  // so it was mounted, whatever is in the store by now
+  auto checked = remote_record();
+  checked.image.verity = erofs_oci::digest_of({});
+  CHECK(options_of(checked, {})->verity == VerityUse::require);
+  CHECK(options_of(checked, {})->verity_root == checked.image.verity);
   CHECK(options->index == IndexUse::bound);
   CHECK(options->username.empty());
 }

@@ -28,6 +28,7 @@
 #include <erofs_oci/fuse/mount.hpp>
 #include <erofs_oci/fuse/session.hpp>
 #include <erofs_oci/host/attach_file.hpp>
+#include <erofs_oci/host/verity_device.hpp>
 #include <erofs_oci/posix/temporary_directory.hpp>
 
 namespace erofs_oci {
@@ -68,15 +69,19 @@ class FuseImageMount {
   /// @param metadata  bytes at the image's front that the kernel is asked to read ahead, since
   ///                  EROFS would read one page after the other; at most FuseImageOptions::preload
   ///                  count
+  /// @param verity    as AttachOptions::verity
   /// @error{as attach_file(), as there: the connection ends}
-  [[nodiscard]] Result<AttachedFile> attach(std::string const& target, std::uint64_t metadata) {
+  [[nodiscard]] Result<AttachedFile> attach(std::string const& target, std::uint64_t metadata,
+                                            std::optional<VerityTable> const& verity = {}) {
     if (!directory_) return fail_errno(ENOTCONN, target);
     auto const& serve = options_.file.serve;
     if (serve.read_ahead_kib != 0) {  // without, reading in sequence takes more requests
       static_cast<void>(set_fuse_read_ahead(directory_->path(), serve.read_ahead_kib));
     }
     auto const path = directory_->path() + '/' + options_.file.name;
-    auto attached = attach_file(path, target, options_.attach);
+    auto how = options_.attach;
+    if (verity) how.verity = verity;
+    auto attached = attach_file(path, target, how);
     if (attached) preload(attached->device.empty() ? path : attached->device, metadata);
     hide();
     return attached;

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -16,6 +17,7 @@
 #include <erofs_oci/host/loop_device.hpp>
 #include <erofs_oci/host/mount_point.hpp>
 #include <erofs_oci/host/unmount.hpp>
+#include <erofs_oci/host/verity_device.hpp>
 #include <erofs_oci/posix/path.hpp>
 
 namespace erofs_oci {
@@ -34,13 +36,14 @@ struct AttachOptions {
   unsigned long flags = MS_RDONLY;  ///< MS_ flags; MS_RDONLY is added
   std::string data{};               ///< options for EROFS, separated by commas
   KernelVersion kernel = running_kernel();
+  std::optional<VerityTable> verity{};  ///< dm-verity is put over the loop device, which is taken
 };
 
 /// A mounted image file.
 struct AttachedFile {
   std::string target;               ///< absolute, without symbolic links
   Backing backing = Backing::file;  ///< file or loop
-  std::string device{};             ///< "/dev/loop3"; empty for a file
+  std::string device{};             ///< "/dev/loop3", or what is over it; empty for a file
   std::string reason{};             ///< why a loop device was taken; empty for a file
   std::uint64_t mount_id = 0;       ///< as mount_id_of()
 };
@@ -57,13 +60,31 @@ namespace detail {
   return place.attach(mount.get());
 }
 
+/// Mounts it through a loop device and, if that is wanted, dm-verity.
+[[nodiscard]] inline Result<void> attach_loop(std::string const& source, MountPoint const& place,
+                                              AttachOptions const& options,
+                                              AttachedFile& attached) {
+  EROFS_OCI_TRY_ASSIGN(auto const device, LoopDevice::open(source, options.loop_cache));
+  attached.backing = Backing::loop;
+  attached.device = device.path();
+  if (!options.verity) return attach_erofs(attached.device, place, options, attached);
+  auto const verity = VerityDevice::open(device.path(), *options.verity);
+  if (!verity && options.verity->required) return fail(verity.error());
+  if (verity) attached.device = verity->path();
+  attached.reason = verity ? "dm-verity" : verity.error().message() + "; nothing checks it";
+  auto const mounted = attach_erofs(attached.device, place, options, attached);
+  if (!mounted && verity) return fail(explain_verity(mounted.error()));
+  return mounted;
+}
+
 }  // namespace detail
 
 /// Mounts the EROFS image in a file.
 ///
 /// `Backing::automatic` tries the file itself from Linux 6.12.2 on (two releases before it panic),
 /// and takes a loop device on older kernels and where mount(2) says ENOTBLK: on tmpfs, on
-/// overlayfs, or without the kernel's option. Any other error of the first way is final.
+/// overlayfs, or without the kernel's option. Any other error of the first way is final. With
+/// `verity` it is always a loop device.
 /// @param file    the image; absolute in /proc/mounts
 /// @param target  an existing directory
 /// @error{Errc::unsupported, Backing::file on a kernel that cannot or must not\, or no loop
@@ -75,7 +96,7 @@ namespace detail {
   EROFS_OCI_TRY_ASSIGN(auto const source, real_path(file));
   EROFS_OCI_TRY_ASSIGN(auto const place, MountPoint::open(target));
   AttachedFile attached{place.path()};
-  if (options.backing == Backing::loop) {
+  if (options.backing == Backing::loop || options.verity) {
     attached.reason = "asked for";
   } else if (file_backed_is_safe(options.kernel)) {
     auto const mounted = detail::attach_erofs(source, place, options, attached);
@@ -89,10 +110,7 @@ namespace detail {
                                                           : " panics on file-backed EROFS");
     if (options.backing == Backing::file) return fail(Errc::unsupported, attached.reason);
   }
-  EROFS_OCI_TRY_ASSIGN(auto const device, LoopDevice::open(source, options.loop_cache));
-  EROFS_OCI_TRY(detail::attach_erofs(device.path(), place, options, attached));
-  attached.backing = Backing::loop;
-  attached.device = device.path();
+  EROFS_OCI_TRY(detail::attach_loop(source, place, options, attached));
   return attached;
 }
 

@@ -43,6 +43,7 @@ struct HostSupport {
   bool nbd_netlink = false;  ///< the netlink family can be seen from here; only of a present nbd
   Presence erofs = Presence::absent;
   Presence loop = Presence::absent;
+  Presence verity = Presence::absent;  ///< dm-verity
   Presence fuse = Presence::absent;
   bool fuse_device = false;          ///< this process may open /dev/fuse for reading and writing
   int fuse_errno = 0;                ///< why it may not, if that is known
@@ -149,6 +150,7 @@ class ModuleProbe {
   host.nbd_netlink = host.nbd == Presence::present && detail::has_netlink_family("nbd");
   host.erofs = modules.of("erofs", detail::names_file_system(types, "erofs"));
   host.loop = modules.of("loop", ::access("/dev/loop-control", F_OK) == 0);
+  host.verity = modules.of("dm-verity", ::access("/sys/module/dm_verity", F_OK) == 0);
   host.fuse = modules.of("fuse", detail::names_file_system(types, "fuse"));
   // Opening /dev/fuse where it is a module would load it.
   host.fuse_device = ::access("/dev/fuse", R_OK | W_OK) == 0;

@@ -66,6 +66,7 @@ struct FoundImage {
   std::optional<Shared<AnySource>> config;
   std::size_t layer_count = 1;     ///< of the whole image
   IndexLookup index;               ///< empty: no index artifact would be taken
+  TreeLookup tree;                 ///< empty: no Merkle tree would be taken
   SociLookup soci;                 ///< empty: no SOCI index can be had
   std::vector<FoundLayer> layers;  ///< those that were asked for, from the bottom up
 
@@ -175,6 +176,7 @@ template <HttpTransport Transport, Clock Time>
   });
   if (found) {
     found->index = detail::artifact_lookup(registry, image, trust);
+    found->tree = detail::tree_lookup(registry, image, trust, backoff);
     found->soci = detail::soci_lookup(registry, image, trust.use);
   }
   return found;

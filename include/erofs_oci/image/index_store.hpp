@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -22,6 +23,7 @@
 #include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/gzip/extra_checkpoints.hpp>
 #include <erofs_oci/image/start_list.hpp>
+#include <erofs_oci/source/local.hpp>
 #include <erofs_oci/tarindex/build.hpp>
 #include <erofs_oci/tarindex/index_file.hpp>
 
@@ -100,7 +102,7 @@ struct PrunedEntry {
 /// claimed/sha256-IMAGE.sha256-HEX/{...[,proved]}
 ///                                            the same by the word of the image with that manifest
 /// refuted/sha256-HEX.sha256-INDEX/reason     that index file was compared with the blob, and lies
-/// images/KEY/{image,digest}                  merged, of the trees that KEY is made from
+/// images/KEY/{image,digest[,verity]}         merged, of the trees that KEY is made from
 /// starts/KEY/list                            what mounts of the layers that KEY names needed first
 /// tmp/                                       what is being written
 /// ```
@@ -200,6 +202,19 @@ class IndexStore {
   [[nodiscard]] Result<void> put_image(std::string const& key,
                                        std::span<std::byte const> image) const;
 
+  /// The file of the Merkle tree over the device that begins with a merged image, if it is there.
+  /// Nothing of it is read: who uses it checks it by its root hash.
+  /// @param key  as for find_image()
+  /// @error{an errno, as open(2)\, other than that there is no such file}
+  [[nodiscard]] Result<std::optional<Local>> find_verity(std::string const& key) const;
+
+  /// Keeps such a file beside the merged image, in place of one that was there.
+  /// @param bytes  of the file
+  /// @param fill   writes it to a descriptor, at any offsets
+  /// @error{as put_layer() and `fill`, as there; ENOENT: the merged image is not there}
+  [[nodiscard]] Result<void> put_verity(std::string const& key, std::uint64_t bytes,
+                                        std::function<Result<void>(int fd)> const& fill) const;
+
   /// Keeps checkpoints beside a layer's index, in place of those that were there; they go with it.
   /// As put_start_list() otherwise.
   /// @param entry  as StoredLayer::entry
@@ -250,6 +265,9 @@ class IndexStore {
 
   /// Puts a file into an entry in place of the one that is there.
   [[nodiscard]] Result<void> replace(std::string const& path, detail::StoreFile const& file) const;
+  [[nodiscard]] Result<void> replace(std::string const& path, std::string const& name,
+                                     std::uint64_t bytes,
+                                     std::function<Result<void>(int fd)> const& fill) const;
 
   std::string root_;
   StoreLimit limit_;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <erofs_oci/core/any_source.hpp>
@@ -19,6 +20,7 @@ struct MergedImage {
   DeviceImage device;
   AnySource metadata;               ///< the EROFS image alone; shared with `device`
   std::uint64_t metadata_size = 0;  ///< bytes
+  std::string key{};                ///< of the merged image in an IndexStore
 };
 
 /// The uncompressed tar of one layer, each span of the blob checked before it is decoded.

@@ -18,6 +18,8 @@
 #include <variant>
 #include <vector>
 
+#include <erofs_oci/combinator/retry.hpp>
+#include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/memory_budget.hpp>
 #include <erofs_oci/core/result.hpp>
@@ -62,6 +64,17 @@ struct RemoteIndex {
 /// Looks a layer up there; empty if it has none. What it takes is counted in `memory`.
 using IndexLookup = std::function<Result<std::optional<RemoteIndex>>(
     Descriptor const& layer, std::shared_ptr<ImageMemory> const& memory)>;
+
+/// The Merkle tree of an image from an artifact that one of IndexTrust::keys has signed. Nobody has
+/// compared it with the image.
+struct RemoteTree {
+  ArtifactTree tree;
+  AnySource file;   ///< as the registry sends it
+  Digest artifact;  ///< of its manifest
+};
+
+/// Looks the tree up there; empty if it has none.
+using TreeLookup = std::function<Result<std::optional<RemoteTree>>()>;
 
 namespace detail {
 
@@ -120,6 +133,12 @@ struct ArtifactLookups {
     if (!extra) found.no_extra = make_error(extra.error(), "extra checkpoints");
     found.start_list = start_list();
     return std::optional(std::move(found));
+  }
+
+  /// The artifact, if one of the keys has signed it.
+  Result<std::optional<IndexArtifact>> signed_one() {
+    std::call_once(once, [this] { artifact = find(); });
+    return is_signed || !artifact ? artifact : Result<std::optional<IndexArtifact>>();
   }
 
  private:
@@ -199,6 +218,23 @@ template <HttpTransport Transport, Clock Time>
   auto const unsigned_too = trust.use == IndexUse::trusted && by_tag;
   if (trust.use == IndexUse::none || (trust.keys.empty() && !unsigned_too)) return {};
   return lookup_in(registry, image.digest, trust.keys, unsigned_too);
+}
+
+/// @param backoff  how reads of the tree are tried again, with the registry's clock
+/// @return empty: no tree there would be taken
+template <HttpTransport Transport, Clock Time>
+[[nodiscard]] TreeLookup tree_lookup(BasicRegistry<Transport, Time> const& registry,
+                                     Image const& image, IndexTrust const& trust,
+                                     Backoff const& backoff) {
+  if (trust.use == IndexUse::none || trust.keys.empty()) return {};
+  auto const lookups = std::make_shared<ArtifactLookups<BasicRegistry<Transport, Time>>>(
+      registry, image.digest, trust.keys, false);
+  return [lookups, registry, backoff]() -> Result<std::optional<RemoteTree>> {
+    EROFS_OCI_TRY_ASSIGN(auto const artifact, lookups->signed_one());
+    if (!artifact || !artifact->tree) return std::optional<RemoteTree>();
+    AnySource file(Retry(registry.blob(artifact->tree->at), backoff, registry.time()));
+    return std::optional(RemoteTree{*artifact->tree, std::move(file), artifact->digest});
+  };
 }
 
 }  // namespace detail

@@ -17,6 +17,7 @@
 #include <erofs_oci/fuse/server.hpp>
 #include <erofs_oci/fuse/session.hpp>
 #include <erofs_oci/host/choose_mount.hpp>
+#include <erofs_oci/host/verity_device.hpp>
 
 namespace erofs_oci {
 
@@ -27,15 +28,19 @@ struct FuseMounter {
   /// Completes the mount while the connection is served; see FuseImageMount::attach(). After an
   /// error nothing is mounted.
   /// @return a line of text about how the kernel mounts the file, or empty
-  std::function<Result<std::string>(std::uint64_t metadata)> attach{};
+  std::function<Result<std::string>(std::uint64_t metadata,
+                                    std::optional<VerityTable> const& verity)>
+      attach{};
 };
 
 /// What is mounted where, and how.
 struct FuseServing {
-  MountWay way{};               ///< fuse_file or fuse_tree
-  std::string target{};         ///< absolute path of the directory
-  unsigned long flags = 0;      ///< mount(2) flags
-  std::string data{};           ///< options for the kernel's EROFS; for fuse_file only
+  MountWay way{};           ///< fuse_file or fuse_tree
+  std::string target{};     ///< absolute path of the directory
+  unsigned long flags = 0;  ///< mount(2) flags
+  std::string data{};       ///< options for the kernel's EROFS; for fuse_file only
+  /// How the kernel checks what it reads; for fuse_file only. Empty: it does not.
+  std::optional<VerityTable> verity{};
   std::uint64_t readahead = 0;  ///< bytes that the kernel reads ahead; 0: its own number
   std::size_t threads = 0;      ///< reads at once; 0: as many as suit the machine
   FuseAccess access = FuseAccess::automatic;

@@ -39,8 +39,20 @@ inline constexpr std::string_view empty_type = "application/vnd.oci.empty.v1+jso
 inline constexpr std::string_view empty_config = "{}";
 /// On the descriptor of a packed index or of checkpoints: the digest of their layer.
 inline constexpr char const* layer_digest = "dev.erofs-oci.layer.digest";
+inline constexpr std::string_view tree_type = "application/vnd.erofs-oci.verity.v1";
+/// On a Merkle tree's descriptor: its root hash, and the digest of the merged metadata with which
+/// the device begins that it is of.
+inline constexpr char const* tree_root = "dev.erofs-oci.verity.root";
+inline constexpr char const* tree_metadata = "dev.erofs-oci.verity.metadata";
 
 }  // namespace index_artifact
+
+/// The Merkle tree of an image, see digest/verity_tree.hpp.
+struct ArtifactTree {
+  Descriptor at;    ///< of its file
+  Digest root;      ///< its root hash
+  Digest metadata;  ///< of the merged metadata; a device that begins with others has another tree
+};
 
 /// The indexes of an image. Layers that need none have none.
 struct IndexArtifact {
@@ -48,6 +60,7 @@ struct IndexArtifact {
   std::vector<Descriptor> indexes;        ///< each with its layer's digest in an annotation
   std::vector<Descriptor> checkpoints{};  ///< extra ones, as a file, each annotated in the same way
   std::optional<Descriptor> start_list{};  ///< of the image, as a file; the first of several
+  std::optional<ArtifactTree> tree{};      ///< of all layers together; the first of several
 
   /// The index of a layer, if there is one; the first of several.
   [[nodiscard]] Descriptor const* index_of(Digest const& layer) const {
@@ -95,6 +108,10 @@ struct IndexArtifact {
     if (part.media_type == index_artifact::start_list_type && !out.start_list) {
       out.start_list = part;
     }
+    if (part.media_type != index_artifact::tree_type || out.tree) continue;
+    auto const root = Digest::parse(part.annotation(index_artifact::tree_root).value_or(""));
+    auto const of = Digest::parse(part.annotation(index_artifact::tree_metadata).value_or(""));
+    if (root && of) out.tree = ArtifactTree{part, *root, *of};
   }
   return out;
 }
@@ -104,6 +121,10 @@ struct IndexArtifact {
 /// @param parts  as describe_index() makes them, in the order of the layers; then what
 ///               describe_checkpoints() and describe_start_list() make
 [[nodiscard]] Manifest make_index_artifact(Descriptor const& image, std::vector<Descriptor> parts);
+
+/// Points to the file of a Merkle tree.
+[[nodiscard]] Descriptor describe_tree(std::span<std::byte const> file, Digest const& root,
+                                       Digest const& metadata);
 
 /// Points to a packed index.
 [[nodiscard]] Descriptor describe_index(std::span<std::byte const> packed, Digest const& layer);

@@ -55,7 +55,11 @@ struct RecordImage {
   std::uint64_t device_size = 0;        ///< bytes of the device, a multiple of `block_size`
   std::uint32_t block_size = 512;       ///< bytes, a power of 2 in [512, 65536]
   bool rewritten = false;  ///< the only layer is an EROFS image, but metadata made of it are served
-  std::string mismatch{};  ///< how bytes that were served were found to be wrong; empty: not
+  /// Root hash of the Merkle tree that lies behind the data on the device; of zero bits: there is
+  /// none.
+  Digest verity{};
+  std::uint64_t verity_data = 0;  ///< bytes of the device in front of the tree
+  std::string mismatch{};         ///< how bytes that were served were found to be wrong; empty: not
 
   friend bool operator==(RecordImage const&, RecordImage const&) = default;
 };

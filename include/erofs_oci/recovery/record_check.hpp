@@ -118,6 +118,11 @@ inline Objection check_image(RecordImage const& image) {
   if (image.device_size == 0 || image.device_size % block != 0) {
     return "image.device_size: " + std::to_string(image.device_size);
   }
+  auto const has_tree = image.verity != Digest();
+  if (image.verity.algorithm() != DigestAlgorithm::sha256 || image.verity_data % 4096 != 0 ||
+      has_tree != (image.verity_data != 0) || image.verity_data >= image.device_size) {
+    return "image.verity: no Merkle tree behind the data";
+  }
   auto const is_text = [](char c) { return c >= ' ' && c <= '~'; };
   if (image.mismatch.size() > 1000 || !std::ranges::all_of(image.mismatch, is_text)) {
     return "image.mismatch: not a message";

@@ -282,6 +282,8 @@ void visit_image(Fields& fields, Image& image) {
   fields.value("image.device_size", image.device_size);
   fields.value("image.block_size", image.block_size);
   fields.extra("image.rewritten", image.rewritten);
+  fields.extra("image.verity", image.verity);
+  fields.extra("image.verity_data", image.verity_data);
   fields.extra("image.mismatch", image.mismatch);
 }
 

@@ -427,6 +427,23 @@ class FuseMountTest(MountTest):
         [status] = json.loads(done.stdout)
         return status
 
+    def test_without_dm_verity(self):
+        # By fuse-tree no kernel has it.
+        done = self.run_tool("mount", "--attach", "fuse-tree", "-o",
+                             f"oci.verity=require,oci.store={self.base}/store", self.image, self.mnt)
+        self.assertEqual(done.returncode, 32, done.stderr)
+        self.assertIn("oci.verity=require, but the kernel cannot check the image by dm-verity: ", done.stderr)
+        self.assert_gone()
+        done = self.run_tool("index", "--verity", "-o", f"oci.store={self.base}/store", self.image)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for words in [], ["-o", "oci.verity=try"]:
+            said = self.mount("-v", "--attach", "fuse-tree", *words)
+            self.assertIn("not by dm-verity: ", said)
+            self.assertEqual(self.status()["verity"], "")
+            self.umount()
+        self.assertNotIn("dm-verity", self.mount("-v", "--attach", "fuse-tree", "-o", "oci.verity=off"))
+        self.umount()
+
     def test_wrong_bytes_that_were_found_are_not_forgotten(self):
         layout = images.layout_of(os.path.join(self.dir, "image"), [
             images.Layer().file("a", images.noise(3_000_000)).file("b", b"b" * 200_000)], packed=False)

@@ -54,6 +54,54 @@ class IndexTest(ImageTest):
         self.assertTrue(self.run_tool("cat", "/data/second", words=words) ==
                         images.noise(5_000_000, b"large"))
 
+    def merkle_tree(self, words="", options=()):
+        """What index tells of the tree, after the layers."""
+        return self.json_lines("index", "--verity", "--json", *options, words=words)[-1]
+
+    def tree_file(self):
+        [folder] = os.listdir(os.path.join(self.store, "images"))
+        return os.path.join(self.store, "images", folder, "verity")
+
+    def test_a_merkle_tree_is_that_of_veritysetup(self):
+        tree = self.merkle_tree()
+        [folder] = os.listdir(os.path.join(self.store, "images"))
+        device = read(os.path.join(self.store, "images", folder, "image"))
+        self.assertEqual(tree["tree_size"], os.path.getsize(self.tree_file()))
+        # The device: metadata, then each layer's tar on a page of its own.
+        for layer in self.layers:
+            data = layer.bytes()
+            device += data + bytes(-len(data) % 4096)
+        self.assertEqual(tree["device_size"], len(device))
+        file = os.path.join(self.dir, "device")
+        with open(file, "wb") as out:
+            out.write(device)
+        environment = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin")
+        subprocess.run(["veritysetup", "verify", file, self.tree_file(), tree["root_hash"]],
+                       check=True, env=environment)
+        device = bytearray(device)
+        device[-5000] ^= 1
+        with open(file, "wb") as out:
+            out.write(device)
+        done = subprocess.run(["veritysetup", "verify", file, self.tree_file(), tree["root_hash"]],
+                              env=environment, capture_output=True)
+        self.assertNotEqual(done.returncode, 0)
+
+    def test_a_merkle_tree_is_made_again(self):
+        tree = self.merkle_tree()
+        first = read(self.tree_file())
+        os.remove(self.tree_file())
+        self.assertEqual(self.merkle_tree(), tree)
+        self.assertTrue(read(self.tree_file()) == first)
+        # Of other layers it is another one.
+        self.assertNotEqual(self.merkle_tree(words=",oci.first_layers=2")["root_hash"],
+                            tree["root_hash"])
+        text = self.run_tool("index", "--verity").decode()
+        self.assertIn(f"Merkle tree:  root hash {tree['root_hash']}, ", text)
+
+    def test_a_merkle_tree_needs_a_store(self):
+        self.run_tool("index", "--verity", words=",oci.store=none", status=1)
+        self.assertIn("oci.store is none", self.said)
+
     def test_files_go_nowhere_else(self):
         if os.geteuid() != 0:
             self.skipTest("not root")

@@ -104,6 +104,26 @@ class PushTest(PushBase):
         digest = self.push()[0]["subject"]
         self.reads_the_layers(",oci.index=trusted", f"{self.host}/app@{digest}")
 
+    def test_a_merkle_tree(self):
+        self.start()
+        told, = self.push("--verity", "--sign-key", self.key)
+        [tree] = [part for part in told["indexes"] if "tree" in part]
+        self.assertEqual(tree["push"], "uploaded")
+        blob = pathlib.Path(self.image_layout, "blobs/sha256", tree["tree"][7:]).read_bytes()
+        [kept] = pathlib.Path(self.first, "images").glob("*/verity")
+        self.assertTrue(blob == kept.read_bytes())
+        artifact = json.loads(pathlib.Path(
+            self.image_layout, "blobs/sha256", told["artifact"][7:]).read_text())
+        part = artifact["layers"][-1]
+        self.assertEqual(part["mediaType"], "application/vnd.erofs-oci.verity.v1")
+        self.assertEqual(part["annotations"]["dev.erofs-oci.verity.root"],
+                         "sha256:" + tree["root_hash"])
+        # The indexes are used as without it, and the tree is not fetched unless it is required.
+        self.uses_it(self.signed())
+        self.assertFalse(list(pathlib.Path(self.store, "images").glob("*/verity")))
+        again, = self.push("--verity", "--sign-key", self.key)
+        self.assertEqual(again["artifact"], told["artifact"])
+
     def test_another_key(self):
         self.start()
         self.push("--sign-key", self.key)

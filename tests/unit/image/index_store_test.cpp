@@ -611,6 +611,35 @@ TEST_CASE("Checkpoints are kept with their layer, and are none if they are damag
   CHECK_FALSE(fs::exists(file));
 }
 
+TEST_CASE("A store keeps the Merkle tree of a merged image beside it", "[image][index_store]") {
+  Directory const dir;
+  auto const store = IndexStore::open(dir / "store").value();
+  auto const key = std::string(64, 'a');
+  auto const write = [](std::string text) {
+    return [text](int fd) { return write_full(fd, as_bytes(text)); };
+  };
+  CHECK_FALSE(store.find_verity(key).value().has_value());
+  CHECK_FALSE(store.put_verity(key, 4, write("tree")).has_value());  // of no image
+  REQUIRE(store.put_image(key, as_bytes("image")).has_value());
+  CHECK_FALSE(store.find_verity(key).value().has_value());
+
+  REQUIRE(store.put_verity(key, 4, write("tree")).has_value());
+  CHECK(store.find_verity(key).value()->size() == 4);
+  auto const torn = store.put_verity(key, 8, [&](int fd) -> Result<void> {
+    static_cast<void>(write("half")(fd));
+    return fail_errno(ENOSPC, "x");
+  });
+  CHECK(torn.error().code == std::errc::no_space_on_device);
+  CHECK(store.find_verity(key).value()->size() == 4);
+  CHECK(entries(dir / "store/tmp") == 0);
+  REQUIRE(store.put_verity(key, 8, write("new tree")).has_value());
+  CHECK(store.find_verity(key).value()->size() == 8);
+  CHECK(store.find_image(key).value().has_value());
+
+  auto const small = IndexStore::open(dir / "store", {100, StoreLimit::Full::refuse}).value();
+  CHECK(small.put_verity(key, 1000, write("x")).error().code == std::errc::no_space_on_device);
+}
+
 TEST_CASE("A torn start list is an error, and the next one takes its place",
           "[image][index_store][error]") {
   OneStartList const kept;

@@ -76,6 +76,23 @@ TEST_CASE("What no daemon could have meant is refused by its field's name",
       {"reach.hosts", [](Record& r) { r.reach.hosts = "/etc/certs.d:"; }},
       {"reach.hosts", [](Record& r) { r.reach.hosts = "/etc/certs.d:none"; }},
       {"reach.config", [](Record& r) { r.reach.config = "mount-oci.conf"; }},
+      {"image.verity", [](Record& r) { r.image.verity = digest_of({}); }},
+      {"image.verity", [](Record& r) { r.image.verity_data = 4096; }},
+      {"image.verity",
+       [](Record& r) {
+         r.image.verity = digest_of({});
+         r.image.verity_data = 4097;
+       }},
+      {"image.verity",
+       [](Record& r) {
+         r.image.verity = digest_of({});
+         r.image.verity_data = r.image.device_size = 1 << 20;
+       }},
+      {"image.verity",
+       [](Record& r) {
+         r.image.verity = digest_of({}, DigestAlgorithm::sha512);
+         r.image.verity_data = 4096;
+       }},
       {"image.mismatch", [](Record& r) { r.image.mismatch = "two\nlines"; }},
       {"image.mismatch", [](Record& r) { r.image.mismatch = std::string(1001, 'x'); }},
       {"credentials.where",

@@ -151,6 +151,10 @@ inline RecordImage any_image() {
   image.block_size = *rc::gen::element(512U, 4096U, 65536U);
   image.device_size = image.block_size * *rc::gen::inRange<std::uint64_t>(1, 1ull << 47);
   image.rewritten = *rc::gen::arbitrary<bool>();
+  if (image.device_size > 4096 && *rc::gen::arbitrary<bool>()) {
+    image.verity = digest_of(as_bytes(image.platform));
+    image.verity_data = (image.device_size - 1) / 4096 * 4096;
+  }
   image.mismatch = *rc::gen::element<std::string>("", "blob: its bytes are sha256:12, not 34");
   return image;
 }

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -257,14 +258,19 @@ inline void remembered_lies(std::string const& root, std::vector<StoredEntry>& l
 
 /// Whether there is room for files of an entry, in a store that prunes nothing.
 [[nodiscard]] inline Result<void> check_room(std::string const& root, StoreLimit const& limit,
-                                             std::vector<StoreFile> const& files) {
+                                             std::uint64_t more) {
   if (limit.full == StoreLimit::Full::prune) return {};
   EROFS_OCI_TRY_ASSIGN(auto const list, entries_of(root));
-  auto bytes = bytes_of(list);
-  for (auto const& file : files) bytes += file.bytes.size();
-  if (bytes <= limit.bytes) return {};
+  if (bytes_of(list) + more <= limit.bytes) return {};
   return fail_errno(ENOSPC, root + ": more than " + std::to_string(limit.bytes >> 20) +
                                 " MiB of indexes, which belong into a store on a disk: oci.store");
+}
+
+[[nodiscard]] inline Result<void> check_room(std::string const& root, StoreLimit const& limit,
+                                             std::vector<StoreFile> const& files) {
+  std::uint64_t bytes = 0;
+  for (auto const& file : files) bytes += file.bytes.size();
+  return check_room(root, limit, bytes);
 }
 
 /// Writes the entry at `path`, which is below `root`, as a whole or not at all.
@@ -300,15 +306,16 @@ inline void remembered_lies(std::string const& root, std::vector<StoredEntry>& l
   return hash.finish().hex();
 }
 
-/// Writes `fresh` and puts it in place of the file of that name in `path`, a directory.
+/// Has `fresh` written and puts it in place of the file of that name in `path`, a directory.
 [[nodiscard]] inline Result<void> replace_file(std::string const& fresh, std::string const& path,
-                                               StoreFile const& file, uid_t owner) {
+                                               std::string const& name,
+                                               std::function<Result<void>(int fd)> const& fill,
+                                               uid_t owner) {
   UniqueFd const fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!fd) return fail_errno(errno, fresh);
   EROFS_OCI_TRY(give_stored(fd, fresh, owner));
-  EROFS_OCI_TRY(write_full(fd.get(), file.bytes), fresh);
-  if (::rename(fresh.c_str(), (path + "/" + file.name).c_str()) != 0)
-    return fail_errno(errno, path);
+  EROFS_OCI_TRY(fill(fd.get()), fresh);
+  if (::rename(fresh.c_str(), (path + "/" + name).c_str()) != 0) return fail_errno(errno, path);
   ::utimensat(AT_FDCWD, path.c_str(), nullptr, 0);
   return {};
 }
@@ -505,11 +512,35 @@ EROFS_OCI_BODY Result<void> IndexStore::put_checkpoints(std::string const& entry
   return replace(root_ + "/" + entry, {detail::checkpoints_name, encode_checkpoints(extra)});
 }
 
+EROFS_OCI_BODY Result<std::optional<Local>> IndexStore::find_verity(std::string const& key) const {
+  auto const path = root_ + "/images/" + key;
+  auto file = detail::open_used(path + "/verity");
+  if (!file && file.error().code == std::errc::no_such_file_or_directory) {
+    return std::optional<Local>();
+  }
+  if (!file) return fail(std::move(file).error(), "index store");
+  ::utimensat(AT_FDCWD, path.c_str(), nullptr, 0);
+  return std::optional(*std::move(file));
+}
+
+EROFS_OCI_BODY Result<void> IndexStore::put_verity(
+    std::string const& key, std::uint64_t bytes,
+    std::function<Result<void>(int fd)> const& fill) const {
+  return replace(root_ + "/images/" + key, "verity", bytes, fill);
+}
+
 EROFS_OCI_BODY Result<void> IndexStore::replace(std::string const& path,
                                                 detail::StoreFile const& file) const {
-  EROFS_OCI_TRY(detail::check_room(root_, limit_, {file}));
+  return replace(path, file.name, file.bytes.size(),
+                 [&](int fd) { return write_full(fd, file.bytes); });
+}
+
+EROFS_OCI_BODY Result<void> IndexStore::replace(
+    std::string const& path, std::string const& name, std::uint64_t bytes,
+    std::function<Result<void>(int fd)> const& fill) const {
+  EROFS_OCI_TRY(detail::check_room(root_, limit_, bytes));
   auto const fresh = detail::fresh_path(root_);
-  auto done = detail::replace_file(fresh, path, file, owner_);
+  auto done = detail::replace_file(fresh, path, name, fill, owner_);
   if (!done) {
     ::unlink(fresh.c_str());
     return fail(std::move(done).error(), "index store");

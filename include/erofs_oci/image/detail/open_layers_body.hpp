@@ -150,7 +150,10 @@ EROFS_OCI_BODY Result<MergedImage> open_layers(std::vector<ImageLayer> layers,
   auto const size = metadata.size();
   auto whole = AnySource(Whole(metadata, std::move(joined)));
   auto const end = whole.size();
-  MergedImage image{{std::move(whole), end, std::move(held)}, AnySource(metadata), size};
+  MergedImage image{{std::move(whole), end, std::move(held)},
+                    AnySource(metadata),
+                    size,
+                    detail::merge_key(indexes)};
   for (auto& one : data) {
     if (one.start) image.device.starts.push_back(*std::move(one.start));
   }

@@ -57,6 +57,7 @@ namespace detail {
   options.file.serve = fuse_serve_options(what);
   options.attach.flags = what.flags;
   options.attach.data = what.data;
+  options.attach.verity = what.verity;
   return options;
 }
 
@@ -71,7 +72,7 @@ template <class Server>
   std::stop_callback const end(std::move(stop), [&] { ended.request_stop(); });
   std::optional<Error> failed;
   auto const begin = [&](FuseSession& session) {
-    auto done = mounter.attach(metadata);
+    auto done = mounter.attach(metadata, what.verity);
     if (!done) {
       failed = std::move(done).error();
       ended.request_stop();
@@ -129,7 +130,7 @@ EROFS_OCI_BODY FuseMounter fuse_mounter(FuseServing const& what) {
   if (what.way == MountWay::fuse_tree) {
     auto const options = detail::fuse_serve_options(what);
     mounter.connect = [=, target = what.target] { return mount_fuse(target, options.mount); };
-    mounter.attach = [=, target = what.target](std::uint64_t) -> Result<std::string> {
+    mounter.attach = [=, target = what.target](std::uint64_t, auto const&) -> Result<std::string> {
       // Only root may; without, reading in sequence takes more requests.
       if (options.read_ahead_kib != 0) {
         static_cast<void>(set_fuse_read_ahead(target, options.read_ahead_kib));
@@ -140,8 +141,10 @@ EROFS_OCI_BODY FuseMounter fuse_mounter(FuseServing const& what) {
   }
   auto const mount = std::make_shared<FuseImageMount>(detail::fuse_image_options(what));
   mounter.connect = [mount] { return mount->connect(); };
-  mounter.attach = [mount, target = what.target](std::uint64_t metadata) -> Result<std::string> {
-    EROFS_OCI_TRY_ASSIGN(auto const attached, mount->attach(target, metadata));
+  mounter.attach = [mount, target = what.target](
+                       std::uint64_t metadata,
+                       std::optional<VerityTable> const& verity) -> Result<std::string> {
+    EROFS_OCI_TRY_ASSIGN(auto const attached, mount->attach(target, metadata, verity));
     if (attached.reason.empty()) return std::string();
     return attached.device + ": " + attached.reason;
   };

@@ -45,6 +45,14 @@ namespace detail {
 
 }  // namespace detail
 
+EROFS_OCI_BODY Descriptor describe_tree(std::span<std::byte const> file, Digest const& root,
+                                        Digest const& metadata) {
+  auto out = detail::describe_part(index_artifact::tree_type, file);
+  out.annotations[index_artifact::tree_root] = root.to_string();
+  out.annotations[index_artifact::tree_metadata] = metadata.to_string();
+  return out;
+}
+
 EROFS_OCI_BODY Descriptor describe_index(std::span<std::byte const> packed, Digest const& layer) {
   auto out = detail::describe_part(index_artifact::layer_type, packed);
   out.annotations[index_artifact::layer_digest] = layer.to_string();
