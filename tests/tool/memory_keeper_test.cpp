@@ -11,20 +11,12 @@
 
 #include <catch.hpp>
 #include <child.hpp>
+#include <sanitized.hpp>
 
 #include <erofs_oci/posix/text_file.hpp>
 
 namespace mount_oci {
 namespace memory_keeper_test {
-
-// A sanitizer has an allocator of its own.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool sanitized = true;
-#elif defined(__has_feature)
-constexpr bool sanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-constexpr bool sanitized = false;
-#endif
 
 /// A number of this process, in KiB.
 long number_of(std::string const& name) {
@@ -34,7 +26,7 @@ long number_of(std::string const& name) {
 }
 
 TEST_CASE("Free memory goes back to the machine, also if the process is locked", "[tool][memory]") {
-  if (sanitized) return;
+  if (is_sanitized) return;
   constexpr int cannot_lock = 77;
   auto const locked = GENERATE(false, true);
   auto const status = erofs_oci::test::in_a_child([&] {

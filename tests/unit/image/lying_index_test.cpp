@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Each field of an index artifact and its indexes, each answer of the registry and each step of an
 // upload, lying in turn: an image that is opened with what is taken gives the right bytes or an
-// error, with every value of oci.index. EROFS_OCI_LIES is how many are drawn at random.
+// error, with every value of oci.index. EROFS_OCI_LIES is how many are drawn at random: 1,000, or
+// 100 with a sanitizer, which takes many times as long; the table is walked in part then.
 //
 // What no reader can tell without reading the layer is in the table, too, and marked `only_proof`:
 // an index whose digests all fit, in an artifact that the options take. These pairs are not drawn;
@@ -23,6 +24,7 @@
 #include <vector>
 
 #include <catch.hpp>
+#include <sanitized.hpp>
 
 #include <erofs_oci/combinator/ref.hpp>
 #include <erofs_oci/core/endian.hpp>
@@ -1119,6 +1121,7 @@ TEST_CASE("No lie of the table is served, with each value of oci.index",
   CHECK(all_lies().size() > 150);
   std::uint32_t number = 0;
   for (auto const& lie : all_lies()) {
+    if (is_sanitized && (&lie - all_lies().data()) % 5 != 0) continue;
     auto const any = signers[number % signers.size()];
     for (auto const& reader : readers) {
       // Who takes nothing sees nothing of most lies: one of these readers in turn is enough.
@@ -1139,7 +1142,8 @@ TEST_CASE("No lie of the table is served, with each value of oci.index",
 
 TEST_CASE("Of lies drawn at random, none is served", "[image][lying_index][error]") {
   auto const* const given = std::getenv("EROFS_OCI_LIES");
-  auto const wanted = given == nullptr ? 1000UL : std::strtoul(given, nullptr, 10);
+  auto const wanted =
+      given == nullptr ? (is_sanitized ? 100UL : 1000UL) : std::strtoul(given, nullptr, 10);
   Random random(20);
   std::size_t served = 0;
   for (unsigned long drawn = 0; drawn < wanted;) {

@@ -7,6 +7,7 @@
 
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
+#include <sanitized.hpp>
 
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -296,16 +297,6 @@ TEST_CASE("An index with a digest too many is not written", "[gzip][index_file][
   CHECK(ok.error().code == Errc::invalid_argument);
 }
 
-// Sanitizers keep freed memory for a while, in larger amounts than what is looked for below.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool keeps_what_is_freed = true;
-#elif defined(__has_feature)
-constexpr bool keeps_what_is_freed =
-    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-constexpr bool keeps_what_is_freed = false;
-#endif
-
 TEST_CASE("Blocks that decode to nothing are not kept", "[gzip][layer_index]") {
   constexpr std::array<unsigned char, 10> header{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3};
   constexpr std::array<unsigned char, 6> one_byte{0, 1, 0, 0xfe, 0xff, 'x'};
@@ -327,7 +318,7 @@ TEST_CASE("Blocks that decode to nothing are not kept", "[gzip][layer_index]") {
 
   for (int i = 0; i < 32; ++i) REQUIRE(builder.push(empties).has_value());
 
-  if (!keeps_what_is_freed) CHECK(most_memory() - before < 16);
+  if (!is_sanitized) CHECK(most_memory() - before < 16);
 }
 
 TEST_CASE("A blob that is no gzip stream gives an error with its offset",
