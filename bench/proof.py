@@ -78,7 +78,7 @@ def read_all(files):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--layer", type=pathlib.Path)
-    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/release/example")
+    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/bin")
     parser.add_argument("--latency", type=int, default=30)
     parser.add_argument("--bandwidth", default="12500000")
     parser.add_argument("--way", default="fuse-tree")
