@@ -95,8 +95,8 @@ class DiskCached {
     std::uint64_t offset;
     std::uint64_t end;
     ByteSink sink;
-    std::chrono::steady_clock::time_point deadline{};  // of its waiting for a chunk of others
-    bool waits = false;
+    // Of its waiting for a chunk of others; empty: it does not wait.
+    std::optional<std::chrono::steady_clock::time_point> deadline{};
     Bytes buffer{};        // of one chunk
     bool stopped = false;  // by its sink
 
@@ -109,7 +109,7 @@ class DiskCached {
       auto const part = piece.subspan(static_cast<std::size_t>(offset - at),
                                       static_cast<std::size_t>(to - offset));
       offset = to;
-      waits = false;
+      deadline.reset();
       stopped = !sink(part);
     }
   };
@@ -127,10 +127,8 @@ class DiskCached {
       }
       auto claim =
           blob_.claim(index, std::min(most_claimed, (request.end - 1) / chunk() + 1 - index));
-      if (!claim && !std::exchange(request.waits, true)) {
-        request.deadline = time_.now() + patience_;
-      }
-      if (!claim && time_.now() < request.deadline) {
+      if (!claim && !request.deadline) request.deadline = time_.now() + patience_;
+      if (!claim && time_.now() < *request.deadline) {
         blob_.wait();
         request.stopped = !request.sink({});
         continue;
