@@ -35,6 +35,7 @@ struct FetchNeed {
   std::uint64_t begin = 0;    ///< first byte of the blob that is lacking there
   std::uint64_t out_end = 0;  ///< where the read ends in the decoded stream
   std::uint64_t beyond = 0;   ///< compressed bytes wanted beyond that
+  bool whole_spans = false;   ///< the fetch ends where a span does
 };
 
 /// Where spans lie in a blob, as a FetchPolicy needs to know it.
@@ -78,7 +79,7 @@ struct SpanMap {
 /// Where the fetch that answers `need` ends in the blob: from `need.begin` on it is one range,
 /// which ends `need.beyond` bytes behind what is needed or before that, between two granules;
 /// before a span that is not free; and, where spans are checked as a whole, before one that is not
-/// needed and would have to come in part. It is never empty.
+/// needed and would have to come in part; so it is with `need.whole_spans`, too. It is never empty.
 /// @param is_free  `(std::size_t span) -> bool`: nothing of it is there or on its way. Asked once
 ///                 for each span behind `need.span` that the range reaches into, in order; a span
 ///                 for which it said yes is in the range
@@ -91,15 +92,17 @@ template <std::predicate<std::size_t> IsFree>
   auto const left = map.blob_size - std::min(map.blob_size, needed);
   auto const wanted = std::min(needed, map.blob_size) + std::min(need.beyond, left);
 
+  auto const granule = need.whole_spans ? 0 : map.granule;
+
   // The end of a fetch that ends in `span`, which begins at `from` there: `from` if it is not worth
   // reaching into it.
   auto const end_in = [&](std::size_t span, std::uint64_t from) {
     auto const begin = map.granules_begin(span);
     auto const end = map.end(span);
     if (wanted >= end) return end;
-    if (map.granule == 0) return needed > from ? end : from;
-    auto const whole = [&](std::uint64_t bytes) { return bytes / map.granule * map.granule; };
-    auto const up = needed > from ? begin + whole(needed - begin + map.granule - 1) : from;
+    if (granule == 0) return needed > from ? end : from;
+    auto const whole = [&](std::uint64_t bytes) { return bytes / granule * granule; };
+    auto const up = needed > from ? begin + whole(needed - begin + granule - 1) : from;
     auto const down = wanted > begin ? begin + whole(wanted - begin) : from;
     return std::min(end, std::max(up, down));
   };

@@ -655,10 +655,10 @@ struct GzranState {
     claim->demand = pool->gate().enter();
     if (!claim->add(span, &Span::begin_fetch)) return;
     claim->next = span->next_byte();
-    auto where = map();
-    if (reading.more.whole_spans) where.granule = 0;
     claim->end = fetch_end(
-        where, {span->place().number, claim->next, reading.end, reading.more.beyond},
+        map(),
+        {span->place().number, claim->next, reading.end, reading.more.beyond,
+         reading.more.whole_spans},
         [&](std::size_t number) { return claim->add(acquire(number), &Span::begin_first_fetch); });
     auto const last = index.span_of(std::max<std::uint64_t>(reading.end, 1) - 1);
     claim->needed = decode == Decode::at_once

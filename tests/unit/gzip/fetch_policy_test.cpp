@@ -42,19 +42,21 @@ TEST_CASE("A range is what is needed and no more than was asked beyond",
           "[gzip][fetch][property]") {
   rc::prop("for all layers, needs and spans that are there", [] {
     auto const layer = any_layer();
-    auto const granule = *rc::gen::element<std::uint64_t>(0, 1, 4096, 65536);
-    auto const map = layer.map(granule);
+    auto const pieces = *rc::gen::element<std::uint64_t>(0, 1, 4096, 65536);
+    auto const whole_spans = *rc::gen::arbitrary<bool>();
+    auto const granule = whole_spans ? 0 : pieces;  // between two of which the range ends
+    auto const map = layer.map(pieces);
     auto const count = layer.index.checkpoints.size();
     auto const span = *rc::gen::inRange<std::size_t>(0, count);
     auto const come = *rc::gen::inRange<std::uint64_t>(0, map.end(span) - map.begin(span));
-    auto const begin = map.begin(span) + (granule == 0 ? 0 : come / granule * granule);
+    auto const begin = map.begin(span) + (pieces == 0 ? 0 : come / pieces * pieces);
     auto const out =
         *rc::gen::inRange<std::uint64_t>(layer.index.checkpoints[span].out, layer.decoded_size + 1);
     auto const beyond = *rc::gen::element<std::uint64_t>(0, 1000, 512 * 1024, 8 << 20);
     auto const there = *rc::gen::container<std::vector<bool>>(count, rc::gen::arbitrary<bool>());
 
     auto reached = span;
-    auto const end = fetch_end(map, {span, begin, out, beyond}, [&](std::size_t next) {
+    auto const end = fetch_end(map, {span, begin, out, beyond, whole_spans}, [&](std::size_t next) {
       RC_ASSERT(next == ++reached);
       return !there[next];
     });
@@ -133,9 +135,8 @@ class Fetches {
     if (come_[span] >= map_.needed(span, out_end)) return;  // by the fetch for the span before
     ++requests_;
     auto const free = [&](std::size_t next) { return come_[next] == map_.begin(next); };
-    auto map = map_;
-    if (more.whole_spans) map.granule = 0;
-    auto const end = fetch_end(map, {span, come_[span], out_end, more.beyond}, free);
+    auto const end =
+        fetch_end(map_, {span, come_[span], out_end, more.beyond, more.whole_spans}, free);
     for (; span < come_.size() && map_.begin(span) < end; ++span) {
       come_[span] = std::max(come_[span], std::min(end, map_.end(span)));
     }
