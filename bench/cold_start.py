@@ -19,7 +19,6 @@ and FUSE or NBD.
 """
 import argparse
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -58,6 +57,51 @@ def make_layer(directory):
                    check=True)
     subprocess.run(["gzip", "-6", "-n", tar], check=True)
     return directory / "layer.tar.gz"
+
+
+def arguments(description, repeat, way=""):
+    """The options of benches that use an image from a slow registry."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
+    parser.add_argument("--layer", type=pathlib.Path)
+    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/bin")
+    parser.add_argument("--latency", default="30", help="milliseconds")
+    parser.add_argument("--bandwidth", default="12500000", help="bytes a second")
+    parser.add_argument("--way", default=way)
+    parser.add_argument("--repeat", type=int, default=repeat)
+    return parser
+
+
+@contextlib.contextmanager
+def bench_image(args):
+    """A directory that goes afterwards, the image's layer, and its layout, which has the tag `latest`."""
+    if os.geteuid() != 0:
+        sys.exit("needs root")
+    with tempfile.TemporaryDirectory(prefix="bench") as name:
+        directory = pathlib.Path(name)
+        layer = args.layer or make_layer(directory)
+        layout = directory / "layout"
+        subprocess.run([TOP / "tools/make_layout.py", layer, layout, "--tag", "latest"], check=True,
+                       stdout=subprocess.DEVNULL)
+        yield directory, layer, layout
+
+
+def slow_registry(args, layout, *options):
+    """server() of oci-registry, as far away as `args` say."""
+    return server([args.bin / "oci-registry", *options, "--latency", args.latency, "--bandwidth",
+                   args.bandwidth, layout], "http")
+
+
+def conditions(args, layer):
+    return (f"layer of {layer.stat().st_size / 1e6:.2f} MB, {args.latency} ms, "
+            f"{int(args.bandwidth) / 1e6:.1f} MB/s for each answer, {args.way or 'the best way here'}")
+
+
+def run_in(where, command):
+    """Runs a command in a mounted image."""
+    done = subprocess.run([shutil.which("chroot"), where, *command], capture_output=True, timeout=300,
+                          env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"})
+    if done.returncode != 0:
+        sys.exit(f"{command}: {done.stderr.decode()[-500:]}")
 
 
 @contextlib.contextmanager
@@ -153,15 +197,11 @@ class Version:
             words = self.words(args, start_list, cache) + ",dev"  # perl opens /dev/null
             with mounted(self.program, image, words, args.way, where):
                 begin = time.monotonic()
-                done = subprocess.run([shutil.which("chroot"), where, *WORKLOADS[workload]],
-                                      capture_output=True, timeout=300,
-                                      env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"})
+                run_in(where, WORKLOADS[workload])
                 seconds = time.monotonic() - begin
                 if start_list == "off" and self.start_list == "use":
                     self.touched[workload] = touched_bytes(where) / 1e6
             seen = registry.stats()
-        if done.returncode != 0:
-            sys.exit(f"{workload}: {done.stderr.decode()[-500:]}")
         return seen["range_requests"], seen["bytes"] / 1e6, seconds
 
     def row(self, workload):
@@ -189,26 +229,13 @@ def print_table(versions):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments(__doc__, repeat=1)
     parser.add_argument("--before", type=pathlib.Path)
-    parser.add_argument("--layer", type=pathlib.Path)
-    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/bin")
-    parser.add_argument("--latency", default="30", help="milliseconds")
-    parser.add_argument("--bandwidth", default="12500000", help="bytes a second")
-    parser.add_argument("--way", default="")
     parser.add_argument("--mount-options", default="", help="more words of -o")
-    parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="names, joined by commas")
     args = parser.parse_args()
-    if os.geteuid() != 0:
-        sys.exit("needs root")
-    with tempfile.TemporaryDirectory(prefix="bench") as name:
-        directory = pathlib.Path(name)
-        layer = args.layer or make_layer(directory)
+    with bench_image(args) as (directory, layer, layout):
         size = layer.stat().st_size
-        layout = directory / "layout"
-        subprocess.run([TOP / "tools/make_layout.py", layer, layout, "--tag", "latest"], check=True,
-                       stdout=subprocess.DEVNULL)
         program = args.bin / "mount-oci"
         versions = [Version("without", program, directory, "off"),
                     Version("start list", program, directory, "use")]
@@ -219,16 +246,14 @@ def main():
         with server([args.bin / "oci-registry", layout], "http") as address:
             for version in versions:
                 version.index(args, f"{Registry(address).host}/bench:latest")
-        with server([args.bin / "oci-registry", "--latency", args.latency, "--bandwidth",
-                     args.bandwidth, layout], "http") as address:
+        with slow_registry(args, layout) as address:
             registry = Registry(address)
             for _ in range(args.repeat):
                 for workload in args.workloads.split(","):
                     for version in versions:
                         version.run(args, f"{registry.host}/bench:latest", registry, where,
                                     workload)
-    print(f"layer of {size / 1e6:.2f} MB, {args.latency} ms, {int(args.bandwidth) / 1e6:.1f} MB/s "
-          f"for each answer, {args.way or 'the best way here'}")
+        print(conditions(args, layer))
     for version in versions:
         print(f"{version.name}: index file {version.index_bytes} bytes, "
               f"{100 * version.index_bytes / size:.3f} % of the layer")

@@ -19,11 +19,8 @@ fetches at most 1.2 times the bytes of the second mount, and what was pushed. Ti
 machine. --docker-registry: times of first contact with Debian's docker-registry in place of ours, which
 has no referrers API, no latency and no counts. Needs root, openssl, and FUSE or NBD.
 """
-import argparse
 import contextlib
 import json
-import os
-import pathlib
 import shutil
 import socket
 import statistics
@@ -32,8 +29,9 @@ import sys
 import tempfile
 import time
 
-from cold_start import drop_caches, make_layer, mounted
-from run import Registry, TOP, server
+from cold_start import (arguments, bench_image, conditions, drop_caches, mounted, run_in,
+                        slow_registry)
+from run import Registry, server
 
 PYTHON = ["python3", "-c", "import os"]
 MOST = 1.2  # times the bytes of a second mount
@@ -59,11 +57,8 @@ class Machine:
         with tempfile.TemporaryDirectory(dir=self.directory) as cache:
             begin = time.monotonic()
             with mounted(self.program, image, self.words(more, cache), self.way, where):
-                done = subprocess.run([shutil.which("chroot"), where, *PYTHON], capture_output=True,
-                                      timeout=300, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"})
+                run_in(where, PYTHON)
                 seconds = time.monotonic() - begin
-        if done.returncode != 0:
-            sys.exit(done.stderr.decode()[-500:])
         return seconds
 
     def forget(self):
@@ -135,33 +130,17 @@ def with_docker_registry(args, directory, layout, maker, user, key, words):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--layer", type=pathlib.Path)
-    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/bin")
-    parser.add_argument("--latency", default="30", help="milliseconds")
-    parser.add_argument("--bandwidth", default="12500000", help="bytes a second")
-    parser.add_argument("--way", default="")
-    parser.add_argument("--repeat", type=int, default=5)
+    parser = arguments(__doc__, repeat=5)
     parser.add_argument("--docker-registry", action="store_true")
     args = parser.parse_args()
-    if os.geteuid() != 0:
-        sys.exit("needs root")
-    with tempfile.TemporaryDirectory(prefix="bench") as name:
-        directory = pathlib.Path(name)
-        layer = args.layer or make_layer(directory)
-        size = layer.stat().st_size
-        layout = directory / "layout"
-        subprocess.run([TOP / "tools/make_layout.py", layer, layout, "--tag", "latest"], check=True,
-                       stdout=subprocess.DEVNULL)
+    with bench_image(args) as (directory, layer, layout):
         key, words = make_keys(directory)
         maker, user = Machine(args, directory, "maker"), Machine(args, directory, "user")
-        program = [args.bin / "oci-registry", "--accept-pushes"]
-        with server([*program, layout], "http") as address:
+        with server([args.bin / "oci-registry", layout], "http") as address:
             image = f"{Registry(address).host}/bench:latest"
             for _ in range(2):  # with the second one, the list begins at extra checkpoints
                 maker.run(image)
-        with server([*program, "--latency", args.latency, "--bandwidth", args.bandwidth, layout],
-                    "http") as address:
+        with slow_registry(args, layout, "--accept-pushes") as address:
             registry = Registry(address)
             image = f"{registry.host}/bench:latest"
             pushed = maker.push(image, key)  # it forgets what refers to what when it ends
@@ -177,8 +156,7 @@ def main():
                                            lambda: first(words + ",oci.start_list=off")),
                 "without an index": measured(args, registry, lambda: first(",oci.index=none")),
             }
-        print(f"layer of {size / 1e6:.2f} MB, {args.latency} ms, {int(args.bandwidth) / 1e6:.1f} MB/s "
-              f"for each answer, {args.way or 'the best way here'}, {args.repeat} of each")
+        print(f"{conditions(args, layer)}, {args.repeat} of each")
         print("pushed: " + ", ".join(
             f"{kind} {part['size']} bytes" for part in pushed for kind in part
             if kind in ("index", "checkpoints", "start_list")))

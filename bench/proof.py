@@ -10,23 +10,18 @@ proved must be those of the layers, once, and what was asked for twice at the sa
 afterwards must need none of them. Exits with 1 if they are not. Times are printed: the median of the reads'
 time beside the proof and without, and their quotient, which shall be 1.1 at most. Needs root and FUSE.
 """
-import argparse
 import json
 import os
-import pathlib
 import random
 import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
-from cold_start import make_layer
-from run import Registry, TOP, server
-
-sys.path.append(str(TOP / "tools"))
-import make_layout  # noqa: E402
+from cold_start import arguments, bench_image, slow_registry
+from first_contact import make_keys
+from run import Registry
 
 AT_ONCE = 4 << 20  # bytes that a read and the proof may have asked for at the same time, and manifests
 
@@ -76,39 +71,23 @@ def read_all(files):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--layer", type=pathlib.Path)
-    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/bin")
-    parser.add_argument("--latency", type=int, default=30)
-    parser.add_argument("--bandwidth", default="12500000")
-    parser.add_argument("--way", default="fuse-tree")
-    parser.add_argument("--repeat", type=int, default=5)
-    given = parser.parse_args()
-    program = given.bin / "mount-oci"
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="proof-"))
-    try:
-        sys.exit(measure(given, program, directory))
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    args = arguments(__doc__, repeat=5, way="fuse-tree").parse_args()
+    with bench_image(args) as (directory, layer, layout):
+        return measure(args, directory, layer, layout)
 
 
-def measure(given, program, directory):
-    layer = given.layer or make_layer(directory)
-    layout = directory / "layout"
-    make_layout.make_layout([layer], layout, tag="v1")
-    key, public = directory / "key", directory / "key.pub"
-    tool("openssl", "genpkey", "-algorithm", "ed25519", "-out", key)
-    tool("openssl", "pkey", "-in", key, "-pubout", "-out", public)
-    with server([given.bin / "oci-registry", "--accept-pushes", "--latency", str(given.latency),
-                 "--bandwidth", given.bandwidth, layout], "http") as address:
+def measure(args, directory, layer, layout):
+    program = args.bin / "mount-oci"
+    key, by_key = make_keys(directory)
+    with slow_registry(args, layout, "--accept-pushes") as address:
         registry = Registry(address)
-        image = f"{registry.host}/app:v1"
-        usual = f"oci.insecure,oci.start_list=off,oci.index=signed,oci.index_key={public}"
+        image = f"{registry.host}/bench:latest"
+        usual = f"oci.insecure,oci.start_list=off{by_key}"
         tool(program, "index", "--push", "--sign-key", key, "-o",
              f"oci.insecure,oci.store={directory}/first", image)
         times = {"off": [], "background": []}
         good = True
-        for _ in range(given.repeat):
+        for _ in range(args.repeat):
             for verify, taken in times.items():
                 store = directory / "store"
                 shutil.rmtree(store, ignore_errors=True)
@@ -117,7 +96,7 @@ def measure(given, program, directory):
                 def use(wait):
                     """Mounts, reads and unmounts; the reads' time, and bytes that the registry has sent."""
                     before = registry.stats()["bytes"]
-                    with Mount(program, directory, image, words, given.way) as mount:
+                    with Mount(program, directory, image, words, args.way) as mount:
                         took = read_all(mount.files())
                         if wait:
                             mount.wait_until_proved()
@@ -136,4 +115,4 @@ def measure(given, program, directory):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
