@@ -97,7 +97,7 @@ class DocumentStore {
   /// What a tag led to when it was looked up last.
   /// @param reference  "REGISTRY/REPOSITORY:TAG"
   [[nodiscard]] std::optional<Digest> find_tag(std::string_view reference) const {
-    auto const bytes = read(tags_, tag_name(reference), 2 * most_line);
+    auto const bytes = read(tags_, line_name(reference), 2 * most_line);
     if (!bytes) return std::nullopt;
     auto text = as_text(*bytes);
     auto const first = std::string(reference) + '\n';
@@ -112,17 +112,14 @@ class DocumentStore {
   /// @error{Errc::invalid_argument, no such reference can be}
   /// @error{an errno, as replace_file_at()}
   [[nodiscard]] Result<void> put_tag(std::string_view reference, Digest const& digest) const {
-    if (reference.size() > most_line || reference.find('\n') != reference.npos) {
-      return fail(Errc::invalid_argument, "tag");
-    }
-    auto const text = std::string(reference) + '\n' + digest.to_string() + '\n';
-    return write(tags_, tag_name(reference), as_bytes(text));
+    EROFS_OCI_TRY_ASSIGN(auto const line, line_of(reference), "tag");
+    return write(tags_, line_name(reference), as_bytes(line + digest.to_string() + '\n'));
   }
 
   /// Whether put_absent() was called for it in the last hour. A file of the future counts as none.
   [[nodiscard]] bool is_absent(std::string_view what) const {
     auto const line = std::string(what) + '\n';
-    auto const name = tag_name(what);
+    auto const name = line_name(what);
     auto const facts = SystemFiles{}.facts_at(absent_.get(), name);
     if (!facts || read(absent_, name, most_line + 1) != to_bytes(line)) return false;
     auto const now = std::chrono::system_clock::now().time_since_epoch();
@@ -135,16 +132,13 @@ class DocumentStore {
   /// @error{Errc::invalid_argument, it is longer or has two lines}
   /// @error{an errno, as replace_file_at()}
   [[nodiscard]] Result<void> put_absent(std::string_view what) const {
-    if (what.size() > most_line || what.find('\n') != what.npos) {
-      return fail(Errc::invalid_argument, "what is absent");
-    }
-    auto const text = std::string(what) + '\n';
-    return write(absent_, tag_name(what), as_bytes(text));
+    EROFS_OCI_TRY_ASSIGN(auto const line, line_of(what), "what is absent");
+    return write(absent_, line_name(what), as_bytes(line));
   }
 
   /// Takes put_absent() back.
   void forget_absent(std::string_view what) const {
-    static_cast<void>(SystemFiles{}.remove(absent_.get(), tag_name(what)));
+    static_cast<void>(SystemFiles{}.remove(absent_.get(), line_name(what)));
   }
 
   /// Removes all documents and tags, and what is absent.
@@ -174,8 +168,16 @@ class DocumentStore {
   [[nodiscard]] static std::string file_name(Digest const& digest) {
     return std::string(to_string(digest.algorithm())) + '-' + digest.hex();
   }
-  [[nodiscard]] static std::string tag_name(std::string_view reference) {
-    return digest_of(as_bytes(reference)).hex();
+  /// Of a file whose first line is `text`.
+  [[nodiscard]] static std::string line_name(std::string_view text) {
+    return digest_of(as_bytes(text)).hex();
+  }
+
+  /// That line, with its end.
+  [[nodiscard]] static Result<std::string> line_of(std::string_view text) {
+    if (text.size() > most_line) return fail(Errc::invalid_argument, "longer than 1024 bytes");
+    if (text.find('\n') != text.npos) return fail(Errc::invalid_argument, "two lines");
+    return std::string(text) + '\n';
   }
 
   [[nodiscard]] std::optional<Bytes> read(UniqueFd const& directory, std::string const& name,

@@ -4,7 +4,6 @@
 /// EROFS_OCI_HAVE_CRYPTSETUP is defined, you link libcryptsetup; elsewhere there is no such device.
 #pragma once
 
-#include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <string>

@@ -175,8 +175,9 @@ template <HttpTransport Transport, Clock Time>
     return AnySource(Retry(registry.blob(at), backoff, registry.time()));
   });
   if (found) {
-    found->index = detail::artifact_lookup(registry, image, trust);
-    found->tree = detail::tree_lookup(registry, image, trust, backoff);
+    auto lookups = detail::registry_lookups(registry, image, trust, backoff);
+    found->index = std::move(lookups.index);
+    found->tree = std::move(lookups.tree);
     found->soci = detail::soci_lookup(registry, image, trust.use);
   }
   return found;

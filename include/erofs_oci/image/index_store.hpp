@@ -134,10 +134,7 @@ class IndexStore {
   /// StoredLayer::entry of what find_layer() finds with these arguments.
   [[nodiscard]] static std::string entry_of(Digest const& blob,
                                             std::optional<Digest> const& image = std::nullopt) {
-    auto const name = [](Digest const& digest) {
-      return std::string(to_string(digest.algorithm())) + "-" + digest.hex();
-    };
-    return (image ? "claimed/" + name(*image) + "." : "read/") + name(blob);
+    return (image ? "claimed/" + name_of(*image) + "." : "read/") + name_of(blob);
   }
 
   /// The directory.
@@ -250,15 +247,17 @@ class IndexStore {
     return ::faccessat(AT_FDCWD, path.c_str(), F_OK, AT_EACCESS) == 0;
   }
 
+  /// "sha256-HEX".
+  [[nodiscard]] static std::string name_of(Digest const& digest) {
+    return std::string(to_string(digest.algorithm())) + "-" + digest.hex();
+  }
+
   [[nodiscard]] std::string layer_path(Digest const& blob,
                                        std::optional<Digest> const& image) const {
     return root_ + "/" + entry_of(blob, image);
   }
 
   [[nodiscard]] std::string refutation_path(Digest const& blob, Digest const& index) const;
-
-  /// Of a claim: whether it was proved, and else the digest of its index file.
-  [[nodiscard]] Result<std::optional<Digest>> unproved(std::string const& path) const;
 
   [[nodiscard]] Result<void> put(std::string const& path,
                                  std::vector<detail::StoreFile> const& files) const;

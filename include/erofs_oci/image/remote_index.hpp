@@ -98,7 +98,7 @@ template <class First, class Second>
   return {std::move(found), std::move(other)};
 }
 
-/// Looks for the image's index artifact when a layer is first asked for, once.
+/// Looks for the image's index artifact when a layer or the Merkle tree is first asked for, once.
 /// @tparam Repository  a BasicRegistry, or a Layout
 template <class Repository>
 struct ArtifactLookups {
@@ -108,6 +108,7 @@ struct ArtifactLookups {
   bool unsigned_too;  // one without a signature is better than none
   std::once_flag once{};
   Result<std::optional<IndexArtifact>> artifact{};
+  std::optional<Error> unknown{};  // why it is not known whether there is another one
   bool is_signed = false;
   std::atomic<bool> list_told{false};
   std::mutex large{};
@@ -138,7 +139,9 @@ struct ArtifactLookups {
   /// The artifact, if one of the keys has signed it.
   Result<std::optional<IndexArtifact>> signed_one() {
     std::call_once(once, [this] { artifact = find(); });
-    return is_signed || !artifact ? artifact : Result<std::optional<IndexArtifact>>();
+    if (is_signed || !artifact) return artifact;
+    if (unknown) return fail(*unknown);
+    return std::optional<IndexArtifact>();
   }
 
  private:
@@ -171,12 +174,11 @@ struct ArtifactLookups {
   Result<std::optional<IndexArtifact>> find() {
     EROFS_OCI_TRY_ASSIGN(auto referrers, repository.referrers(image, index_artifact::type));
     std::optional<IndexArtifact> other;
-    std::optional<Error> error;
     for (auto const& at : std::span(referrers).first(std::min(referrers.size(), most_artifacts))) {
       auto [good, read] =
           at_once([&] { return is_signed_by(at.digest); }, [&] { return this->read(at); });
       if (!read || !good) {
-        error = read ? good.error() : read.error();
+        unknown = make_error(read ? good.error() : read.error(), "index artifact");
       } else if (*good) {
         is_signed = true;
         return std::optional(*std::move(read));
@@ -184,7 +186,7 @@ struct ArtifactLookups {
         other = *std::move(read);
       }
     }
-    if (!other && error) return fail(*std::move(error), "index artifact");
+    if (!other && unknown) return fail(*unknown);
     return other;
   }
 
@@ -203,38 +205,37 @@ struct ArtifactLookups {
 };
 
 template <class Repository>
-[[nodiscard]] IndexLookup lookup_in(Repository const& repository, Digest const& image,
-                                    std::vector<PublicKey> const& keys, bool unsigned_too) {
-  auto const lookups =
-      std::make_shared<ArtifactLookups<Repository>>(repository, image, keys, unsigned_too);
+[[nodiscard]] IndexLookup index_lookup(
+    std::shared_ptr<ArtifactLookups<Repository>> const& lookups) {
   return [lookups](auto const& layer, auto const& memory) { return (*lookups)(layer, memory); };
 }
 
-/// @return empty: nothing there would be taken, so that nothing need be asked
+/// What is looked up in the index artifacts of an image in a registry; empty: nothing there would
+/// be taken, so that nothing need be asked.
+struct RegistryLookups {
+  IndexLookup index;
+  TreeLookup tree;
+};
+
+/// @param backoff  how reads of the tree are tried again, with the registry's clock
 template <HttpTransport Transport, Clock Time>
-[[nodiscard]] IndexLookup artifact_lookup(BasicRegistry<Transport, Time> const& registry,
-                                          Image const& image, IndexTrust const& trust) {
+[[nodiscard]] RegistryLookups registry_lookups(BasicRegistry<Transport, Time> const& registry,
+                                               Image const& image, IndexTrust const& trust,
+                                               Backoff const& backoff) {
   auto const by_tag = !registry.reference().digest.has_value();
   auto const unsigned_too = trust.use == IndexUse::trusted && by_tag;
   if (trust.use == IndexUse::none || (trust.keys.empty() && !unsigned_too)) return {};
-  return lookup_in(registry, image.digest, trust.keys, unsigned_too);
-}
-
-/// @param backoff  how reads of the tree are tried again, with the registry's clock
-/// @return empty: no tree there would be taken
-template <HttpTransport Transport, Clock Time>
-[[nodiscard]] TreeLookup tree_lookup(BasicRegistry<Transport, Time> const& registry,
-                                     Image const& image, IndexTrust const& trust,
-                                     Backoff const& backoff) {
-  if (trust.use == IndexUse::none || trust.keys.empty()) return {};
   auto const lookups = std::make_shared<ArtifactLookups<BasicRegistry<Transport, Time>>>(
-      registry, image.digest, trust.keys, false);
-  return [lookups, registry, backoff]() -> Result<std::optional<RemoteTree>> {
+      registry, image.digest, trust.keys, unsigned_too);
+  if (trust.keys.empty()) return {index_lookup(lookups), {}};
+  auto tree = [lookups, backoff]() -> Result<std::optional<RemoteTree>> {
     EROFS_OCI_TRY_ASSIGN(auto const artifact, lookups->signed_one());
     if (!artifact || !artifact->tree) return std::optional<RemoteTree>();
-    AnySource file(Retry(registry.blob(artifact->tree->at), backoff, registry.time()));
+    auto const& from = lookups->repository;
+    AnySource file(Retry(from.blob(artifact->tree->at), backoff, from.time()));
     return std::optional(RemoteTree{*artifact->tree, std::move(file), artifact->digest});
   };
+  return {index_lookup(lookups), std::move(tree)};
 }
 
 }  // namespace detail
@@ -248,6 +249,7 @@ template <HttpTransport Transport, Clock Time>
                                                IndexTrust const& trust) {
   auto const unsigned_too = trust.use != IndexUse::by_key;
   if (trust.use == IndexUse::none || (trust.keys.empty() && !unsigned_too)) return {};
-  return detail::lookup_in(layout, image, trust.keys, unsigned_too);
+  return detail::index_lookup(
+      std::make_shared<detail::ArtifactLookups<Layout>>(layout, image, trust.keys, unsigned_too));
 }
 }  // namespace erofs_oci

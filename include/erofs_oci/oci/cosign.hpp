@@ -17,7 +17,6 @@
 #include <vector>
 
 #include <erofs_oci/core/bytes.hpp>
-#include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -28,7 +27,6 @@
 #include <erofs_oci/oci/manifest.hpp>
 #include <erofs_oci/oci/push.hpp>
 #include <erofs_oci/oci/registry.hpp>
-#include <erofs_oci/source/http_transport.hpp>
 
 namespace erofs_oci {
 
@@ -122,16 +120,11 @@ template <class Pusher>
     std::string const config =
         R"({"architecture":"","os":"","config":{},"rootfs":{"type":"layers","diff_ids":[]}})";
     manifest.media_type = media_type::oci_manifest;
-    manifest.config.media_type = "application/vnd.oci.image.config.v1+json";
-    manifest.config.digest = digest_of(as_bytes(config));
-    manifest.config.size = config.size();
+    manifest.config = descriptor_of("application/vnd.oci.image.config.v1+json", as_bytes(config));
     EROFS_OCI_TRY(pusher.put_blob(manifest.config.digest, as_bytes(config)));
   }
   auto const payload = cosign::payload(repository, digest);
-  Descriptor layer;
-  layer.media_type = cosign::payload_type;
-  layer.digest = digest_of(as_bytes(payload));
-  layer.size = payload.size();
+  auto layer = descriptor_of(cosign::payload_type, as_bytes(payload));
   auto const signature = key.sign(as_bytes(payload));
   layer.annotations[cosign::signature] = base64_encode(as_text(signature));
   EROFS_OCI_TRY(pusher.put_blob(layer.digest, as_bytes(payload)));

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>

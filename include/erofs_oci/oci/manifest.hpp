@@ -75,6 +75,10 @@ inline constexpr std::size_t max_index_manifests = 10000;
 [[nodiscard]] std::string encode(Manifest const& manifest);
 [[nodiscard]] std::string encode(Index const& index);
 
+/// Points to a blob or a document with these bytes.
+[[nodiscard]] Descriptor descriptor_of(std::string_view media_type,
+                                       std::span<std::byte const> bytes);
+
 /// Whether an index entry is an image at all, rather than an attestation or a SOCI index about one.
 [[nodiscard]] bool is_image_entry(Descriptor const& entry);
 

@@ -163,10 +163,7 @@ class BasicPusher {
   /// @error{Errc::unavailable, others change the list all the time}
   [[nodiscard]] Result<Descriptor> attach(Manifest const& artifact) const {
     auto const text = encode(artifact);
-    Descriptor at;
-    at.media_type = artifact.media_type;
-    at.digest = digest_of(as_bytes(text));
-    at.size = text.size();
+    auto at = descriptor_of(artifact.media_type, as_bytes(text));
     at.artifact_type = artifact.artifact_type;
     at.annotations = artifact.annotations;
     EROFS_OCI_TRY_ASSIGN(auto const noted,

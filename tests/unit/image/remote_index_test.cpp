@@ -80,14 +80,20 @@ struct World {
     REQUIRE(sign_manifest(push, "r.x/n/m", artifact->digest, signing_key()).has_value());
   }
 
+  [[nodiscard]] FoundImage find(IndexTrust const& trust,
+                                std::string const& name = "r.x/n/m:v1") const {
+    auto const from = *Registry::make(*Reference::parse(name), {}, registry.transport());
+    auto found = find_in_registry(from, {"linux", "amd64", ""}, {}, {}, trust);
+    REQUIRE(found.has_value());
+    return *std::move(found);
+  }
+
   /// What a mount would take; empty: nothing.
   [[nodiscard]] Result<std::optional<RemoteIndex>> look(
       IndexTrust const& trust, std::string const& name = "r.x/n/m:v1") const {
-    auto const from = *Registry::make(*Reference::parse(name), {}, registry.transport());
-    auto const found = find_in_registry(from, {"linux", "amd64", ""}, {}, {}, trust);
-    REQUIRE(found.has_value());
-    if (!found->index) return std::optional<RemoteIndex>();
-    return found->index(found->layers[0].descriptor, std::make_shared<ImageMemory>());
+    auto const found = find(trust, name);
+    if (!found.index) return std::optional<RemoteIndex>();
+    return found.index(found.layers[0].descriptor, std::make_shared<ImageMemory>());
   }
 };
 
@@ -200,12 +206,9 @@ TEST_CASE("Checkpoints come with the index of their layer, the start list with t
   world.push_with({describe_checkpoints(file, checkpoints ? world.layer.digest : other),
                    describe_start_list(list_file)});
 
-  auto const from =
-      *Registry::make(*Reference::parse("r.x/n/m:v1"), {}, world.registry.transport());
-  auto const found = find_in_registry(from, {"linux", "amd64", ""}, {}, {}, by_key);
-  REQUIRE(found.has_value());
+  auto const found = world.find(by_key);
   auto const look = [&] {
-    auto index = found->index(world.layer, std::make_shared<ImageMemory>());
+    auto index = found.index(world.layer, std::make_shared<ImageMemory>());
     REQUIRE(index.has_value());
     REQUIRE(index->has_value());
     return **std::move(index);
@@ -216,6 +219,55 @@ TEST_CASE("Checkpoints come with the index of their layer, the start list with t
   CHECK_FALSE(first.no_extra.has_value());
   CHECK(encode_checkpoints(first.extra) == (checkpoints ? file : encode_checkpoints({})));
   CHECK_FALSE(look().start_list);
+}
+
+TEST_CASE("An index and the Merkle tree are looked for once", "[image][remote_index]") {
+  World const world;
+  auto const tree = to_bytes("a tree");
+  world.registry.add_blob("n/m", as_text(tree));
+  auto const root = digest_of(as_bytes("root"));
+  world.push_with({describe_tree(tree, root, world.layer.digest)});
+  auto const use = GENERATE(IndexUse::by_key, IndexUse::trusted);
+  auto const found = world.find({use, by_key.keys});
+  auto const count = [&] { return world.registry.transport().requests().size(); };
+
+  auto const index = found.index(world.layer, std::make_shared<ImageMemory>());
+  auto const before = count();
+  auto const remote = found.tree();
+
+  REQUIRE(index->has_value());
+  REQUIRE(remote.has_value());
+  REQUIRE(remote->has_value());
+  CHECK(count() == before);
+  CHECK((**remote).artifact == (**index).artifact);
+  CHECK((**remote).tree.root == root);
+  Bytes bytes(tree.size());
+  REQUIRE(read_exact((**remote).file, 0, bytes).has_value());
+  CHECK(bytes == tree);
+}
+
+TEST_CASE("No Merkle tree is taken from an artifact that no key has signed",
+          "[image][remote_index]") {
+  World const world;
+  auto const packed = pack_index(world.files).value();
+  auto const tree = to_bytes("a tree");
+  for (auto const& bytes : {packed, tree}) world.registry.add_blob("n/m", as_text(bytes));
+  world.registry.add_blob("n/m", index_artifact::empty_config);
+  auto const artifact =
+      testing::fake_pusher(world.registry)
+          .attach(make_index_artifact(
+              world.image, {describe_index(packed, world.layer.digest),
+                            describe_tree(tree, world.layer.digest, world.layer.digest)}));
+  REQUIRE(artifact.has_value());
+
+  auto const found = world.find({IndexUse::trusted, by_key.keys});
+  CHECK((*found.index(world.layer, std::make_shared<ImageMemory>())).has_value());
+  auto const remote = found.tree();
+  REQUIRE(remote.has_value());
+  CHECK_FALSE(remote->has_value());
+
+  CHECK_FALSE(world.find(trusted).tree);
+  CHECK_FALSE(world.find({IndexUse::none, by_key.keys}).tree);
 }
 
 TEST_CASE("Checkpoints or a start list that cannot be read cost nothing but themselves",

@@ -112,6 +112,8 @@ TEST_CASE("A tag leads to what was put under it last", "[oci][layout_writer]") {
   CHECK(std::get<Manifest>(found->document).annotations.at("number") == "2");
   CHECK(writer.document("v2").error().code == Errc::not_found);
   CHECK(writer.document(digest_of(as_bytes("x")).to_string()).error().code == Errc::not_found);
+  fs::remove(directory.path() + "/blobs/sha256/" + found->digest.hex());
+  CHECK(writer.document("v1").error().code == Errc::not_found);
 }
 
 TEST_CASE("Signatures in a layout are those of a registry", "[oci][layout_writer][cosign]") {

@@ -72,15 +72,21 @@ namespace detail {
   return bytes;
 }
 
-/// Opens a file and reads it once, to see that it is what was written.
-[[nodiscard]] inline Result<AnySource> open_stored(std::string const& path, Digest const& digest) {
-  EROFS_OCI_TRY_ASSIGN(auto file, open_used(path));
-  Hasher hash(digest.algorithm());
+/// Reads a file once, for its digest.
+[[nodiscard]] inline Result<Digest> digest_of_file(Local const& file, DigestAlgorithm algorithm) {
+  Hasher hash(algorithm);
   EROFS_OCI_TRY(stream(file, 0, file.size(), [&](std::span<std::byte const> piece) {
     hash.update(piece);
     return true;
   }));
-  if (hash.finish() != digest) return fail(Errc::digest_mismatch, path);
+  return hash.finish();
+}
+
+/// Opens a file and reads it once, to see that it is what was written.
+[[nodiscard]] inline Result<AnySource> open_stored(std::string const& path, Digest const& digest) {
+  EROFS_OCI_TRY_ASSIGN(auto file, open_used(path));
+  EROFS_OCI_TRY_ASSIGN(auto const found, digest_of_file(file, digest.algorithm()));
+  if (found != digest) return fail(Errc::digest_mismatch, path);
   return AnySource(std::move(file));
 }
 
@@ -91,15 +97,28 @@ inline constexpr std::size_t most_reason = 1000;  // bytes
 
 /// The extra checkpoints of an entry. Those that are damaged are none: the index does without.
 [[nodiscard]] inline ExtraCheckpoints read_checkpoints(std::string const& path) {
-  constexpr auto most = 2 * ExtraCheckpoints::most_window_bytes;
-  auto const file = read_stored(path + "/" + checkpoints_name, most);
+  auto const file = read_stored(path + "/" + checkpoints_name, max_checkpoints_file_size);
   auto extra = file.and_then([](Bytes const& bytes) { return decode_checkpoints(bytes); });
   return extra ? *std::move(extra) : ExtraCheckpoints();
 }
 
+/// Of the index file of a claim: its digest, unless it was proved.
+[[nodiscard]] inline Result<std::optional<Digest>> unproved_index(Local const& file,
+                                                                  std::string const& path) {
+  EROFS_OCI_TRY_ASSIGN(auto const index, digest_of_file(file, DigestAlgorithm::sha256));
+  auto const proved = read_stored(path + "/" + proved_name, 256);
+  if (proved && as_text(*proved) == index.to_string()) return std::optional<Digest>();
+  return std::optional(index);
+}
+
+/// @param claimed  whether it is a claim, so that StoredLayer::unproved is to be looked for
 [[nodiscard]] inline Result<StoredLayer> open_stored_layer(std::string const& path,
-                                                           Digest const& blob) {
+                                                           Digest const& blob, bool claimed) {
   EROFS_OCI_TRY_ASSIGN(auto file, open_used(path + "/index"));
+  std::optional<Digest> unproved;
+  if (claimed) {
+    EROFS_OCI_TRY_ASSIGN(unproved, unproved_index(file, path));
+  }
   EROFS_OCI_TRY_ASSIGN(auto index, read_index_file(AnySource(std::move(file))));
   bool const same_kind = blob.algorithm() == DigestAlgorithm::sha256;
   if (same_kind && index.index.blob != blob) {
@@ -113,7 +132,7 @@ inline constexpr std::size_t most_reason = 1000;  // bytes
     EROFS_OCI_TRY_ASSIGN(dangling, tarindex::decode_links(bytes), path + "/links");
   }
   return StoredLayer{
-      std::move(index), std::move(tree), std::move(dangling), read_checkpoints(path), {}, {}};
+      std::move(index), std::move(tree), std::move(dangling), read_checkpoints(path), {}, unproved};
 }
 
 [[nodiscard]] inline Result<AnySource> open_stored_image(std::string const& path) {
@@ -200,41 +219,34 @@ struct StoredEntry {
   std::filesystem::file_time_type used{};
 };
 
-/// What was refuted, as entries without a byte: room is made by others.
-inline void remembered_lies(std::string const& root, std::vector<StoredEntry>& list) {
-  namespace fs = std::filesystem;
+[[nodiscard]] inline std::uint64_t bytes_in(std::filesystem::path const& entry) {
+  std::uint64_t bytes = 0;
   std::error_code error;
-  for (fs::directory_iterator it(root + "/refuted", error), end; !error && it != end;
-       it.increment(error)) {
-    std::error_code ignored;
-    list.push_back(
-        {"refuted/" + it->path().filename().string(), 0, fs::last_write_time(it->path(), ignored)});
+  for (std::filesystem::directory_iterator file(entry, error), end; !error && file != end;
+       file.increment(error)) {
+    std::error_code gone;
+    auto const size = file->file_size(gone);
+    if (!gone) bytes += size;
   }
+  return bytes;
 }
 
 /// All entries, the one that was unused longest first. One that another process removes meanwhile
-/// may be missing.
+/// may be missing. What was refuted counts no byte: room is made by others.
 [[nodiscard]] inline Result<std::vector<StoredEntry>> entries_of(std::string const& root) {
   namespace fs = std::filesystem;
   std::vector<StoredEntry> list;
-  for (auto const* const part : {"read/", "claimed/", "images/", "starts/"}) {
+  for (std::string const part : {"read/", "claimed/", "images/", "starts/", "refuted/"}) {
     std::error_code error;
     for (fs::directory_iterator it(root + '/' + part, error), end; !error && it != end;
          it.increment(error)) {
       std::error_code ignored;
-      StoredEntry entry{part + it->path().filename().string(), 0,
-                        fs::last_write_time(it->path(), ignored)};
-      for (fs::directory_iterator file(it->path(), ignored); !ignored && file != end;
-           file.increment(ignored)) {
-        std::error_code gone;
-        auto const size = file->file_size(gone);
-        if (!gone) entry.bytes += size;
-      }
-      list.push_back(std::move(entry));
+      list.push_back({part + it->path().filename().string(),
+                      part == "refuted/" ? 0 : bytes_in(it->path()),
+                      fs::last_write_time(it->path(), ignored)});
     }
     if (error) return fail(error, "index store " + root);
   }
-  remembered_lies(root, list);
   std::ranges::sort(list, {}, &StoredEntry::used);
   return list;
 }
@@ -361,14 +373,14 @@ EROFS_OCI_BODY Result<std::optional<StoredLayer>> IndexStore::find_layer(
     Digest const& blob, std::optional<Digest> const& image, Refuted refuted) const {
   auto const load = [&](std::optional<Digest> const& who) {
     auto const path = layer_path(blob, who);
-    auto found = detail::found_entry(detail::open_stored_layer(path, blob), path, root_);
+    auto loaded = detail::open_stored_layer(path, blob, who.has_value());
+    auto found = detail::found_entry(std::move(loaded), path, root_);
     if (found && *found) (*found)->entry = entry_of(blob, who);
     return found;
   };
   if (image) {
     EROFS_OCI_TRY_ASSIGN(auto claimed, load(image));
     if (claimed) {
-      EROFS_OCI_TRY_ASSIGN(claimed->unproved, unproved(layer_path(blob, image)), "index store");
       auto const counts = refuted == Refuted::taken || !claimed->unproved ||
                           !find_refutation(blob, *claimed->unproved);
       if (counts) return claimed;
@@ -377,23 +389,9 @@ EROFS_OCI_BODY Result<std::optional<StoredLayer>> IndexStore::find_layer(
   return load(std::nullopt);
 }
 
-EROFS_OCI_BODY Result<std::optional<Digest>> IndexStore::unproved(std::string const& path) const {
-  EROFS_OCI_TRY_ASSIGN(auto const file, Local::open(path + "/index"));
-  Sha256 hash;
-  EROFS_OCI_TRY(stream(file, 0, file.size(), [&](std::span<std::byte const> piece) {
-    hash.update(piece);
-    return true;
-  }));
-  auto const index = hash.finish();
-  auto const proved = detail::read_stored(path + "/" + detail::proved_name, 256);
-  if (proved && as_text(*proved) == index.to_string()) return std::optional<Digest>();
-  return std::optional(index);
-}
-
 EROFS_OCI_BODY std::string IndexStore::refutation_path(Digest const& blob,
                                                        Digest const& index) const {
-  return root_ + "/refuted/" + entry_of(blob).substr(std::string_view("read/").size()) + "." +
-         entry_of(index).substr(std::string_view("read/").size());
+  return root_ + "/refuted/" + name_of(blob) + "." + name_of(index);
 }
 
 EROFS_OCI_BODY Result<void> IndexStore::put_proof(std::string const& entry,
@@ -459,7 +457,9 @@ EROFS_OCI_BODY Result<void> IndexStore::put_layer(Digest const& blob, IndexFiles
   list.push_back({"index", files.index});
   auto const path = layer_path(blob, image);
   if (image && is_there(path)) {
-    auto const known = unproved(path);
+    auto const known = Local::open(path + "/index").and_then([&](Local const& file) {
+      return detail::unproved_index(file, path);
+    });
     if (!known || (*known && find_refutation(blob, **known))) detail::remove_entry(root_, path);
   }
   return put(path, list);
@@ -488,9 +488,8 @@ EROFS_OCI_BODY Result<void> IndexStore::put_image(std::string const& key,
 
 EROFS_OCI_BODY Result<std::optional<StartList>> IndexStore::find_start_list(
     std::span<Digest const> layers) const {
-  constexpr std::uint64_t most = 256 * 1024;
   auto const path = root_ + "/starts/" + detail::start_list_key(layers);
-  auto const file = detail::read_stored(path + "/list", most);
+  auto const file = detail::read_stored(path + "/list", StartList::most_file_bytes);
   if (!file && file.error().code == std::errc::no_such_file_or_directory) {
     return std::optional<StartList>();
   }

@@ -78,9 +78,10 @@ namespace detail {
 }
 
 /// The merged image, from the store or made now.
+/// @param key  merge_key() of the layers
 [[nodiscard]] inline Result<AnySource> merged_image(std::vector<StoredLayer> const& layers,
+                                                    std::string const& key,
                                                     IndexOptions const& options) {
-  auto const key = merge_key(layers);
   if (options.store != nullptr) {
     EROFS_OCI_TRY_ASSIGN(auto found, options.store->find_image(key));
     if (found) return *std::move(found);
@@ -109,7 +110,9 @@ EROFS_OCI_BODY Result<MergedImage> open_layers(std::vector<ImageLayer> layers,
                                                std::vector<StoredLayer> const& indexes,
                                                ImageReadOptions const& options,
                                                IndexOptions const& index_options) {
-  EROFS_OCI_TRY_ASSIGN(auto merged, detail::merged_image(indexes, index_options), "merging layers");
+  auto key = detail::merge_key(indexes);
+  EROFS_OCI_TRY_ASSIGN(auto merged, detail::merged_image(indexes, key, index_options),
+                       "merging layers");
   Shared<AnySource> const metadata(std::move(merged));
   EROFS_OCI_TRY_ASSIGN(auto const reader, erofs::Reader<Shared<AnySource>>::open(metadata),
                        "merged image");
@@ -150,10 +153,8 @@ EROFS_OCI_BODY Result<MergedImage> open_layers(std::vector<ImageLayer> layers,
   auto const size = metadata.size();
   auto whole = AnySource(Whole(metadata, std::move(joined)));
   auto const end = whole.size();
-  MergedImage image{{std::move(whole), end, std::move(held)},
-                    AnySource(metadata),
-                    size,
-                    detail::merge_key(indexes)};
+  MergedImage image{
+      {std::move(whole), end, std::move(held)}, AnySource(metadata), size, std::move(key)};
   for (auto& one : data) {
     if (one.start) image.device.starts.push_back(*std::move(one.start));
   }

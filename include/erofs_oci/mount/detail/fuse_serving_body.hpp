@@ -107,14 +107,13 @@ EROFS_OCI_BODY Result<FuseEnd> serve_by_fuse(FuseServing const& what, AnySource 
     return tree.run(what.target, std::move(stop), ready);
   }
   auto options = detail::fuse_image_options(what);
+  auto const metadata = mounter && !mounted ? erofs_metadata_size(source) : 0;
+  if (what.before_requests) what.before_requests();
   if (mounted || mounter) {
-    auto const metadata = mounted ? 0 : erofs_metadata_size(source);
-    if (what.before_requests) what.before_requests();
     FuseFile<AnySource> file(std::move(source), options.file);
     if (mounted) return file.serve(*std::move(mounted), std::move(stop), ready, [] {});
     return detail::serve_mounter(*mounter, what, file, metadata, std::move(stop), ready);
   }
-  if (what.before_requests) what.before_requests();
   FuseImage<AnySource> mount(std::move(source), std::move(options));
   return mount.run(what.target, std::move(stop),
                    [&](AttachedFile const& attached, FuseSession& session) {

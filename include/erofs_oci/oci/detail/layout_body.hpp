@@ -71,16 +71,18 @@ EROFS_OCI_BODY Result<FoundDocument> Layout::document(std::string const& tag_or_
   auto const missing = [&] {
     return fail(Errc::not_found, directory_ + ": no " + detail::quote(tag_or_digest));
   };
-  if (auto const digest = Digest::parse(tag_or_digest)) {
-    auto found = document_at(*digest, size);
-    if (!found && found.error().code == std::errc::no_such_file_or_directory) return missing();
-    return found;
+  auto digest = Digest::parse(tag_or_digest);
+  if (!digest) {
+    auto const tagged = std::ranges::find_if(index_.manifests, [&](Descriptor const& one) {
+      return one.annotation(ref_name) == tag_or_digest;
+    });
+    if (tagged == index_.manifests.end()) return missing();
+    digest = tagged->digest;
+    if (!size) size = tagged->size;
   }
-  auto const tagged = std::ranges::find_if(index_.manifests, [&](Descriptor const& one) {
-    return one.annotation(ref_name) == tag_or_digest;
-  });
-  if (tagged == index_.manifests.end()) return missing();
-  return document_at(tagged->digest, size ? size : tagged->size);
+  auto found = document_at(*digest, size);
+  if (!found && found.error().code == std::errc::no_such_file_or_directory) return missing();
+  return found;
 }
 
 EROFS_OCI_BODY Result<std::vector<Descriptor>> Layout::referrers(

@@ -21,7 +21,6 @@
 #include <erofs_oci/core/config.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
-#include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/oci/layout_writer.hpp>
 #include <erofs_oci/oci/manifest.hpp>
 #include <erofs_oci/posix/replace_file.hpp>
@@ -49,38 +48,26 @@ namespace detail {
                          [&](int fd) { return write_full(fd, bytes); });
 }
 
-/// Holds the only lock of a directory until its end.
-class DirectoryLock {
- public:
-  [[nodiscard]] static Result<DirectoryLock> take(int directory) {
-    constexpr std::chrono::milliseconds pause{50};
-    constexpr unsigned most = 200;
-    for (unsigned n = 0; ::flock(directory, LOCK_EX | LOCK_NB) != 0; ++n) {
-      if (errno != EWOULDBLOCK && errno != EINTR) return fail_errno(errno, "lock");
-      if (n == most) return fail(Errc::unavailable, "another process writes there");
-      SteadyClock{}.sleep(pause);
-    }
-    return DirectoryLock(directory);
+/// Takes the only lock of a directory, which lasts until what is returned is closed.
+[[nodiscard]] inline Result<UniqueFd> lock_directory(int directory) {
+  constexpr std::chrono::milliseconds pause{50};
+  constexpr unsigned most = 200;
+  UniqueFd fd(::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, "lock");
+  for (unsigned n = 0; ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0; ++n) {
+    if (errno != EWOULDBLOCK && errno != EINTR) return fail_errno(errno, "lock");
+    if (n == most) return fail(Errc::unavailable, "another process writes there");
+    SteadyClock{}.sleep(pause);
   }
-
-  DirectoryLock(DirectoryLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  DirectoryLock(DirectoryLock const&) = delete;
-  DirectoryLock& operator=(DirectoryLock const&) = delete;
-  ~DirectoryLock() {
-    if (fd_ >= 0) ::flock(fd_, LOCK_UN);
-  }
-
- private:
-  explicit DirectoryLock(int fd) : fd_(fd) {}
-  int fd_;
-};
+  return fd;
+}
 
 }  // namespace detail
 
 EROFS_OCI_BODY Result<LayoutWriter> LayoutWriter::open(std::string directory) {
   EROFS_OCI_TRY_ASSIGN(auto top, open_read(directory, O_DIRECTORY));
   {
-    EROFS_OCI_TRY_ASSIGN(auto const lock, detail::DirectoryLock::take(top.get()), directory);
+    EROFS_OCI_TRY_ASSIGN(auto const lock, detail::lock_directory(top.get()), directory);
     constexpr std::string_view mark = R"({"imageLayoutVersion":"1.0.0"})";
     Index empty;
     empty.media_type = media_type::oci_index;
@@ -103,13 +90,13 @@ EROFS_OCI_BODY Result<BlobPush> LayoutWriter::put_blob(Digest const& digest,
     return fail(Errc::unsupported, directory_ + ": " + digest.to_string());
   }
   if (detail::is_file_in(blobs_.get(), digest.hex())) return BlobPush::was_there;
-  EROFS_OCI_TRY_ASSIGN(auto const lock, detail::DirectoryLock::take(top_.get()), directory_);
+  EROFS_OCI_TRY_ASSIGN(auto const lock, detail::lock_directory(top_.get()), directory_);
   EROFS_OCI_TRY(detail::write_file_in(blobs_.get(), digest.hex(), bytes), directory_);
   return BlobPush::uploaded;
 }
 
 EROFS_OCI_BODY Result<void> LayoutWriter::name(Descriptor const& entry) const {
-  EROFS_OCI_TRY_ASSIGN(auto const lock, detail::DirectoryLock::take(top_.get()), directory_);
+  EROFS_OCI_TRY_ASSIGN(auto const lock, detail::lock_directory(top_.get()), directory_);
   EROFS_OCI_TRY_ASSIGN(auto const layout, Layout::open(directory_));
   auto index = layout.index();
   auto const tag = entry.annotation(Layout::ref_name);
@@ -124,10 +111,7 @@ EROFS_OCI_BODY Result<void> LayoutWriter::name(Descriptor const& entry) const {
 EROFS_OCI_BODY Result<void> LayoutWriter::put_manifest(std::string const& tag_or_digest,
                                                        std::string_view type,
                                                        std::string const& text) const {
-  Descriptor entry;
-  entry.media_type = type;
-  entry.digest = digest_of(as_bytes(text));
-  entry.size = text.size();
+  auto entry = descriptor_of(type, as_bytes(text));
   if (!Digest::parse(tag_or_digest)) entry.annotations[Layout::ref_name] = tag_or_digest;
   // A reader may not take signatures, which cosign has under such tags, for an image.
   if (tag_or_digest.ends_with(".sig")) entry.artifact_type = media_type::cosign_signatures;
@@ -137,10 +121,7 @@ EROFS_OCI_BODY Result<void> LayoutWriter::put_manifest(std::string const& tag_or
 
 EROFS_OCI_BODY Result<Descriptor> LayoutWriter::attach(Manifest const& artifact) const {
   auto const text = encode(artifact);
-  Descriptor entry;
-  entry.media_type = artifact.media_type;
-  entry.digest = digest_of(as_bytes(text));
-  entry.size = text.size();
+  auto entry = descriptor_of(artifact.media_type, as_bytes(text));
   entry.artifact_type = artifact.artifact_type;
   EROFS_OCI_TRY(put_blob(entry.digest, as_bytes(text)));
   EROFS_OCI_TRY(name(entry));

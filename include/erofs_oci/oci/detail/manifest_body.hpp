@@ -17,11 +17,21 @@
 
 #include <erofs_oci/core/config.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/oci/descriptor.hpp>
 #include <erofs_oci/oci/json.hpp>
 #include <erofs_oci/oci/manifest.hpp>
 
 namespace erofs_oci {
+
+EROFS_OCI_BODY Descriptor descriptor_of(std::string_view media_type,
+                                        std::span<std::byte const> bytes) {
+  Descriptor out;
+  out.media_type = media_type;
+  out.digest = digest_of(bytes);
+  out.size = bytes.size();
+  return out;
+}
 
 EROFS_OCI_BODY bool is_image_entry(Descriptor const& entry) {
   if (entry.annotations.contains("vnd.docker.reference.type")) return false;
