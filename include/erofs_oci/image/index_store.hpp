@@ -171,8 +171,8 @@ class IndexStore {
   /// @error{as put_layer(), as there; ENOENT: the entry has gone}
   [[nodiscard]] Result<void> put_proof(std::string const& entry, Digest const& index) const;
 
-  /// Remembers that an index lies, whoever brings it. A claim that is it stays for those who began
-  /// with it, until there is another one.
+  /// Remembers that an index lies, also for other images. A claim that is it stays for those who
+  /// began with it, until there is another one.
   /// @param index   SHA-256 of the index file
   /// @param reason  how it lies; of a longer text, 1000 bytes
   /// @error{as put_layer(), as there}
