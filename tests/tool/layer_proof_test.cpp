@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <initializer_list>
 #include <optional>
 #include <span>
@@ -12,10 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include <stdlib.h>
-
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
+#include <scratch.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -43,19 +41,6 @@ using erofs_oci::StoredLayer;
 using erofs_oci::tarindex::BuiltLayer;
 using Kind = Verdict::Kind;
 namespace testing = erofs_oci::testing;
-
-/// A directory that goes with its test.
-struct Scratch {
-  std::filesystem::path path;
-  Scratch() {
-    auto name = (std::filesystem::temp_directory_path() / "proof-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  Scratch(Scratch const&) = delete;
-  Scratch& operator=(Scratch const&) = delete;
-  ~Scratch() { std::filesystem::remove_all(path); }
-};
 
 /// A layer and its index.
 struct Layer {
@@ -230,8 +215,8 @@ TEST_CASE("Only what was read or proved counts for all images", "[tool][layer_pr
       Row{Kind::proved, true, true, false}, Row{Kind::proved, false, true, false},
       Row{Kind::wrong_index, true, false, true}, Row{Kind::wrong_index, false, false, false},
       Row{Kind::wrong_bytes, true, false, false}, Row{Kind::other_contents, true, false, false});
-  Scratch const dir;
-  auto const store = IndexStore::open(dir.path / "store").value();
+  erofs_oci::test::Scratch const dir;
+  auto const store = IndexStore::open(dir / "store").value();
   Layer const layer;
   auto const& blob = layer.index.index.blob;
   auto const image = digest_of(erofs_oci::as_bytes("an image"));

@@ -10,7 +10,6 @@
 #include <vector>
 
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -18,6 +17,7 @@
 #include <unistd.h>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/source/memory.hpp>
@@ -28,21 +28,6 @@ namespace erofs_oci {
 namespace index_store_test {
 
 namespace fs = std::filesystem;
-
-class Directory {
- public:
-  Directory() {
-    std::string name = fs::temp_directory_path() / "index-store-XXXXXX";
-    path_ = ::mkdtemp(name.data());
-  }
-  Directory(Directory const&) = delete;
-  Directory& operator=(Directory const&) = delete;
-  ~Directory() { fs::remove_all(path_); }
-  [[nodiscard]] std::string operator/(std::string const& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 tarindex::BuiltLayer build(Bytes const& tar) {
   auto built = tarindex::build_layer(Memory(tar));
@@ -56,7 +41,7 @@ std::size_t entries(std::string const& path) {
 }
 
 TEST_CASE("What is put is found, and nothing else", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "a/b/store");
   REQUIRE(store.has_value());
   auto const built = build(input_tar("basic"));
@@ -78,7 +63,7 @@ TEST_CASE("What is put is found, and nothing else", "[image][index_store]") {
 }
 
 TEST_CASE("An index of another version counts as not there, and goes", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   auto const built = build(input_tar("basic"));
   auto const blob = built.index.blob;
@@ -100,7 +85,7 @@ TEST_CASE("An index of another version counts as not there, and goes", "[image][
 }
 
 TEST_CASE("A claim is found for the image that made it alone", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store");
   REQUIRE(store.has_value());
   auto const built = build(input_tar("basic"));
@@ -130,7 +115,7 @@ TEST_CASE("A claim is found for the image that made it alone", "[image][index_st
 }
 
 TEST_CASE("What an image finds of a layer is removed, its claim first", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   auto const built = build(input_tar("basic"));
   auto const& blob = built.index.blob;
@@ -169,7 +154,7 @@ std::vector<std::string> names_of(Result<std::vector<PrunedEntry>> const& pruned
 }
 
 TEST_CASE("A store loses what was unused longest", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   Bytes const bytes(1000, std::byte{7});
   for (auto const* const key : {"c", "a", "b"}) REQUIRE(store.put_image(key, bytes).has_value());
@@ -209,7 +194,7 @@ TEST_CASE("A store loses what was unused longest", "[image][index_store]") {
 }
 
 TEST_CASE("Layers are pruned, too, and not while they are open", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   auto const built = build(input_tar("basic"));
   auto const image = digest_of(as_bytes("an image"));
@@ -226,7 +211,7 @@ TEST_CASE("Layers are pruned, too, and not while they are open", "[image][index_
 }
 
 TEST_CASE("A claim is unproved until somebody says that it is proved", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   auto const built = build(input_tar("basic"));
   auto const& blob = built.index.blob;
@@ -250,7 +235,7 @@ TEST_CASE("A claim is unproved until somebody says that it is proved", "[image][
 
 TEST_CASE("An index that lies is remembered, and found by who began with it alone",
           "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   auto const built = build(input_tar("basic"));
   auto const& blob = built.index.blob;
@@ -296,7 +281,7 @@ TEST_CASE("An index that lies is remembered, and found by who began with it alon
 }
 
 TEST_CASE("A store has a limit", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   Bytes const bytes(1000, std::byte{7});
   SECTION("the oldest entries make room") {
     auto const store = IndexStore::open(dir / "store", {.bytes = 2500}).value();
@@ -324,7 +309,7 @@ TEST_CASE("A store has a limit", "[image][index_store]") {
 }
 
 TEST_CASE("A directory that others can write to is no store", "[image][index_store][error]") {
-  Directory const dir;
+  test::Scratch const dir;
   for (auto const* part : {"", "/read", "/claimed", "/refuted", "/images", "/starts", "/tmp"}) {
     for (auto const mode : {fs::perms::group_write, fs::perms::others_write}) {
       INFO(part);
@@ -347,7 +332,7 @@ TEST_CASE("A directory that others can write to is no store", "[image][index_sto
 }
 
 TEST_CASE("The store's own directory is private whatever the umask", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const before = ::umask(0);
   auto const store = IndexStore::open(dir / "store");
   ::umask(before);
@@ -358,7 +343,7 @@ TEST_CASE("The store's own directory is private whatever the umask", "[image][in
 }
 
 TEST_CASE("Entries of which nobody knows where they are from go", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   fs::create_directories(dir / "store/layers/sha256-x");
   fs::permissions(dir / "store", fs::perms(0700));
 
@@ -370,7 +355,7 @@ TEST_CASE("Entries of which nobody knows where they are from go", "[image][index
 }
 
 TEST_CASE("Links to other layers are kept with their layer", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store");
   auto built = build(input_tar("badhl"));
   REQUIRE(built.layer.dangling.size() == 1);
@@ -383,7 +368,7 @@ TEST_CASE("Links to other layers are kept with their layer", "[image][index_stor
 }
 
 TEST_CASE("A merged image is found by its key", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store");
   auto const image = to_bytes("an image");
   CHECK_FALSE(store->find_image("k1")->has_value());
@@ -400,7 +385,7 @@ TEST_CASE("An entry with a changed byte or a missing file is not found",
           "[image][index_store][error]") {
   auto const name = GENERATE("index", "tarindex", "links");
   auto const damage = GENERATE(0, 1, 2);
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store");
   auto const built = build(input_tar("badhl"));
   REQUIRE(store->put_layer(built.index.blob, built).has_value());
@@ -423,7 +408,7 @@ TEST_CASE("An entry with a changed byte or a missing file is not found",
 }
 
 TEST_CASE("Many writers of one entry leave one whole entry", "[image][index_store][threads]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store");
   auto const built = build(input_tar("basic"));
   std::atomic<int> good{0};
@@ -446,7 +431,7 @@ TEST_CASE("Many writers of one entry leave one whole entry", "[image][index_stor
 }
 
 TEST_CASE("Leftovers of a killed writer go after a day, and not before", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   REQUIRE(IndexStore::open(dir / "store").has_value());
   fs::create_directories(dir / "store/tmp/old");
   std::ofstream(dir / "store/tmp/old/index") << "half";
@@ -491,7 +476,7 @@ TEST_CASE("A writer killed at any system call leaves a whole entry or none",
   std::size_t none = 0;
   for (int stops = 1;; ++stops) {
     INFO("killed at stop " << stops);
-    Directory const dir;
+    test::Scratch const dir;
     auto const ended = ends_before_kill(stops, [&] {
       auto const store = IndexStore::open(dir / "store");
       if (store) static_cast<void>(store->put_layer(built.index.blob, built).has_value());
@@ -518,7 +503,7 @@ TEST_CASE("A writer killed at any system call leaves a whole entry or none",
 }
 
 TEST_CASE("A full disk is an error, and nothing half-made stays", "[image][index_store][error]") {
-  Directory const dir;
+  test::Scratch const dir;
   fs::create_directories(dir / "disk");
   auto const disk = dir / "disk";
   if (::mount("none", disk.c_str(), "tmpfs", 0, "size=64k") != 0) {
@@ -542,7 +527,7 @@ TEST_CASE("A full disk is an error, and nothing half-made stays", "[image][index
 }
 
 TEST_CASE("A store that cannot be is an error with its path", "[image][index_store][error]") {
-  Directory const dir;
+  test::Scratch const dir;
   std::ofstream(dir / "file") << "x";
   auto const store = IndexStore::open(dir / "file/store");
   REQUIRE_FALSE(store.has_value());
@@ -550,7 +535,7 @@ TEST_CASE("A store that cannot be is an error with its path", "[image][index_sto
 }
 
 TEST_CASE("A start list is found by its layers, and replaced as a whole", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   std::vector<Digest> const layers{digest_of(as_bytes("a")), digest_of(as_bytes("b"))};
   std::vector<Digest> const others{layers[1], layers[0]};
@@ -570,7 +555,7 @@ TEST_CASE("A start list is found by its layers, and replaced as a whole", "[imag
 
 /// A store with one start list.
 struct OneStartList {
-  Directory dir;
+  test::Scratch dir;
   IndexStore store = IndexStore::open(dir / "store").value();
   std::vector<Digest> layers{digest_of(as_bytes("a"))};
   StartList list{};
@@ -583,7 +568,7 @@ struct OneStartList {
 
 TEST_CASE("Checkpoints are kept with their layer, and are none if they are damaged",
           "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   auto const built = build(input_tar("basic"));
   auto const& blob = built.index.blob;
@@ -612,7 +597,7 @@ TEST_CASE("Checkpoints are kept with their layer, and are none if they are damag
 }
 
 TEST_CASE("A store keeps the Merkle tree of a merged image beside it", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   auto const key = std::string(64, 'a');
   auto const write = [](std::string text) {
