@@ -40,6 +40,16 @@ std::size_t entries(std::string const& path) {
       std::distance(fs::directory_iterator(path), fs::directory_iterator()));
 }
 
+/// An empty store, the index of a layer to put into it, and the digests of two images.
+struct OneLayer {
+  test::Scratch const dir;
+  IndexStore const store = IndexStore::open(dir / "store").value();
+  tarindex::BuiltLayer const built = build(input_tar("basic"));
+  Digest const blob = built.index.blob;
+  Digest const image = digest_of(as_bytes("an image"));
+  Digest const other = digest_of(as_bytes("another image"));
+};
+
 TEST_CASE("What is put is found, and nothing else", "[image][index_store]") {
   test::Scratch const dir;
   auto const store = IndexStore::open(dir / "a/b/store");
@@ -62,11 +72,8 @@ TEST_CASE("What is put is found, and nothing else", "[image][index_store]") {
   CHECK((fs::status(dir / "a/b/store/read").permissions() & fs::perms(077)) == fs::perms::none);
 }
 
-TEST_CASE("An index of another version counts as not there, and goes", "[image][index_store]") {
-  test::Scratch const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const blob = built.index.blob;
+TEST_CASE_METHOD(OneLayer, "An index of another version counts as not there, and goes",
+                 "[image][index_store]") {
   REQUIRE(store.put_layer(blob, built).has_value());
   auto const entry = dir / "store/read/sha256-" + blob.hex();
   {
@@ -84,43 +91,31 @@ TEST_CASE("An index of another version counts as not there, and goes", "[image][
   CHECK(store.find_layer(blob)->has_value());
 }
 
-TEST_CASE("A claim is found for the image that made it alone", "[image][index_store]") {
-  test::Scratch const dir;
-  auto const store = IndexStore::open(dir / "store");
-  REQUIRE(store.has_value());
-  auto const built = build(input_tar("basic"));
-  auto const& blob = built.index.blob;
-  auto const image = digest_of(as_bytes("an image"));
-  auto const other = digest_of(as_bytes("another image"));
+TEST_CASE_METHOD(OneLayer, "A claim is found for the image that made it alone",
+                 "[image][index_store]") {
+  REQUIRE(store.put_layer(blob, built, image).has_value());
 
-  REQUIRE(store->put_layer(blob, built, image).has_value());
-
-  CHECK(store->find_layer(blob, image)->has_value());
-  CHECK(store->holds_layer(blob, image));
-  CHECK_FALSE(store->find_layer(blob)->has_value());
-  CHECK_FALSE(store->find_layer(blob, other)->has_value());
-  CHECK_FALSE(store->holds_layer(blob, other));
-  CHECK_FALSE(store->find_layer(image, blob)->has_value());
+  CHECK(store.find_layer(blob, image)->has_value());
+  CHECK(store.holds_layer(blob, image));
+  CHECK_FALSE(store.find_layer(blob)->has_value());
+  CHECK_FALSE(store.find_layer(blob, other)->has_value());
+  CHECK_FALSE(store.holds_layer(blob, other));
+  CHECK_FALSE(store.find_layer(image, blob)->has_value());
 
   auto read = build(input_tar("basic"));
   read.index.span_size += 1;  // to tell them apart
-  REQUIRE(store->put_layer(blob, read).has_value());
+  REQUIRE(store.put_layer(blob, read).has_value());
   auto const span_size = [&](std::optional<Digest> const& who) {
-    return (*store->find_layer(blob, who))->index.index.span_size;
+    return (*store.find_layer(blob, who))->index.index.span_size;
   };
   CHECK(span_size(image) == built.index.span_size);  // the claim goes first
   CHECK(span_size(other) == read.index.span_size);
   CHECK(span_size(std::nullopt) == read.index.span_size);
-  CHECK(store->holds_layer(blob, other));
+  CHECK(store.holds_layer(blob, other));
 }
 
-TEST_CASE("What an image finds of a layer is removed, its claim first", "[image][index_store]") {
-  test::Scratch const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const& blob = built.index.blob;
-  auto const image = digest_of(as_bytes("an image"));
-  auto const other = digest_of(as_bytes("another image"));
+TEST_CASE_METHOD(OneLayer, "What an image finds of a layer is removed, its claim first",
+                 "[image][index_store]") {
   for (auto const& who : {std::optional(image), std::optional(other), std::optional<Digest>()}) {
     REQUIRE(store.put_layer(blob, built, who).has_value());
   }
@@ -193,15 +188,12 @@ TEST_CASE("A store loses what was unused longest", "[image][index_store]") {
   }
 }
 
-TEST_CASE("Layers are pruned, too, and not while they are open", "[image][index_store]") {
-  test::Scratch const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const image = digest_of(as_bytes("an image"));
-  REQUIRE(store.put_layer(built.index.blob, built).has_value());
-  REQUIRE(store.put_layer(built.index.blob, built, image).has_value());
+TEST_CASE_METHOD(OneLayer, "Layers are pruned, too, and not while they are open",
+                 "[image][index_store]") {
+  REQUIRE(store.put_layer(blob, built).has_value());
+  REQUIRE(store.put_layer(blob, built, image).has_value());
   {
-    auto const used = store.find_layer(built.index.blob).value();
+    auto const used = store.find_layer(blob).value();
     REQUIRE(used.has_value());
     auto const names = names_of(store.prune({.bytes = 0}));
     REQUIRE(names.size() == 1);
@@ -210,12 +202,8 @@ TEST_CASE("Layers are pruned, too, and not while they are open", "[image][index_
   CHECK(names_of(store.prune({.bytes = 0})).size() == 1);
 }
 
-TEST_CASE("A claim is unproved until somebody says that it is proved", "[image][index_store]") {
-  test::Scratch const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const& blob = built.index.blob;
-  auto const image = digest_of(as_bytes("an image"));
+TEST_CASE_METHOD(OneLayer, "A claim is unproved until somebody says that it is proved",
+                 "[image][index_store]") {
   REQUIRE(store.put_layer(blob, built, image).has_value());
   auto const found = store.find_layer(blob, image).value();
   REQUIRE(found.has_value());
@@ -233,14 +221,8 @@ TEST_CASE("A claim is unproved until somebody says that it is proved", "[image][
   CHECK_FALSE(store.put_proof("claimed/sha256-x", blob).has_value());
 }
 
-TEST_CASE("An index that lies is remembered, and found by who began with it alone",
-          "[image][index_store]") {
-  test::Scratch const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const& blob = built.index.blob;
-  auto const image = digest_of(as_bytes("an image"));
-  auto const other = digest_of(as_bytes("another image"));
+TEST_CASE_METHOD(OneLayer, "An index that lies is remembered, and found by who began with it alone",
+                 "[image][index_store]") {
   auto better = build(input_tar("basic"));
   better.index.span_size += 1;  // to tell them apart
   auto const index = digest_of(index_files(built)->index);
@@ -407,19 +389,16 @@ TEST_CASE("An entry with a changed byte or a missing file is not found",
   CHECK(store->find_layer(built.index.blob)->has_value());
 }
 
-TEST_CASE("Many writers of one entry leave one whole entry", "[image][index_store][threads]") {
-  test::Scratch const dir;
-  auto const store = IndexStore::open(dir / "store");
-  auto const built = build(input_tar("basic"));
+TEST_CASE_METHOD(OneLayer, "Many writers of one entry leave one whole entry",
+                 "[image][index_store][threads]") {
   std::atomic<int> good{0};
   {
     std::vector<std::jthread> writers;
     for (int i = 0; i < 8; ++i) {
       writers.emplace_back([&] {
         for (int n = 0; n < 5; ++n) {
-          auto const found = store->put_layer(built.index.blob, built)
-                                 ? store->find_layer(built.index.blob)
-                                 : Result<std::optional<StoredLayer>>{};
+          auto const found = store.put_layer(blob, built) ? store.find_layer(blob)
+                                                          : Result<std::optional<StoredLayer>>{};
           good += found && *found ? 1 : 0;
         }
       });
@@ -566,12 +545,9 @@ struct OneStartList {
   }
 };
 
-TEST_CASE("Checkpoints are kept with their layer, and are none if they are damaged",
-          "[image][index_store]") {
-  test::Scratch const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const& blob = built.index.blob;
+TEST_CASE_METHOD(OneLayer,
+                 "Checkpoints are kept with their layer, and are none if they are damaged",
+                 "[image][index_store]") {
   ExtraCheckpoints extra;
   REQUIRE(extra.add({{50, 2000, 3}, to_bytes("window")}));
   CHECK_FALSE(store.put_checkpoints(IndexStore::entry_of(blob), extra).has_value());
