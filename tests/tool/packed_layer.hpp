@@ -8,7 +8,6 @@
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/source/memory.hpp>
 #include <erofs_oci/tarindex/build.hpp>
-#include <erofs_oci/testing/generators.hpp>
 #include <erofs_oci/testing/gzip_streams.hpp>
 #include <erofs_oci/testing/tar_maker.hpp>
 
