@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cerrno>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -18,6 +17,8 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <unistd.h>
+
+#include <scratch.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/fd.hpp>
@@ -61,33 +62,27 @@ inline std::string why_no_mounts() {
 /// A folder for one test, removed with it. On the disk: the kernel mounts no file of a tmpfs.
 class Folder {
  public:
-  Folder() {
-    std::string name = "/var/tmp/erofs_oci-XXXXXX";
-    path_ = ::mkdtemp(name.data());
-    std::filesystem::create_directory(mount_point());
-  }
-  ~Folder() {
-    unmount();
-    std::filesystem::remove_all(path_);
-  }
+  Folder() { std::filesystem::create_directory(mount_point()); }
+  ~Folder() { unmount(); }
   Folder(Folder const&) = delete;
   Folder& operator=(Folder const&) = delete;
 
-  [[nodiscard]] std::string mount_point() const { return path_ + "/mnt"; }
+  [[nodiscard]] std::string mount_point() const { return scratch_ / "mnt"; }
 
   std::string write(std::string const& name, std::vector<Bytes const*> const& parts) const {
-    std::ofstream file(path_ + "/" + name, std::ios::binary);
+    auto const path = scratch_ / name;
+    std::ofstream file(path, std::ios::binary);
     for (auto const* const part : parts) {
       auto const text = as_text(*part);
       file.write(text.data(), static_cast<std::streamsize>(text.size()));
     }
-    return path_ + "/" + name;
+    return path;
   }
 
   void unmount() const { ::umount2(mount_point().c_str(), MNT_DETACH); }
 
  private:
-  std::string path_;
+  test::Scratch scratch_{"/var/tmp"};
 };
 
 inline int mount_erofs(std::string const& source, std::string const& target,

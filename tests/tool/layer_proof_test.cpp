@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <initializer_list>
 #include <optional>
 #include <span>
@@ -12,10 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include <stdlib.h>
-
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
+#include <scratch.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -23,10 +21,9 @@
 #include <erofs_oci/source/memory.hpp>
 #include <erofs_oci/tarindex/build.hpp>
 #include <erofs_oci/testing/generators.hpp>
-#include <erofs_oci/testing/gzip_streams.hpp>
 #include <erofs_oci/testing/laws.hpp>
-#include <erofs_oci/testing/tar_maker.hpp>
 
+#include "packed_layer.hpp"
 #include "verify.hpp"
 
 namespace mount_oci {
@@ -44,43 +41,6 @@ using erofs_oci::tarindex::BuiltLayer;
 using Kind = Verdict::Kind;
 namespace testing = erofs_oci::testing;
 
-/// A directory that goes with its test.
-struct Scratch {
-  std::filesystem::path path;
-  Scratch() {
-    auto name = (std::filesystem::temp_directory_path() / "proof-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  Scratch(Scratch const&) = delete;
-  Scratch& operator=(Scratch const&) = delete;
-  ~Scratch() { std::filesystem::remove_all(path); }
-};
-
-/// A layer and its index.
-struct Layer {
-  explicit Layer(unsigned seed = 3) {
-    testing::TarMaker maker;
-    for (unsigned i = 0; i < 4; ++i) {
-      maker.member({.name = "file" + std::to_string(i)},
-                   testing::compressible_bytes(70'000, seed + i));
-    }
-    tar = maker.end().bytes();
-    gzip = testing::gzip_blob({{tar, 6, 0, 30'000}}).blob;
-    index = erofs_oci::tarindex::build_layer(Memory(gzip), {.span_size = 64 * 1024}).value();
-  }
-
-  Bytes tar, gzip;
-  BuiltLayer index;
-};
-
-FoundLayer found(Bytes const& blob, Digest const& digest) {
-  erofs_oci::Descriptor descriptor;
-  descriptor.digest = digest;
-  descriptor.size = blob.size();
-  return {0, descriptor, Shared<AnySource>(AnySource(Memory(blob)))};
-}
-
 /// An index from elsewhere.
 StoredLayer claimed(BuiltLayer const& built) {
   auto index = erofs_oci::opened_layer(built).value();
@@ -93,11 +53,11 @@ Verdict prove(Bytes const& blob, Digest const& digest, BuiltLayer const& index,
   auto stored = claimed(index);
   if (!is_claim) stored.unproved.reset();
   auto const next = [](std::uint64_t) { return true; };
-  return prove_layer(found(blob, digest), stored, diff_id, {}, next, {}).value();
+  return prove_layer(found_layer(blob, digest), stored, diff_id, {}, next, {}).value();
 }
 
 TEST_CASE("A verdict tells whose fault it is", "[tool][layer_proof][error]") {
-  Layer const layer;
+  PackedLayer const layer;
   auto const& digest = layer.index.index.blob;
   auto const contents = digest_of(layer.tar).to_string();
 
@@ -122,7 +82,7 @@ TEST_CASE("A verdict tells whose fault it is", "[tool][layer_proof][error]") {
   CHECK_FALSE(caught.is_final());
 
   // Bytes that they accept are handed on: the index is one of another layer.
-  Layer const evil(7);
+  PackedLayer const evil(7);
   auto const served = prove(evil.gzip, digest, evil.index);
   CHECK(served.kind == Kind::wrong_index);
   CHECK_THAT(served.problem, Catch::Contains(digest_of(evil.gzip).to_string()));
@@ -131,7 +91,7 @@ TEST_CASE("A verdict tells whose fault it is", "[tool][layer_proof][error]") {
 
 TEST_CASE("A digest of a piece that is another one is found, whichever it is",
           "[tool][layer_proof][property][error]") {
-  Layer const layer;
+  PackedLayer const layer;
   REQUIRE(layer.index.index.digests.size() > 3);
   rc::prop("one digest of the index is another", [&] {
     auto lie = layer.index;
@@ -171,14 +131,14 @@ struct Trickle {
 
 TEST_CASE("Pieces that share a byte are compared however the bytes come",
           "[tool][layer_proof][property]") {
-  Layer const layer;
+  PackedLayer const layer;
   auto const chunks = layer.index.index.chunks();
   auto const shares = [&](std::size_t i) { return chunks[i].begin + 1 == chunks[i - 1].end; };
   std::size_t shared = 0;
   for (std::size_t i = 1; i < chunks.size(); ++i) shared += shares(i) ? 1U : 0U;
   REQUIRE(shared > 0);
   for (auto const piece : std::initializer_list<std::size_t>{1, 2, 7, 4096, 40'000}) {
-    auto const layer_of = found(layer.gzip, layer.index.index.blob);
+    auto const layer_of = found_layer(layer.gzip, layer.index.index.blob);
     auto const opened = erofs_oci::opened_layer(layer.index).value();
     auto const compared =
         compare_layer(AnySource(Trickle{layer.gzip, piece}), erofs_oci::DigestAlgorithm::sha256,
@@ -230,9 +190,9 @@ TEST_CASE("Only what was read or proved counts for all images", "[tool][layer_pr
       Row{Kind::proved, true, true, false}, Row{Kind::proved, false, true, false},
       Row{Kind::wrong_index, true, false, true}, Row{Kind::wrong_index, false, false, false},
       Row{Kind::wrong_bytes, true, false, false}, Row{Kind::other_contents, true, false, false});
-  Scratch const dir;
-  auto const store = IndexStore::open(dir.path / "store").value();
-  Layer const layer;
+  erofs_oci::test::Scratch const dir;
+  auto const store = IndexStore::open(dir / "store").value();
+  PackedLayer const layer;
   auto const& blob = layer.index.index.blob;
   auto const image = digest_of(erofs_oci::as_bytes("an image"));
   auto const other = digest_of(erofs_oci::as_bytes("another image"));

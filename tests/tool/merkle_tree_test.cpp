@@ -8,10 +8,10 @@
 #include <utility>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/digest/sha256.hpp>
-#include <erofs_oci/posix/temporary_directory.hpp>
 #include <erofs_oci/source/memory.hpp>
 
 namespace mount_oci {
@@ -81,9 +81,8 @@ TEST_CASE("An image without the tree that is wanted is refused if one is require
 
 /// An image in a store, and what a registry says of its tree.
 struct Remote {
-  erofs_oci::TemporaryDirectory directory =
-      erofs_oci::TemporaryDirectory::make("/tmp/erofs_oci-tree-").value();
-  erofs_oci::IndexStore store = erofs_oci::IndexStore::open(directory.path() + "/store").value();
+  erofs_oci::test::Scratch directory;
+  erofs_oci::IndexStore store = erofs_oci::IndexStore::open(directory / "store").value();
   Bytes metadata = Bytes(4096, std::byte{7});
   Bytes data = Bytes(65536, std::byte{1});
   erofs_oci::MergedImage image{
@@ -98,11 +97,10 @@ struct Remote {
     auto const kept = *store.find_verity("key").value();
     file.resize(static_cast<std::size_t>(kept.size()));
     REQUIRE(read_exact(kept, 0, file).has_value());
-    std::filesystem::remove(directory.path() + "/store/images/key/verity");
+    std::filesystem::remove(directory / "store/images/key/verity");
     told.at.digest = digest_of(file);
     told.metadata = digest_of(metadata);
   }
-  ~Remote() { std::filesystem::remove_all(directory.path() + "/store"); }
 
   Result<void> fetch() const {
     auto const lookup = [this]() -> Result<std::optional<erofs_oci::RemoteTree>> {

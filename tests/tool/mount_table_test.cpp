@@ -8,6 +8,7 @@
 
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
+#include <scratch.hpp>
 
 namespace mount_oci {
 namespace mount_table_test {
@@ -77,40 +78,38 @@ TEST_CASE("A path that the kernel escapes reads back as it was", "[tool][propert
 }
 
 TEST_CASE("The NBD device behind a device number is found by its name", "[tool]") {
-  auto const root =
-      std::filesystem::temp_directory_path() / ("mount-table-" + std::to_string(getpid()));
+  erofs_oci::test::Scratch const root;
   auto const add = [&](char const* number, char const* text) {
     std::filesystem::create_directories(root / number);
-    std::ofstream(root / number / "uevent") << text;
+    std::ofstream(root / number + "/uevent") << text;
   };
   add("43:0", "MAJOR=43\nMINOR=0\nDEVNAME=nbd0\nDEVTYPE=disk\n");
   add("43:99", "MAJOR=43\nMINOR=99\nDEVNAME=nbd12p3\nDEVTYPE=partition\n");
   add("8:0", "MAJOR=8\nMINOR=0\nDEVNAME=sda\n");
 
-  CHECK(nbd_index_of(makedev(43, 0), root.string()) == 0u);
-  CHECK(nbd_index_of(makedev(43, 99), root.string()) == 12u);
-  CHECK_FALSE(nbd_index_of(makedev(8, 0), root.string()).has_value());
-  CHECK_FALSE(nbd_index_of(makedev(9, 9), root.string()).has_value());
+  CHECK(nbd_index_of(makedev(43, 0), root.path()) == 0u);
+  CHECK(nbd_index_of(makedev(43, 99), root.path()) == 12u);
+  CHECK_FALSE(nbd_index_of(makedev(8, 0), root.path()).has_value());
+  CHECK_FALSE(nbd_index_of(makedev(9, 9), root.path()).has_value());
 
   auto const map = [&](std::string const& number, std::string const& name) {
     add(number.c_str(), "DEVNAME=dm-0\nDEVTYPE=disk\n");
-    std::filesystem::create_directories(root / number / "dm");
-    std::ofstream(root / number / "dm/name") << name << "\n";
+    std::filesystem::create_directories(root / number + "/dm");
+    std::ofstream(root / number + "/dm/name") << name << "\n";
   };
   map("254:0", "erofs_oci-nbd3");
   map("254:1", "erofs_oci-loop3");
   map("254:2", "vg-nbd3");
-  CHECK(nbd_index_of(makedev(254, 0), root.string()) == 3u);
-  CHECK_FALSE(nbd_index_of(makedev(254, 1), root.string()).has_value());
-  CHECK_FALSE(nbd_index_of(makedev(254, 2), root.string()).has_value());
-  CHECK(is_verity_device(makedev(254, 0), root.string()));
-  CHECK(is_verity_device(makedev(254, 1), root.string()));
-  CHECK_FALSE(is_verity_device(makedev(254, 2), root.string()));
-  CHECK_FALSE(is_verity_device(makedev(43, 0), root.string()));
+  CHECK(nbd_index_of(makedev(254, 0), root.path()) == 3u);
+  CHECK_FALSE(nbd_index_of(makedev(254, 1), root.path()).has_value());
+  CHECK_FALSE(nbd_index_of(makedev(254, 2), root.path()).has_value());
+  CHECK(is_verity_device(makedev(254, 0), root.path()));
+  CHECK(is_verity_device(makedev(254, 1), root.path()));
+  CHECK_FALSE(is_verity_device(makedev(254, 2), root.path()));
+  CHECK_FALSE(is_verity_device(makedev(43, 0), root.path()));
   CHECK(is_verity_source("/dev/mapper/erofs_oci-nbd3"));
   CHECK_FALSE(is_verity_source("/dev/nbd3"));
   CHECK_FALSE(is_verity_source("/run/erofs_oci-Ab12/image"));
-  std::filesystem::remove_all(root);
 }
 
 }  // namespace mount_table_test

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/core/endian.hpp>
 #include <erofs_oci/erofs/format.hpp>
@@ -118,21 +119,19 @@ TEST_CASE("A device is as large as its image, or as mount.erofs makes all", "[to
 }
 
 TEST_CASE("The size of a device is sysfs's number of sectors", "[tool][same_image]") {
-  auto name = (fs::temp_directory_path() / "same-XXXXXX").string();
-  REQUIRE(::mkdtemp(name.data()) != nullptr);
-  fs::create_directory(name + "/nbd3");
-  auto const say = [&](char const* text) { std::ofstream(name + "/nbd3/size") << text << "\n"; };
+  erofs_oci::test::Scratch const sysfs;
+  fs::create_directory(sysfs / "nbd3");
+  auto const say = [&](char const* text) { std::ofstream(sysfs / "nbd3/size") << text << "\n"; };
 
-  CHECK_FALSE(nbd_device_bytes(3, name).has_value());
+  CHECK_FALSE(nbd_device_bytes(3, sysfs.path()).has_value());
   say("18014398509481983");
-  CHECK(nbd_device_bytes(3, name).value() == upstream_device_size);
+  CHECK(nbd_device_bytes(3, sysfs.path()).value() == upstream_device_size);
   say("8");
-  CHECK(nbd_device_bytes(3, name).value() == 4096);
+  CHECK(nbd_device_bytes(3, sysfs.path()).value() == 4096);
   for (auto const* text : {"", "x", "8x", "-8", "18014398509481984"}) {
     say(text);
-    CHECK_FALSE(nbd_device_bytes(3, name).has_value());
+    CHECK_FALSE(nbd_device_bytes(3, sysfs.path()).has_value());
   }
-  fs::remove_all(name);
 }
 
 TEST_CASE("A place where something else is mounted is not compared with", "[tool][same_image]") {

@@ -7,6 +7,7 @@
 
 #include <catch.hpp>
 #include <erofs_oci/recovery/record_codec.hpp>
+#include <scratch.hpp>
 
 #include "data_path.hpp"
 
@@ -15,19 +16,7 @@ namespace served_image_test {
 
 using erofs_oci::CredentialSource;
 using erofs_oci::Record;
-
-/// A directory that goes with its test.
-struct Scratch {
-  std::filesystem::path path;
-  Scratch() {
-    auto name = (std::filesystem::temp_directory_path() / "served-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  Scratch(Scratch const&) = delete;
-  Scratch& operator=(Scratch const&) = delete;
-  ~Scratch() { std::filesystem::remove_all(path); }
-};
+using erofs_oci::test::Scratch;
 
 Record remote_record() {
   Record record;
@@ -128,12 +117,12 @@ TEST_CASE("Credentials are read again from where they came from", "[tool][served
   }
   SECTION("by hand, in the configuration file") {
     Scratch const scratch;
-    auto const path = scratch.path / "mount-oci.conf";
+    auto const path = scratch / "mount-oci.conf";
     std::ofstream(path) << "[registry.\"registry.example.com:5000\"]\n"
                            "oci.username = \"me\"\noci.password = \"secret\"\n";
     std::filesystem::permissions(path, std::filesystem::perms(0600));
     record.credentials = {Kind::given, {}, {}};
-    record.reach.config = path.string();
+    record.reach.config = path;
     auto const options = options_of(record, given);
     REQUIRE(options);
     CHECK(options->username == "me");
@@ -164,18 +153,18 @@ TEST_CASE("What was served is served again, or nothing", "[tool][served_image]")
   Scratch const scratch;
   auto const data = std::filesystem::path(erofs_oci::test_data("/oci"));
   for (auto const* name : {"ckpt.tar.gz", "gz-ckpt.erofs", "gz-ckpt.zinfo"}) {
-    std::filesystem::copy(data / name, scratch.path / name);
+    std::filesystem::copy(data / name, scratch / name);
   }
   Log const log(0);
   ImageOptions options;
-  options.image = "file:" + (scratch.path / "ckpt.tar.gz").string();
-  options.tarindex = (scratch.path / "gz-ckpt.erofs").string();
-  options.zinfo = (scratch.path / "gz-ckpt.zinfo").string();
+  options.image = "file:" + (scratch / "ckpt.tar.gz");
+  options.tarindex = scratch / "gz-ckpt.erofs";
+  options.zinfo = scratch / "gz-ckpt.zinfo";
   options.store = "none";
   options.password = "secret";
   options.username = "me";
   options.hosts = "/srv/hosts:/etc/hosts.d";
-  options.config = (scratch.path / "." / "mount-oci.conf").string();
+  options.config = scratch / "./mount-oci.conf";
   options.allow_private = true;
   options.hedge = false;
   auto first = serve_first(options, log, nullptr);
@@ -192,7 +181,7 @@ TEST_CASE("What was served is served again, or nothing", "[tool][served_image]")
 
   SECTION("by the same paths") {
     CHECK(again->hosts == options.hosts);
-    CHECK(again->config == (scratch.path / "mount-oci.conf").string());
+    CHECK(again->config == scratch / "mount-oci.conf");
     CHECK(again->allow_private);
     CHECK_FALSE(again->hedge);
   }
@@ -232,7 +221,7 @@ TEST_CASE("What was served is served again, or nothing", "[tool][served_image]")
   }
   auto const name = GENERATE("ckpt.tar.gz", "gz-ckpt.erofs", "gz-ckpt.zinfo");
   SECTION(std::string("not with another ") + name) {
-    auto const file = scratch.path / name;
+    auto const file = scratch / name;
     {
       std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
       stream.seekp(100);
@@ -247,7 +236,7 @@ TEST_CASE("What was served is served again, or nothing", "[tool][served_image]")
     CHECK(second.error().message().find(name) != std::string::npos);
   }
   SECTION(std::string("not without ") + name) {
-    std::filesystem::remove(scratch.path / name);
+    std::filesystem::remove(scratch / name);
     CHECK_FALSE(serve_again(*record, *again, log, nullptr));
   }
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/source/memory.hpp>
@@ -24,13 +25,10 @@ constexpr auto credentials = "dXNlcjpwYXNzd29yZA==";  // user:password
 
 /// A directory of records and a sysfs with nbd3, both false.
 struct World {
-  fs::path root;
+  erofs_oci::test::Scratch root;
   UpstreamPlaces places;
 
   World() {
-    auto name = (fs::temp_directory_path() / "upstream-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    root = name;
     fs::create_directories(root / "run/erofsmount/nbd");
     fs::create_directories(root / "sys/nbd3");
     for (auto const* directory : {"run/erofsmount/nbd", "run/erofsmount"}) {
@@ -39,9 +37,6 @@ struct World {
     places.records = {records()};
     places.sysfs = root / "sys";
   }
-  World(World const&) = delete;
-  World& operator=(World const&) = delete;
-  ~World() { fs::remove_all(root); }
 
   [[nodiscard]] std::string records() const { return root / "run/erofsmount/nbd"; }
 

@@ -18,8 +18,9 @@
 #include <erofs_oci/image/index_layers.hpp>
 #include <erofs_oci/source/memory.hpp>
 #include <erofs_oci/tarindex/build.hpp>
-#include <erofs_oci/testing/gzip_streams.hpp>
 #include <erofs_oci/testing/tar_maker.hpp>
+
+#include "packed_layer.hpp"
 
 namespace mount_oci {
 namespace verify_test {
@@ -27,36 +28,13 @@ namespace verify_test {
 using erofs_oci::AnySource;
 using erofs_oci::Bytes;
 using erofs_oci::Memory;
-using erofs_oci::Shared;
 using erofs_oci::tarindex::BuiltLayer;
 namespace erofs = erofs_oci::erofs;
 namespace testing = erofs_oci::testing;
 
-constexpr std::uint64_t span_size = 64 * 1024;
-
-/// A tar whose files look far back, packed; and its index.
-struct Layer {
-  Layer() {
-    testing::TarMaker maker;
-    maker.dir("d");
-    for (unsigned i = 0; i < 6; ++i) {
-      maker.member({.name = "d/file" + std::to_string(i)}, testing::compressible_bytes(70'000, 3));
-    }
-    tar = maker.end().bytes();
-    gzip = testing::gzip_blob({{tar, 6, 0, 30'000}}).blob;
-    index = erofs_oci::tarindex::build_layer(Memory(gzip), {.span_size = span_size}).value();
-  }
-
-  Bytes tar, gzip;
-  BuiltLayer index;
-};
-
 /// What compare_layer() finds between a blob and an index.
 LayerComparison compare(Bytes const& blob, BuiltLayer index) {
-  erofs_oci::Descriptor descriptor;
-  descriptor.digest = index.index.blob;
-  descriptor.size = index.index.blob_size;
-  FoundLayer const layer{0, descriptor, Shared<AnySource>(AnySource(Memory(blob)))};
+  auto const layer = found_layer(blob, index.index.blob);
   auto const opened = erofs_oci::opened_layer(std::move(index)).value();
   ImageOptions const options;
   return compare_layer(AnySource(Memory(blob)), erofs_oci::DigestAlgorithm::sha256,
@@ -65,7 +43,7 @@ LayerComparison compare(Bytes const& blob, BuiltLayer index) {
 }
 
 TEST_CASE("An index that was made of a layer agrees with it", "[tool][verify]") {
-  Layer const layer;
+  PackedLayer const layer;
   REQUIRE(layer.index.index.spans.size() > 3);
 
   auto const compared = compare(layer.gzip, layer.index);
@@ -109,7 +87,7 @@ TEST_CASE("Whatever an index says of a file that is not so is found", "[tool][ve
   };
   for (auto const& lie : lies) {
     INFO(lie.what);
-    Layer layer;
+    PackedLayer layer;
     auto& tree = layer.index.layer.tree;
     auto const directory = tree[erofs::root_id].directory()->children.at("d");
     lie.tell(tree, tree[directory].directory()->children.at("file2"));
@@ -120,7 +98,7 @@ TEST_CASE("Whatever an index says of a file that is not so is found", "[tool][ve
 }
 
 TEST_CASE("An index may end with the last file, and not before", "[tool][verify][error]") {
-  Layer layer;
+  PackedLayer layer;
   layer.index.index.decoded_size -= 1024;  // the two blocks at the end
   CHECK(compare(layer.gzip, layer.index).difference.value_or("none") == "none");
   layer.index.index.decoded_size -= 20'000;
@@ -146,7 +124,7 @@ TEST_CASE("A link to a lower layer that the layer has not is found", "[tool][ver
 
 TEST_CASE("A window that decodes to other bytes is found, whichever it is",
           "[tool][verify][property][error]") {
-  Layer const layer;
+  PackedLayer const layer;
   rc::prop("one byte of what a span looks back at is another", [&] {
     auto index = layer.index;
     auto const with_window = [&] {
@@ -179,7 +157,7 @@ TEST_CASE("A window that decodes to other bytes is found, whichever it is",
 
 TEST_CASE("Another layer than the index's is found, and its digests are told",
           "[tool][verify][error]") {
-  Layer const layer;
+  PackedLayer const layer;
   auto other = layer.gzip;
   other[other.size() / 2] ^= std::byte{0x10};
 

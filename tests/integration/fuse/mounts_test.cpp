@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/combinator/concat.hpp>
 #include <erofs_oci/combinator/padded.hpp>
@@ -77,21 +78,15 @@ bool skip() {
 class Folder {
  public:
   Folder() {
-    std::string name = "/var/tmp/erofs_oci-XXXXXX";
-    path_ = ::mkdtemp(name.data());
-    ::chmod(path_.c_str(), 0755);
+    ::chmod(path().c_str(), 0755);
     std::filesystem::create_directory(mnt());
   }
-  ~Folder() {
-    ::umount2(mnt().c_str(), MNT_DETACH);
-    std::error_code error;
-    std::filesystem::remove_all(path_, error);
-  }
+  ~Folder() { ::umount2(mnt().c_str(), MNT_DETACH); }
   Folder(Folder const&) = delete;
   Folder& operator=(Folder const&) = delete;
 
-  [[nodiscard]] std::string const& path() const { return path_; }
-  [[nodiscard]] std::string mnt() const { return path_ + "/mnt"; }
+  [[nodiscard]] std::string const& path() const { return scratch_.path(); }
+  [[nodiscard]] std::string mnt() const { return scratch_ / "mnt"; }
   /// Whether something is mounted there.
   [[nodiscard]] bool mounted() const {
     std::ifstream file("/proc/self/mounts");
@@ -101,7 +96,7 @@ class Folder {
   }
 
  private:
-  std::string path_;
+  test::Scratch scratch_{"/var/tmp"};
 };
 
 /// A shell command's status; what it prints is shown if that is not 0.

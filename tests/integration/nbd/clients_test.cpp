@@ -5,7 +5,6 @@
 
 #include <array>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 #include <sys/wait.h>
 
 #include <erofs_oci/source/memory.hpp>
@@ -35,18 +35,6 @@ Bytes const& content() {
   }();
   return bytes;
 }
-
-/// A directory of the test's own.
-struct TemporaryFolder {
-  TemporaryFolder() {
-    std::string pattern = std::filesystem::temp_directory_path() / "erofs-oci-XXXXXX";
-    path = ::mkdtemp(pattern.data());
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path); }
-  TemporaryFolder(TemporaryFolder const&) = delete;
-  TemporaryFolder& operator=(TemporaryFolder const&) = delete;
-  std::filesystem::path path;
-};
 
 /// A server on a thread of its own.
 template <class Source>
@@ -110,9 +98,9 @@ NbdServerOptions named(std::string name) {
 }
 
 /// The same export on a unix socket or on TCP.
-Running<Memory> serve(TemporaryFolder const& folder, std::string const& where,
+Running<Memory> serve(test::Scratch const& folder, std::string const& where,
                       std::string name = {}) {
-  auto listen = where == "unix" ? SocketListen::open_unix(folder.path / "nbd.sock")
+  auto listen = where == "unix" ? SocketListen::open_unix(folder / "nbd.sock")
                                 : SocketListen::open_tcp(where);
   REQUIRE(listen.has_value());
   return Running<Memory>(Memory(content()), *std::move(listen), named(std::move(name)));
@@ -120,7 +108,7 @@ Running<Memory> serve(TemporaryFolder const& folder, std::string const& where,
 
 TEST_CASE("nbdinfo sees the export as it is", "[nbd][integration]") {
   if (!has("nbdinfo")) return;
-  TemporaryFolder const folder;
+  test::Scratch const folder;
   auto const where = GENERATE("unix", "127.0.0.1:0");
   auto server = serve(folder, where, "layers");
 
@@ -146,7 +134,7 @@ TEST_CASE("nbdinfo sees the export as it is", "[nbd][integration]") {
 
 TEST_CASE("nbdinfo lists the export", "[nbd][integration]") {
   if (!has("nbdinfo")) return;
-  TemporaryFolder const folder;
+  test::Scratch const folder;
   auto server = serve(folder, "127.0.0.1:0", "layers");
   auto const root = server.uri().substr(0, server.uri().rfind('/'));
 
@@ -160,14 +148,14 @@ TEST_CASE("nbdinfo lists the export", "[nbd][integration]") {
 
 TEST_CASE("nbdcopy reads every byte", "[nbd][integration]") {
   if (!has("nbdcopy")) return;
-  TemporaryFolder const folder;
+  test::Scratch const folder;
   auto const where = GENERATE("unix", "127.0.0.1:0");
   auto const connections = GENERATE("1", "4");
   auto server = serve(folder, where);
-  auto const copy = folder.path / "copy";
+  auto const copy = folder / "copy";
 
   auto const result =
-      run(std::string("nbdcopy -C ") + connections + " \"" + server.uri() + "\" " + copy.string());
+      run(std::string("nbdcopy -C ") + connections + " \"" + server.uri() + "\" " + copy);
 
   INFO(result.output);
   CHECK(result.status == 0);
@@ -176,13 +164,13 @@ TEST_CASE("nbdcopy reads every byte", "[nbd][integration]") {
 
 TEST_CASE("nbdkit reads through its nbd plugin", "[nbd][integration]") {
   if (!has("nbdcopy") || !has("nbdkit")) return;
-  TemporaryFolder const folder;
+  test::Scratch const folder;
   auto server = serve(folder, "unix");
-  auto const copy = folder.path / "copy";
+  auto const copy = folder / "copy";
 
   // nbdkit's nbd plugin talks to us; nbdcopy talks to nbdkit.
-  auto const result = run("nbdkit -U - --run \"nbdcopy \\$uri " + copy.string() + "\" nbd uri=\"" +
-                          server.uri() + "\"");
+  auto const result =
+      run("nbdkit -U - --run \"nbdcopy \\$uri " + copy + "\" nbd uri=\"" + server.uri() + "\"");
 
   INFO(result.output);
   CHECK(result.status == 0);
@@ -191,14 +179,13 @@ TEST_CASE("nbdkit reads through its nbd plugin", "[nbd][integration]") {
 
 TEST_CASE("qemu-img converts the export", "[nbd][integration]") {
   if (!has("qemu-img")) return;
-  TemporaryFolder const folder;
+  test::Scratch const folder;
   auto const where = GENERATE("unix", "127.0.0.1:0");
   auto server = serve(folder, where, "disk");
-  auto const copy = folder.path / "copy";
+  auto const copy = folder / "copy";
 
   auto const info = run("qemu-img info \"" + server.uri() + "\"");
-  auto const result =
-      run("qemu-img convert -f raw -O raw \"" + server.uri() + "\" " + copy.string());
+  auto const result = run("qemu-img convert -f raw -O raw \"" + server.uri() + "\" " + copy);
 
   INFO(info.output << result.output);
   CHECK(info.status == 0);
@@ -213,7 +200,7 @@ TEST_CASE("qemu-img converts the export", "[nbd][integration]") {
 TEST_CASE("A failing source is an error to a client, and is served again after",
           "[nbd][integration][error]") {
   if (!has("nbdcopy")) return;
-  TemporaryFolder const folder;
+  test::Scratch const folder;
   std::mutex mutex;
   std::vector<std::string> log;
   auto options = named({});
@@ -225,9 +212,9 @@ TEST_CASE("A failing source is an error to a client, and is served again after",
   plan.first = 5;
   plan.error = {make_error_code(Errc::digest_mismatch), "span 9"};
   Running server(testing::Flaky(Memory(content()), plan),
-                 *SocketListen::open_unix(folder.path / "nbd.sock"), std::move(options));
-  auto const copy = folder.path / "copy";
-  auto const command = "nbdcopy \"" + server.uri() + "\" " + copy.string();
+                 *SocketListen::open_unix(folder / "nbd.sock"), std::move(options));
+  auto const copy = folder / "copy";
+  auto const command = "nbdcopy \"" + server.uri() + "\" " + copy;
 
   auto const first = run(command);
   auto const second = run(command);

@@ -28,13 +28,13 @@ namespace registry_test {
 
 /// An image layout with one layer of a few MiB that does not compress.
 struct SmallImage {
-  explicit SmallImage(TemporaryDirectory const& directory) : path(directory / "layout") {
+  explicit SmallImage(test::Scratch const& directory) : path(directory / "layout") {
     std::mt19937_64 random(7);
     std::string noise(3'000'001, '\0');
     for (auto& c : noise) c = static_cast<char>(random() & 255);
-    directory.write("files/noise", noise);
-    auto const tar = (directory / "layer.tar").string();
-    REQUIRE(run("tar -C " + (directory / "files").string() + " -cf " + tar + " noise"));
+    write_text(directory / "files/noise", noise);
+    auto const tar = directory / "layer.tar";
+    REQUIRE(run("tar -C " + (directory / "files") + " -cf " + tar + " noise"));
     REQUIRE(run("gzip -kn " + tar));
     layer = read_text(tar + ".gz");
 
@@ -109,7 +109,7 @@ RegistryOptions plain() {
 
 TEST_CASE("A plain docker-registry serves what skopeo pushed", "[integration][oci]") {
   if (!tools_there()) return;
-  TemporaryDirectory const directory;
+  test::Scratch const directory;
   SmallImage const image(directory);
   DockerRegistry const server(directory);
   image.push(server.host() + "/some/image:v1", "--dest-tls-verify=false");
@@ -139,12 +139,12 @@ TEST_CASE("A docker-registry with passwords accepts those that skopeo login stor
     WARN("skipped: htpasswd is missing");
     return;
   }
-  TemporaryDirectory const directory;
+  test::Scratch const directory;
   SmallImage const image(directory);
-  auto const passwords = (directory / "htpasswd").string();
+  auto const passwords = directory / "htpasswd";
   REQUIRE(std::system(("htpasswd -Bbn me 's3:cret' > " + passwords + " 2>/dev/null").c_str()) == 0);
   DockerRegistry const server(directory, "auth: {htpasswd: {realm: x, path: " + passwords + "}}\n");
-  auto const stored = (directory / "auth.json").string();
+  auto const stored = directory / "auth.json";
   REQUIRE(run("skopeo login --authfile " + stored + " --tls-verify=false -u me -p 's3:cret' " +
               server.host()));
   image.push(server.host() + "/some/image:v1", "--dest-tls-verify=false --authfile " + stored);
@@ -162,10 +162,10 @@ TEST_CASE("A docker-registry with passwords accepts those that skopeo login stor
 TEST_CASE("A docker-registry with a private CA is trusted only with that CA",
           "[integration][oci]") {
   if (!tools_there()) return;
-  TemporaryDirectory const directory;
+  test::Scratch const directory;
   SmallImage const image(directory);
-  auto const file = [&](char const* name) { return (directory / name).string(); };
-  directory.write("ext", "subjectAltName=IP:127.0.0.1");
+  auto const file = [&](char const* name) { return directory / name; };
+  write_text(directory / "ext", "subjectAltName=IP:127.0.0.1");
   REQUIRE(
       run("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
           "-subj /CN=test-ca -keyout " +
@@ -271,7 +271,7 @@ class TokenServer {
 };
 
 TEST_CASE("Tokens that expire are renewed while eight threads read", "[integration][oci]") {
-  TemporaryDirectory const directory;
+  test::Scratch const directory;
   SmallImage const image(directory);
   TokenServer server(image);
   auto options = plain();
@@ -308,7 +308,7 @@ TEST_CASE("Tokens that expire are renewed while eight threads read", "[integrati
 }
 
 TEST_CASE("A token server that refuses the password is an error", "[integration][oci]") {
-  TemporaryDirectory const directory;
+  test::Scratch const directory;
   SmallImage const image(directory);
   TokenServer server(image);
   auto const reference = *Reference::parse(server.host() + "/some/image:v1");

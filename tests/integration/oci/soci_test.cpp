@@ -47,8 +47,8 @@ testing::GzipBlob make_layer() {
 /// Pushes by the registry's own protocol.
 class Pusher {
  public:
-  Pusher(TemporaryDirectory const& directory, std::string const& host)
-      : directory_(directory), base_("http://" + host + "/v2/n/m/") {}
+  Pusher(test::Scratch const& directory, std::string const& host)
+      : base_("http://" + host + "/v2/n/m/"), path_(directory / "push") {}
 
   Descriptor blob(std::string const& content, std::string_view type) const {
     auto const out = describe(content, type);
@@ -71,7 +71,7 @@ class Pusher {
 
  private:
   Descriptor describe(std::string const& content, std::string_view type) const {
-    directory_.write("push", content);
+    write_text(path_, content);
     Descriptor out;
     out.media_type = type;
     out.digest = digest_of(as_bytes(content));
@@ -79,14 +79,13 @@ class Pusher {
     return out;
   }
 
-  TemporaryDirectory const& directory_;
   std::string base_;
-  std::string path_ = (directory_ / "push").string();
+  std::string path_;
 };
 
 /// An image with one layer and a ztoc for it, in the registry.
 struct PushedImage {
-  PushedImage(TemporaryDirectory const& directory, DockerRegistry const& server)
+  PushedImage(test::Scratch const& directory, DockerRegistry const& server)
       : pusher(directory, server.host()) {
     config = pusher.blob("{}", "application/vnd.oci.image.config.v1+json");
     layer =
@@ -168,7 +167,7 @@ bool curl_there() {
 
 TEST_CASE("docker-registry: a SOCI index behind the fallback tag", "[oci][soci][integration]") {
   if (!curl_there()) return;
-  TemporaryDirectory const directory;
+  test::Scratch const directory;
   DockerRegistry const server(directory);
   PushedImage const pushed(directory, server);
   auto const image = pushed.pusher.manifest(encode(pushed.image()), media_type::oci_manifest, "v1");
@@ -199,7 +198,7 @@ TEST_CASE("docker-registry: a SOCI index behind the fallback tag", "[oci][soci][
 
 TEST_CASE("docker-registry: a SOCI index that the image names", "[oci][soci][integration]") {
   if (!curl_there()) return;
-  TemporaryDirectory const directory;
+  test::Scratch const directory;
   DockerRegistry const server(directory);
   PushedImage const pushed(directory, server);
   auto const soci =

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/core/fd.hpp>
 
@@ -31,27 +32,6 @@ namespace erofs_oci {
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 using Steady = std::chrono::steady_clock;
-
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    auto pattern = (fs::temp_directory_path() / "erofs_oci-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-  }
-  TemporaryDirectory(TemporaryDirectory const&) = delete;
-  TemporaryDirectory& operator=(TemporaryDirectory const&) = delete;
-  ~TemporaryDirectory() { fs::remove_all(path_); }
-
-  fs::path operator/(std::string const& name) const { return path_ / name; }
-  void write(std::string const& name, std::string const& text) const {
-    fs::create_directories((path_ / name).parent_path());
-    std::ofstream(path_ / name, std::ios::binary) << text;
-  }
-
- private:
-  fs::path path_;
-};
 
 /// Runs a command line of ours, quietly.
 inline bool run(std::string const& command) {
@@ -67,6 +47,12 @@ inline bool tools_there() {
 inline std::string read_text(fs::path const& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
+}
+
+/// Makes the directory of the file, too, if there is none.
+inline void write_text(fs::path const& path, std::string const& text) {
+  fs::create_directories(path.parent_path());
+  std::ofstream(path, std::ios::binary) << text;
 }
 
 inline sockaddr_in loopback(std::uint16_t port) {
@@ -89,14 +75,14 @@ inline std::uint16_t free_port() {
 /// A docker-registry that lives as long as this object.
 class DockerRegistry {
  public:
-  DockerRegistry(TemporaryDirectory const& directory, std::string const& auth = "",
+  DockerRegistry(test::Scratch const& directory, std::string const& auth = "",
                  std::string const& tls = "")
       : port_(free_port()) {
     auto const config =
         "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: " +
-        (directory / "registry").string() + "}}\n" + auth + "http:\n  addr: " + host() + "\n" + tls;
-    directory.write("registry.yml", config);
-    auto const path = (directory / "registry.yml").string();
+        directory / "registry" + "}}\n" + auth + "http:\n  addr: " + host() + "\n" + tls;
+    auto const path = directory / "registry.yml";
+    write_text(path, config);
     std::string program = "docker-registry";
     std::string serve = "serve";
     std::string argument = path;

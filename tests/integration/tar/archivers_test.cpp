@@ -2,6 +2,7 @@
 // Archives that GNU tar, bsdtar and Python make of a directory, read back and compared with the
 // directory itself.
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <cstdlib>
 #include <filesystem>
@@ -23,26 +24,6 @@ namespace erofs_oci::tarindex {
 namespace archivers_test {
 
 namespace fs = std::filesystem;
-
-/// A directory that goes away with the object.
-class Scratch {
- public:
-  Scratch() {
-    auto pattern = (fs::temp_directory_path() / "erofs-oci-tar-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-  }
-  Scratch(Scratch const&) = delete;
-  Scratch& operator=(Scratch const&) = delete;
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  [[nodiscard]] fs::path const& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 /// How much of what a file can be an archive's format has room for.
 struct Abilities {
@@ -175,9 +156,9 @@ bool has(std::string const& program) {
 
 /// Makes a directory, archives it with `command` (%d: directory, %a: archive), and compares.
 void round_trip(std::string command, Abilities const& can) {
-  Scratch const scratch;
-  auto const root = scratch.path() / "tree";
-  auto const archive = (scratch.path() / "archive.tar").string();
+  test::Scratch const scratch;
+  fs::path const root = scratch / "tree";
+  auto const archive = scratch / "archive.tar";
   fs::create_directory(root);
   fill(root, can);
   command.replace(command.find("%d"), 2, root.string());
@@ -226,8 +207,8 @@ TEST_CASE("GNU tar's archives are read as the directory was", "[tar][integration
   if (options.find("--label") == std::string::npos) {
     round_trip("tar " + options + " -C %d -cf %a .", can);
   } else {  // the label is passed over, and said so
-    Scratch const scratch;
-    auto const archive = (scratch.path() / "a.tar").string();
+    test::Scratch const scratch;
+    auto const archive = scratch / "a.tar";
     REQUIRE(std::system(
                 ("tar " + options + " -C / -cf " + archive + " --files-from /dev/null").c_str()) >=
             0);
@@ -293,15 +274,13 @@ TEST_CASE("GNU tar and bsdtar unpack odd sparse files as we read them", "[tar][i
                 60000);
   testing::TarMaker maker;
   add_sparse(maker, "s", file, form);
-  Scratch const scratch;
-  auto const archive = scratch.path() / "a.tar";
+  test::Scratch const scratch;
+  auto const archive = scratch / "a.tar";
   write(archive, std::string(as_text(maker.end().bytes())));
 
-  REQUIRE(std::system(
-              (program + " -C " + scratch.path().string() + " -xf " + archive.string()).c_str()) ==
-          0);
+  REQUIRE(std::system((program + " -C " + scratch.path() + " -xf " + archive).c_str()) == 0);
 
-  auto const unpacked = read_file(scratch.path() / "s");
+  auto const unpacked = read_file(scratch / "s");
   CAPTURE(program, static_cast<int>(form), unpacked.size(), file.content.size());
   auto const equal = unpacked == file.content;
   CHECK(equal);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/cache/disk_cached.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -19,13 +20,13 @@
 namespace erofs_oci {
 namespace blob_cache_test {
 
-using cache_testing::Scratch;
+using test::Scratch;
 using CachePtr = std::shared_ptr<BlobCache const>;
 
 constexpr std::uint64_t chunk = 4096;
 
 CachePtr open_cache(Scratch const& scratch, std::uint64_t limit) {
-  auto cache = BlobCache::open(scratch.root(), {.limit = limit, .chunk = chunk});
+  auto cache = BlobCache::open(scratch / "cache", {.limit = limit, .chunk = chunk});
   REQUIRE(cache.has_value());
   return *std::move(cache);
 }
@@ -72,11 +73,11 @@ TEST_CASE("A cache stays below its limit, and what was unused longest goes",
 
 TEST_CASE("What an older version has kept goes", "[cache][blob_cache]") {
   Scratch const scratch;
-  std::filesystem::create_directories(scratch.root() + "/blobs-1/x");
-  std::filesystem::create_directories(scratch.root() + "/documents-1");
+  std::filesystem::create_directories(scratch / "cache/blobs-1/x");
+  std::filesystem::create_directories(scratch / "cache/documents-1");
   static_cast<void>(open_cache(scratch, 1 << 20));
-  CHECK_FALSE(std::filesystem::exists(scratch.root() + "/blobs-1"));
-  CHECK(std::filesystem::exists(scratch.root() + "/documents-1"));
+  CHECK_FALSE(std::filesystem::exists(scratch / "cache/blobs-1"));
+  CHECK(std::filesystem::exists(scratch / "cache/documents-1"));
 }
 
 TEST_CASE("A blob that is larger than the cache keeps what was used last", "[cache][blob_cache]") {
@@ -146,21 +147,21 @@ TEST_CASE("verify() forgets what is damaged", "[cache][blob_cache]") {
 TEST_CASE("A cache that others may write to is not used", "[cache][blob_cache][error]") {
   Scratch const scratch;
   REQUIRE(open_cache(scratch, 1 << 20));
-  REQUIRE(::chmod(scratch.root().c_str(), 0777) == 0);
-  auto const refused = BlobCache::open(scratch.root());
+  REQUIRE(::chmod((scratch / "cache").c_str(), 0777) == 0);
+  auto const refused = BlobCache::open(scratch / "cache");
   REQUIRE_FALSE(refused.has_value());
   CHECK(refused.error().code == std::errc::operation_not_permitted);
-  REQUIRE(::chmod(scratch.root().c_str(), 0700) == 0);
-  CHECK(BlobCache::open(scratch.root()).has_value());
-  CHECK_FALSE(BlobCache::open(scratch.root(), {.owner = ::geteuid() + 1}).has_value());
+  REQUIRE(::chmod((scratch / "cache").c_str(), 0700) == 0);
+  CHECK(BlobCache::open(scratch / "cache").has_value());
+  CHECK_FALSE(BlobCache::open(scratch / "cache", {.owner = ::geteuid() + 1}).has_value());
 }
 
 TEST_CASE("The limit by default is a tenth of the file system, at most 10 GiB",
           "[cache][blob_cache]") {
   Scratch const scratch;
-  auto const cache = BlobCache::open(scratch.root());
+  auto const cache = BlobCache::open(scratch / "cache");
   REQUIRE(cache.has_value());
-  auto const space = std::filesystem::space(scratch.root());
+  auto const space = std::filesystem::space(scratch / "cache");
   CHECK((**cache).limit() <= std::uint64_t{10} << 30);
   CHECK((**cache).limit() <= space.capacity / 10);
   CHECK((**cache).limit() > 0);

@@ -13,6 +13,7 @@
 
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
+#include <scratch.hpp>
 
 #include <erofs_oci/cache/not_fetched.hpp>
 #include <erofs_oci/combinator/ref.hpp>
@@ -32,7 +33,7 @@ namespace disk_cached_test {
 
 using cache_testing::FaultPlan;
 using cache_testing::FaultyFiles;
-using cache_testing::Scratch;
+using test::Scratch;
 using Cache = BasicBlobCache<FaultyFiles>;
 using CachePtr = std::shared_ptr<Cache const>;
 template <class Inner>
@@ -45,7 +46,7 @@ constexpr std::chrono::milliseconds no_time{0};
 CachePtr open_cache(Scratch const& scratch, std::shared_ptr<FaultPlan> plan = {},
                     BlobCacheOptions options = {.chunk = 7, .pause = no_time}) {
   if (!plan) plan = std::make_shared<FaultPlan>();
-  auto cache = Cache::open(scratch.root(), options, FaultyFiles(std::move(plan)));
+  auto cache = Cache::open(scratch / "cache", options, FaultyFiles(std::move(plan)));
   REQUIRE(cache.has_value());
   return *std::move(cache);
 }
@@ -61,7 +62,7 @@ Cached<Inner> over(CachePtr cache, Inner inner, Bytes const& bytes,
 }
 
 std::string path_of(Scratch const& scratch, Bytes const& bytes) {
-  return scratch.root() + "/blobs-2/" + name_of(bytes).text();
+  return scratch / "cache/blobs-2/" + name_of(bytes).text();
 }
 
 void flip(std::string const& path, std::uint64_t at, char mask = 1) {
@@ -223,7 +224,7 @@ TEST_CASE("Crashes, evictions and damage never change what is read",
         .pause = no_time};
     auto const start = [&](Process& process) {
       process = {};
-      auto cache = Cache::open(scratch.root(), options, FaultyFiles(process.plan));
+      auto cache = Cache::open(scratch / "cache", options, FaultyFiles(process.plan));
       RC_ASSERT(cache.has_value());
       for (auto const& bytes : blobs) {
         process.sources.push_back(over(*cache, Memory(bytes), bytes, {.patience = no_time}));
@@ -432,10 +433,10 @@ TEST_CASE("Reads go on when the directory is removed under them", "[cache][disk_
   auto const source = over(cache, Memory(bytes), bytes);
   Bytes part(1000);
   REQUIRE(source.read_at(0, part).value() == 1000);
-  std::filesystem::remove_all(scratch.root());
+  std::filesystem::remove_all(scratch / "cache");
   CHECK(read_all(source, bytes));
   CHECK(read_all(source, bytes));
-  CHECK_FALSE(std::filesystem::exists(scratch.root()));
+  CHECK_FALSE(std::filesystem::exists(scratch / "cache"));
   // A blob alone comes back.
   Scratch const second;
   auto const again = over(open_cache(second), Memory(bytes), bytes);
@@ -449,7 +450,7 @@ TEST_CASE("A name that leads elsewhere is not followed", "[cache][disk_cached][e
   Scratch const scratch;
   auto const bytes = testing::patterned_bytes(100, 11);
   auto const cache = open_cache(scratch);
-  auto const victim = scratch.root() + "/victim";
+  auto const victim = scratch / "cache/victim";
   std::ofstream(victim) << "precious";
   for (auto const link : {&::symlink, &::link}) {
     REQUIRE(link(victim.c_str(), path_of(scratch, bytes).c_str()) == 0);

@@ -10,28 +10,29 @@
 #include <unistd.h>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include "faulty_files.hpp"
 
 namespace erofs_oci {
 namespace document_store_test {
 
-using cache_testing::Scratch;
+using test::Scratch;
 
 TEST_CASE("A document comes back as it was kept, or not at all", "[cache][document_store]") {
   Scratch const scratch;
-  auto const store = *DocumentStore::open(scratch.root());
+  auto const store = *DocumentStore::open(scratch / "cache");
   auto const body = to_bytes("{\"a\":\n1}");
   auto const digest = digest_of(body);
   CHECK_FALSE(store->find(digest).has_value());
   REQUIRE(store->put(digest, "application/json", body).has_value());
-  auto const found = (*DocumentStore::open(scratch.root()))->find(digest);
+  auto const found = (*DocumentStore::open(scratch / "cache"))->find(digest);
   REQUIRE(found.has_value());
   CHECK(found->media_type == "application/json");
   CHECK(found->body == body);
   CHECK(store->put(digest_of(as_bytes("x")), "", body).error().code == Errc::digest_mismatch);
 
-  auto const path = scratch.root() + "/documents-1/sha256-" + digest.hex();
+  auto const path = scratch / "cache/documents-1/sha256-" + digest.hex();
   for (auto const* const damaged : {"", "application/json", "application/json\n{}", "\n"}) {
     std::ofstream(path, std::ios::trunc) << damaged;
     CHECK_FALSE(store->find(digest).has_value());
@@ -42,7 +43,7 @@ TEST_CASE("A document comes back as it was kept, or not at all", "[cache][docume
 
 TEST_CASE("A tag leads to what it led to last", "[cache][document_store]") {
   Scratch const scratch;
-  auto const store = *DocumentStore::open(scratch.root());
+  auto const store = *DocumentStore::open(scratch / "cache");
   auto const one = digest_of(as_bytes("1"));
   auto const two = digest_of(as_bytes("2"));
   CHECK_FALSE(store->find_tag("host/app:v1").has_value());
@@ -51,7 +52,7 @@ TEST_CASE("A tag leads to what it led to last", "[cache][document_store]") {
   CHECK(store->find_tag("host/app:v1") == two);
   CHECK_FALSE(store->find_tag("host/app:v2").has_value());
   CHECK_FALSE(store->put_tag("host/app:v1\n" + one.to_string(), one).has_value());
-  auto const path = scratch.root() + "/tags-1/" + digest_of(as_bytes("host/app:v1")).hex();
+  auto const path = scratch / "cache/tags-1/" + digest_of(as_bytes("host/app:v1")).hex();
   for (auto const* const damaged :
        {"", "host/app:v1", "host/app:v1\n", "host/app:v1\nx\n", "\n\n"}) {
     std::ofstream(path, std::ios::trunc) << damaged;
@@ -61,16 +62,16 @@ TEST_CASE("A tag leads to what it led to last", "[cache][document_store]") {
 
 TEST_CASE("What a registry did not have is known for an hour", "[cache][document_store]") {
   Scratch const scratch;
-  auto const store = *DocumentStore::open(scratch.root());
+  auto const store = *DocumentStore::open(scratch / "cache");
   std::string const what = "host/app@sha256:00 application/x";
   CHECK_FALSE(store->is_absent(what));
   REQUIRE(store->put_absent(what).has_value());
   CHECK(store->is_absent(what));
-  CHECK((*DocumentStore::open(scratch.root()))->is_absent(what));
+  CHECK((*DocumentStore::open(scratch / "cache"))->is_absent(what));
   CHECK_FALSE(store->is_absent("host/app@sha256:00"));
   CHECK_FALSE(store->put_absent("two\nlines").has_value());
 
-  auto const path = scratch.root() + "/absent-1/" + digest_of(as_bytes(what)).hex();
+  auto const path = scratch / "cache/absent-1/" + digest_of(as_bytes(what)).hex();
   auto const written = std::filesystem::last_write_time(path);
   for (auto const& [moved, counts] : {std::pair(-3500, true), {-3601, false}, {600, false}}) {
     INFO(moved);
@@ -93,11 +94,11 @@ TEST_CASE("What a registry did not have is known for an hour", "[cache][document
 
 TEST_CASE("A link in a document's place is not followed", "[cache][document_store][error]") {
   Scratch const scratch;
-  auto const store = *DocumentStore::open(scratch.root());
+  auto const store = *DocumentStore::open(scratch / "cache");
   auto const body = to_bytes("{}");
   auto const digest = digest_of(body);
-  auto const path = scratch.root() + "/documents-1/sha256-" + digest.hex();
-  auto const victim = scratch.root() + "/victim";
+  auto const path = scratch / "cache/documents-1/sha256-" + digest.hex();
+  auto const victim = scratch / "cache/victim";
   std::ofstream(victim) << "\n{}";
   REQUIRE(::symlink(victim.c_str(), path.c_str()) == 0);
   CHECK_FALSE(store->find(digest).has_value());

@@ -6,31 +6,14 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <random>
 #include <string>
 
 #include <erofs_oci/cache/blob_files.hpp>
-#include <erofs_oci/posix/temporary_directory.hpp>
 
 namespace erofs_oci::cache_testing {
-
-/// A directory that goes with all that is in it.
-class Scratch {
- public:
-  Scratch() : directory_(*TemporaryDirectory::make("/tmp/erofs_oci-cache-")) {}
-  Scratch(Scratch const&) = delete;
-  ~Scratch() {
-    std::error_code ignored;
-    std::filesystem::remove_all(directory_.path(), ignored);
-  }
-  [[nodiscard]] std::string root() const { return directory_.path() + "/cache"; }
-
- private:
-  TemporaryDirectory directory_;
-};
 
 /// What goes wrong. One of `one_in` operations fails, in a way that is drawn, too; a write may also
 /// do a part of its work, or none and say nothing, as after a loss of power.

@@ -13,9 +13,9 @@
 
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
+#include <scratch.hpp>
 
 #include <erofs_oci/core/fd.hpp>
-#include <erofs_oci/posix/temporary_directory.hpp>
 #include <erofs_oci/source/memory.hpp>
 
 namespace erofs_oci {
@@ -94,11 +94,11 @@ TEST_CASE("The root hash of a device of zeros is the known one", "[digest][verit
 
 TEST_CASE("A Merkle tree is the one that veritysetup makes, byte for byte",
           "[digest][verity][peer]") {
-  auto const directory = *TemporaryDirectory::make("/tmp/erofs_oci-verity-");
+  test::Scratch const directory;
   auto const blocks = GENERATE(std::uint64_t{2}, 128, 129, 16384, 16392);
   auto const data = some_data(blocks);
   auto const built = build(data, 4096);
-  auto const path = [&](char const* name) { return directory.path() + "/" + name; };
+  auto const path = [&](char const* name) { return directory / name; };
   std::ofstream(path("data"), std::ios::binary)
       .write(reinterpret_cast<char const*>(data.data()), static_cast<std::streamsize>(data.size()));
   auto uuid = hex(std::span(built.file).subspan(16, 16));
@@ -121,7 +121,6 @@ TEST_CASE("A Merkle tree is the one that veritysetup makes, byte for byte",
   CHECK(std::system(("PATH=$PATH:/usr/sbin veritysetup verify " + path("data") + " " +
                      path("ours") + " " + built.root.hex() + " >" + path("said"))
                         .c_str()) == 0);
-  for (auto const* const name : {"data", "tree", "said", "ours"}) std::remove(path(name).c_str());
 }
 
 TEST_CASE("A file tells its root hash and the size of its data", "[digest][verity]") {

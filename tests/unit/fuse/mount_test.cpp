@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/fuse/mount.hpp>  // first: proves that the header stands alone
 
-#include <filesystem>
 #include <fstream>
 #include <string>
 
 #include <sys/stat.h>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 namespace erofs_oci {
 namespace mount_test {
@@ -18,18 +18,13 @@ using Catch::Contains;
 class Helper {
  public:
   explicit Helper(std::string const& script) {
-    std::string name = std::filesystem::temp_directory_path() / "erofs_oci-helper-XXXXXX";
-    folder_ = ::mkdtemp(name.data());
     std::ofstream(path()) << "#!/bin/sh\n" << script << '\n';
     ::chmod(path().c_str(), 0700);
   }
-  ~Helper() { std::filesystem::remove_all(folder_); }
-  Helper(Helper const&) = delete;
-  Helper& operator=(Helper const&) = delete;
 
-  [[nodiscard]] std::string path() const { return folder_ + "/helper"; }
+  [[nodiscard]] std::string path() const { return folder_ / "helper"; }
   [[nodiscard]] std::string log() const {
-    std::ifstream file(folder_ + "/log");
+    std::ifstream file(folder_ / "log");
     return {std::istreambuf_iterator<char>(file), {}};
   }
   [[nodiscard]] FuseMountOptions options() const {
@@ -40,7 +35,7 @@ class Helper {
   }
 
  private:
-  std::string folder_;
+  test::Scratch folder_;
 };
 
 TEST_CASE("Option values cannot end early", "[fuse][mount]") {

@@ -11,9 +11,9 @@
 
 #include <catch.hpp>
 #include <child.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/host/unmount.hpp>
-#include <erofs_oci/posix/temporary_directory.hpp>
 
 namespace erofs_oci {
 namespace mount_point_test {
@@ -30,14 +30,13 @@ bool is_root() {
 
 /// A directory of another user, as root meets it: with `mnt` and `link`, which leads to `mnt`.
 struct Home {
-  TemporaryDirectory directory = TemporaryDirectory::make("/tmp/erofs_oci-").value();
+  test::Scratch directory;
   std::string path = fs::canonical(directory.path()).string();
 
   Home() {
     fs::create_directory(path + "/mnt");
     fs::create_symlink("mnt", path + "/link");
   }
-  ~Home() { fs::remove_all(path); }
 };
 
 TEST_CASE("A mount point is where its path led when it was opened", "[host][mount_point]") {

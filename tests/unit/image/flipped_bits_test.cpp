@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/gzip/zinfo.hpp>
@@ -110,9 +110,6 @@ ImageLayer layer_of(AnySource blob, Digest const& digest, bool is_erofs = false)
 class World {
  public:
   World() {
-    auto pattern = (fs::temp_directory_path() / "flipped-XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) FAIL(pattern);
-    directory = pattern;
     tar = layer_tar();
     auto const made = testing::gzip_blob({{tar, 6, 0, 30'000}}).spaced(60'000);
     gzip = made.blob;
@@ -141,23 +138,20 @@ class World {
     fs::create_directories(directory / "layout/blobs/sha256");
     std::ofstream(directory / "layout/oci-layout") << R"({"imageLayoutVersion":"1.0.0"})";
     std::ofstream(directory / "layout/index.json") << R"({"schemaVersion":2,"manifests":[]})";
-    blob_file = directory / "layout/blobs/sha256" / digest_of(gzip).hex();
+    blob_file = directory / ("layout/blobs/sha256/" + digest_of(gzip).hex());
     write(gzip);
   }
-  World(World const&) = delete;
-  World& operator=(World const&) = delete;
-  ~World() { fs::remove_all(directory); }
 
   void write(Bytes const& bytes) const {
     std::ofstream(blob_file, std::ios::binary) << as_text(bytes);
   }
 
-  fs::path directory;
+  test::Scratch directory;
   Bytes tar, gzip, zinfo, native, native_gzip, native_zinfo;
   tarindex::BuiltLayer built, plain;
   Ztoc ztoc;
   std::optional<IndexStore> store;
-  fs::path blob_file;
+  std::string blob_file;
 };
 
 struct Form {

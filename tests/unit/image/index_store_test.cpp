@@ -10,7 +10,6 @@
 #include <vector>
 
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -18,6 +17,7 @@
 #include <unistd.h>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/source/memory.hpp>
@@ -28,21 +28,6 @@ namespace erofs_oci {
 namespace index_store_test {
 
 namespace fs = std::filesystem;
-
-class Directory {
- public:
-  Directory() {
-    std::string name = fs::temp_directory_path() / "index-store-XXXXXX";
-    path_ = ::mkdtemp(name.data());
-  }
-  Directory(Directory const&) = delete;
-  Directory& operator=(Directory const&) = delete;
-  ~Directory() { fs::remove_all(path_); }
-  [[nodiscard]] std::string operator/(std::string const& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 tarindex::BuiltLayer build(Bytes const& tar) {
   auto built = tarindex::build_layer(Memory(tar));
@@ -55,8 +40,18 @@ std::size_t entries(std::string const& path) {
       std::distance(fs::directory_iterator(path), fs::directory_iterator()));
 }
 
+/// An empty store, the index of a layer to put into it, and the digests of two images.
+struct OneLayer {
+  test::Scratch const dir;
+  IndexStore const store = IndexStore::open(dir / "store").value();
+  tarindex::BuiltLayer const built = build(input_tar("basic"));
+  Digest const blob = built.index.blob;
+  Digest const image = digest_of(as_bytes("an image"));
+  Digest const other = digest_of(as_bytes("another image"));
+};
+
 TEST_CASE("What is put is found, and nothing else", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "a/b/store");
   REQUIRE(store.has_value());
   auto const built = build(input_tar("basic"));
@@ -77,11 +72,8 @@ TEST_CASE("What is put is found, and nothing else", "[image][index_store]") {
   CHECK((fs::status(dir / "a/b/store/read").permissions() & fs::perms(077)) == fs::perms::none);
 }
 
-TEST_CASE("An index of another version counts as not there, and goes", "[image][index_store]") {
-  Directory const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const blob = built.index.blob;
+TEST_CASE_METHOD(OneLayer, "An index of another version counts as not there, and goes",
+                 "[image][index_store]") {
   REQUIRE(store.put_layer(blob, built).has_value());
   auto const entry = dir / "store/read/sha256-" + blob.hex();
   {
@@ -99,43 +91,31 @@ TEST_CASE("An index of another version counts as not there, and goes", "[image][
   CHECK(store.find_layer(blob)->has_value());
 }
 
-TEST_CASE("A claim is found for the image that made it alone", "[image][index_store]") {
-  Directory const dir;
-  auto const store = IndexStore::open(dir / "store");
-  REQUIRE(store.has_value());
-  auto const built = build(input_tar("basic"));
-  auto const& blob = built.index.blob;
-  auto const image = digest_of(as_bytes("an image"));
-  auto const other = digest_of(as_bytes("another image"));
+TEST_CASE_METHOD(OneLayer, "A claim is found for the image that made it alone",
+                 "[image][index_store]") {
+  REQUIRE(store.put_layer(blob, built, image).has_value());
 
-  REQUIRE(store->put_layer(blob, built, image).has_value());
-
-  CHECK(store->find_layer(blob, image)->has_value());
-  CHECK(store->holds_layer(blob, image));
-  CHECK_FALSE(store->find_layer(blob)->has_value());
-  CHECK_FALSE(store->find_layer(blob, other)->has_value());
-  CHECK_FALSE(store->holds_layer(blob, other));
-  CHECK_FALSE(store->find_layer(image, blob)->has_value());
+  CHECK(store.find_layer(blob, image)->has_value());
+  CHECK(store.holds_layer(blob, image));
+  CHECK_FALSE(store.find_layer(blob)->has_value());
+  CHECK_FALSE(store.find_layer(blob, other)->has_value());
+  CHECK_FALSE(store.holds_layer(blob, other));
+  CHECK_FALSE(store.find_layer(image, blob)->has_value());
 
   auto read = build(input_tar("basic"));
   read.index.span_size += 1;  // to tell them apart
-  REQUIRE(store->put_layer(blob, read).has_value());
+  REQUIRE(store.put_layer(blob, read).has_value());
   auto const span_size = [&](std::optional<Digest> const& who) {
-    return (*store->find_layer(blob, who))->index.index.span_size;
+    return (*store.find_layer(blob, who))->index.index.span_size;
   };
   CHECK(span_size(image) == built.index.span_size);  // the claim goes first
   CHECK(span_size(other) == read.index.span_size);
   CHECK(span_size(std::nullopt) == read.index.span_size);
-  CHECK(store->holds_layer(blob, other));
+  CHECK(store.holds_layer(blob, other));
 }
 
-TEST_CASE("What an image finds of a layer is removed, its claim first", "[image][index_store]") {
-  Directory const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const& blob = built.index.blob;
-  auto const image = digest_of(as_bytes("an image"));
-  auto const other = digest_of(as_bytes("another image"));
+TEST_CASE_METHOD(OneLayer, "What an image finds of a layer is removed, its claim first",
+                 "[image][index_store]") {
   for (auto const& who : {std::optional(image), std::optional(other), std::optional<Digest>()}) {
     REQUIRE(store.put_layer(blob, built, who).has_value());
   }
@@ -169,7 +149,7 @@ std::vector<std::string> names_of(Result<std::vector<PrunedEntry>> const& pruned
 }
 
 TEST_CASE("A store loses what was unused longest", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   Bytes const bytes(1000, std::byte{7});
   for (auto const* const key : {"c", "a", "b"}) REQUIRE(store.put_image(key, bytes).has_value());
@@ -208,15 +188,12 @@ TEST_CASE("A store loses what was unused longest", "[image][index_store]") {
   }
 }
 
-TEST_CASE("Layers are pruned, too, and not while they are open", "[image][index_store]") {
-  Directory const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const image = digest_of(as_bytes("an image"));
-  REQUIRE(store.put_layer(built.index.blob, built).has_value());
-  REQUIRE(store.put_layer(built.index.blob, built, image).has_value());
+TEST_CASE_METHOD(OneLayer, "Layers are pruned, too, and not while they are open",
+                 "[image][index_store]") {
+  REQUIRE(store.put_layer(blob, built).has_value());
+  REQUIRE(store.put_layer(blob, built, image).has_value());
   {
-    auto const used = store.find_layer(built.index.blob).value();
+    auto const used = store.find_layer(blob).value();
     REQUIRE(used.has_value());
     auto const names = names_of(store.prune({.bytes = 0}));
     REQUIRE(names.size() == 1);
@@ -225,12 +202,8 @@ TEST_CASE("Layers are pruned, too, and not while they are open", "[image][index_
   CHECK(names_of(store.prune({.bytes = 0})).size() == 1);
 }
 
-TEST_CASE("A claim is unproved until somebody says that it is proved", "[image][index_store]") {
-  Directory const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const& blob = built.index.blob;
-  auto const image = digest_of(as_bytes("an image"));
+TEST_CASE_METHOD(OneLayer, "A claim is unproved until somebody says that it is proved",
+                 "[image][index_store]") {
   REQUIRE(store.put_layer(blob, built, image).has_value());
   auto const found = store.find_layer(blob, image).value();
   REQUIRE(found.has_value());
@@ -248,14 +221,8 @@ TEST_CASE("A claim is unproved until somebody says that it is proved", "[image][
   CHECK_FALSE(store.put_proof("claimed/sha256-x", blob).has_value());
 }
 
-TEST_CASE("An index that lies is remembered, and found by who began with it alone",
-          "[image][index_store]") {
-  Directory const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const& blob = built.index.blob;
-  auto const image = digest_of(as_bytes("an image"));
-  auto const other = digest_of(as_bytes("another image"));
+TEST_CASE_METHOD(OneLayer, "An index that lies is remembered, and found by who began with it alone",
+                 "[image][index_store]") {
   auto better = build(input_tar("basic"));
   better.index.span_size += 1;  // to tell them apart
   auto const index = digest_of(index_files(built)->index);
@@ -296,7 +263,7 @@ TEST_CASE("An index that lies is remembered, and found by who began with it alon
 }
 
 TEST_CASE("A store has a limit", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   Bytes const bytes(1000, std::byte{7});
   SECTION("the oldest entries make room") {
     auto const store = IndexStore::open(dir / "store", {.bytes = 2500}).value();
@@ -324,7 +291,7 @@ TEST_CASE("A store has a limit", "[image][index_store]") {
 }
 
 TEST_CASE("A directory that others can write to is no store", "[image][index_store][error]") {
-  Directory const dir;
+  test::Scratch const dir;
   for (auto const* part : {"", "/read", "/claimed", "/refuted", "/images", "/starts", "/tmp"}) {
     for (auto const mode : {fs::perms::group_write, fs::perms::others_write}) {
       INFO(part);
@@ -347,7 +314,7 @@ TEST_CASE("A directory that others can write to is no store", "[image][index_sto
 }
 
 TEST_CASE("The store's own directory is private whatever the umask", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const before = ::umask(0);
   auto const store = IndexStore::open(dir / "store");
   ::umask(before);
@@ -358,7 +325,7 @@ TEST_CASE("The store's own directory is private whatever the umask", "[image][in
 }
 
 TEST_CASE("Entries of which nobody knows where they are from go", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   fs::create_directories(dir / "store/layers/sha256-x");
   fs::permissions(dir / "store", fs::perms(0700));
 
@@ -370,7 +337,7 @@ TEST_CASE("Entries of which nobody knows where they are from go", "[image][index
 }
 
 TEST_CASE("Links to other layers are kept with their layer", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store");
   auto built = build(input_tar("badhl"));
   REQUIRE(built.layer.dangling.size() == 1);
@@ -383,7 +350,7 @@ TEST_CASE("Links to other layers are kept with their layer", "[image][index_stor
 }
 
 TEST_CASE("A merged image is found by its key", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store");
   auto const image = to_bytes("an image");
   CHECK_FALSE(store->find_image("k1")->has_value());
@@ -400,7 +367,7 @@ TEST_CASE("An entry with a changed byte or a missing file is not found",
           "[image][index_store][error]") {
   auto const name = GENERATE("index", "tarindex", "links");
   auto const damage = GENERATE(0, 1, 2);
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store");
   auto const built = build(input_tar("badhl"));
   REQUIRE(store->put_layer(built.index.blob, built).has_value());
@@ -422,19 +389,16 @@ TEST_CASE("An entry with a changed byte or a missing file is not found",
   CHECK(store->find_layer(built.index.blob)->has_value());
 }
 
-TEST_CASE("Many writers of one entry leave one whole entry", "[image][index_store][threads]") {
-  Directory const dir;
-  auto const store = IndexStore::open(dir / "store");
-  auto const built = build(input_tar("basic"));
+TEST_CASE_METHOD(OneLayer, "Many writers of one entry leave one whole entry",
+                 "[image][index_store][threads]") {
   std::atomic<int> good{0};
   {
     std::vector<std::jthread> writers;
     for (int i = 0; i < 8; ++i) {
       writers.emplace_back([&] {
         for (int n = 0; n < 5; ++n) {
-          auto const found = store->put_layer(built.index.blob, built)
-                                 ? store->find_layer(built.index.blob)
-                                 : Result<std::optional<StoredLayer>>{};
+          auto const found = store.put_layer(blob, built) ? store.find_layer(blob)
+                                                          : Result<std::optional<StoredLayer>>{};
           good += found && *found ? 1 : 0;
         }
       });
@@ -446,7 +410,7 @@ TEST_CASE("Many writers of one entry leave one whole entry", "[image][index_stor
 }
 
 TEST_CASE("Leftovers of a killed writer go after a day, and not before", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   REQUIRE(IndexStore::open(dir / "store").has_value());
   fs::create_directories(dir / "store/tmp/old");
   std::ofstream(dir / "store/tmp/old/index") << "half";
@@ -491,7 +455,7 @@ TEST_CASE("A writer killed at any system call leaves a whole entry or none",
   std::size_t none = 0;
   for (int stops = 1;; ++stops) {
     INFO("killed at stop " << stops);
-    Directory const dir;
+    test::Scratch const dir;
     auto const ended = ends_before_kill(stops, [&] {
       auto const store = IndexStore::open(dir / "store");
       if (store) static_cast<void>(store->put_layer(built.index.blob, built).has_value());
@@ -518,7 +482,7 @@ TEST_CASE("A writer killed at any system call leaves a whole entry or none",
 }
 
 TEST_CASE("A full disk is an error, and nothing half-made stays", "[image][index_store][error]") {
-  Directory const dir;
+  test::Scratch const dir;
   fs::create_directories(dir / "disk");
   auto const disk = dir / "disk";
   if (::mount("none", disk.c_str(), "tmpfs", 0, "size=64k") != 0) {
@@ -542,7 +506,7 @@ TEST_CASE("A full disk is an error, and nothing half-made stays", "[image][index
 }
 
 TEST_CASE("A store that cannot be is an error with its path", "[image][index_store][error]") {
-  Directory const dir;
+  test::Scratch const dir;
   std::ofstream(dir / "file") << "x";
   auto const store = IndexStore::open(dir / "file/store");
   REQUIRE_FALSE(store.has_value());
@@ -550,7 +514,7 @@ TEST_CASE("A store that cannot be is an error with its path", "[image][index_sto
 }
 
 TEST_CASE("A start list is found by its layers, and replaced as a whole", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   std::vector<Digest> const layers{digest_of(as_bytes("a")), digest_of(as_bytes("b"))};
   std::vector<Digest> const others{layers[1], layers[0]};
@@ -570,7 +534,7 @@ TEST_CASE("A start list is found by its layers, and replaced as a whole", "[imag
 
 /// A store with one start list.
 struct OneStartList {
-  Directory dir;
+  test::Scratch dir;
   IndexStore store = IndexStore::open(dir / "store").value();
   std::vector<Digest> layers{digest_of(as_bytes("a"))};
   StartList list{};
@@ -581,12 +545,9 @@ struct OneStartList {
   }
 };
 
-TEST_CASE("Checkpoints are kept with their layer, and are none if they are damaged",
-          "[image][index_store]") {
-  Directory const dir;
-  auto const store = IndexStore::open(dir / "store").value();
-  auto const built = build(input_tar("basic"));
-  auto const& blob = built.index.blob;
+TEST_CASE_METHOD(OneLayer,
+                 "Checkpoints are kept with their layer, and are none if they are damaged",
+                 "[image][index_store]") {
   ExtraCheckpoints extra;
   REQUIRE(extra.add({{50, 2000, 3}, to_bytes("window")}));
   CHECK_FALSE(store.put_checkpoints(IndexStore::entry_of(blob), extra).has_value());
@@ -612,7 +573,7 @@ TEST_CASE("Checkpoints are kept with their layer, and are none if they are damag
 }
 
 TEST_CASE("A store keeps the Merkle tree of a merged image beside it", "[image][index_store]") {
-  Directory const dir;
+  test::Scratch const dir;
   auto const store = IndexStore::open(dir / "store").value();
   auto const key = std::string(64, 'a');
   auto const write = [](std::string text) {

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -452,6 +453,10 @@ void put_digest(Bytes& file, std::size_t at, Digest const& digest) {
   std::ranges::copy(digest.bytes(), file.begin() + static_cast<std::ptrdiff_t>(at));
 }
 
+void seal_header(Bytes& index) {
+  put_digest(index, sealed_header, digest_of(std::span(index).first(sealed_header)));
+}
+
 /// Makes the digests of an index file right again, as far as it says where they are.
 void seal(Bytes& index) {
   auto const end = table_end(index);
@@ -459,7 +464,7 @@ void seal(Bytes& index) {
     put_digest(index, 160,
                digest_of(std::span(index).subspan(index_header_size, end - index_header_size)));
   }
-  put_digest(index, sealed_header, digest_of(std::span(index).first(sealed_header)));
+  seal_header(index);
 }
 
 void seal(IndexFiles& files) {
@@ -472,6 +477,10 @@ void seal(IndexFiles& files) {
 void flip(Bytes& bytes, Random& random, std::size_t begin = 0, std::size_t end = 0) {
   if (end == 0) end = bytes.size();
   bytes[begin + below(random, end - begin)] ^= std::byte{1} << static_cast<int>(below(random, 8));
+}
+
+void flip(std::string& text, Random& random) {
+  text[below(random, text.size())] ^= static_cast<char>(1U << below(random, 7));
 }
 
 /// Another value of a number or a digest.
@@ -512,12 +521,17 @@ Window any_window(Bytes const& index, Random& random) {
   return windows[below(random, windows.size())];
 }
 
+/// A packed window of bytes that no layer has.
+Bytes lying_window(Random& random) {
+  Bytes window(gzip_window_size);
+  for (auto& byte : window) byte = static_cast<std::byte>('a' + below(random, 4));
+  return deflate_bytes(window);
+}
+
 /// Puts another window in place of one; the file stays as it is otherwise.
 void replace_window(Bytes& index, Random& random) {
   auto const old = any_window(index, random);
-  Bytes window(gzip_window_size);
-  for (auto& byte : window) byte = static_cast<std::byte>('a' + below(random, 4));
-  auto const made = deflate_bytes(window);
+  auto const made = lying_window(random);
   auto const at = index.begin() + static_cast<std::ptrdiff_t>(old.begin);
   index.erase(at, at + static_cast<std::ptrdiff_t>(old.size));
   index.insert(index.begin() + static_cast<std::ptrdiff_t>(old.begin), made.begin(), made.end());
@@ -538,60 +552,70 @@ Telling once_sealed(bool sealed) {
 
 using Lies = std::vector<Lie>;
 
-void add_header_lies(Lies& lies) {
-  struct Field {
-    char const* name;
-    std::size_t at;
-    std::size_t size;
-    Telling sealed = Telling::by_checks;  // once all digests fit
-  };
-  for (auto const& field :
-       {Field{"magic", 0, 8}, Field{"version", 8, 4}, Field{"encoding", 12, 4, Telling::by_proof},
-        Field{"size", 16, 8}, Field{"blob size", 24, 8},
-        Field{"decoded size", 32, 8, Telling::by_proof}, Field{"span size", 40, 8},
-        Field{"blob", 48, 32}, Field{"diffID", 80, 32}, Field{"tarindex", 112, 32},
-        Field{"tarindex size", 144, 8}, Field{"spans", 152, 8}, Field{"table digest", 160, 32},
-        Field{"links digest", 192, 32}, Field{"piece size", 224, 8}, Field{"pieces", 232, 8},
-        Field{"zeros", 240, 16}}) {
-    auto const name = std::string("index: ") + field.name;
-    lies.push_back({name, Telling::by_checks, [field](Making& making, Random& random) {
-                      change(any_of(making, random).index, field.at, field.size, random);
-                    }});
-    lies.push_back({name + ", sealed", field.sealed, [field](Making& making, Random& random) {
-                      auto& index = any_of(making, random).index;
-                      change(index, field.at, field.size, random);
-                      put_digest(index, sealed_header,
-                                 digest_of(std::span(index).first(sealed_header)));
-                    }});
+/// A number or a digest in a part of an index file.
+struct Field {
+  char const* name;
+  std::size_t at;
+  std::size_t size;
+  Telling sealed = Telling::by_checks;  // once all digests fit
+};
+
+/// Other values of fields, as they are and once `seal_it` has made digests fit.
+/// @param begin  where the part is that the fields are in
+void add_field_lies(Lies& lies, std::string const& part, std::initializer_list<Field> fields,
+                    std::size_t (*begin)(Bytes const&, Random&), void (*seal_it)(Bytes&)) {
+  for (auto const& field : fields) {
+    for (auto const sealed : {false, true}) {
+      lies.push_back({part + ": " + field.name + (sealed ? ", sealed" : ""),
+                      sealed ? field.sealed : Telling::by_checks,
+                      [=](Making& making, Random& random) {
+                        auto& index = any_of(making, random).index;
+                        change(index, begin(index, random) + field.at, field.size, random);
+                        if (sealed) seal_it(index);
+                      }});
+    }
   }
+}
+
+void add_header_lies(Lies& lies) {
+  add_field_lies(
+      lies, "index",
+      {{"magic", 0, 8},
+       {"version", 8, 4},
+       {"encoding", 12, 4, Telling::by_proof},
+       {"size", 16, 8},
+       {"blob size", 24, 8},
+       {"decoded size", 32, 8, Telling::by_proof},
+       {"span size", 40, 8},
+       {"blob", 48, 32},
+       {"diffID", 80, 32},
+       {"tarindex", 112, 32},
+       {"tarindex size", 144, 8},
+       {"spans", 152, 8},
+       {"table digest", 160, 32},
+       {"links digest", 192, 32},
+       {"piece size", 224, 8},
+       {"pieces", 232, 8},
+       {"zeros", 240, 16}},
+      [](Bytes const&, Random&) { return std::size_t{0}; }, seal_header);
   lies.push_back({"index: header digest", Telling::by_checks, [](Making& making, Random& random) {
                     change(any_of(making, random).index, sealed_header, 32, random);
                   }});
 }
 
 void add_table_lies(Lies& lies) {
-  struct Field {
-    char const* name;
-    std::size_t at;
-    std::size_t size;
-    Telling sealed = Telling::by_checks;  // once all digests fit
-  };
-  for (auto const& field :
-       {Field{"in", 0, 8, Telling::by_proof}, Field{"out", 8, 8, Telling::by_proof},
-        Field{"bits", 16, 4, Telling::by_proof}, Field{"window size", 20, 4, Telling::by_proof},
-        Field{"window CRC", 24, 4}, Field{"zeros", 28, 4}}) {
-    for (auto const sealed : {false, true}) {
-      lies.push_back({std::string("span: ") + field.name + (sealed ? ", sealed" : ""),
-                      sealed ? field.sealed : Telling::by_checks,
-                      [field, sealed](Making& making, Random& random) {
-                        auto& index = any_of(making, random).index;
-                        auto const span = below(random, spans_of(index));
-                        change(index, index_header_size + span * index_record_size + field.at,
-                               field.size, random);
-                        if (sealed) seal(index);
-                      }});
-    }
-  }
+  add_field_lies(
+      lies, "span",
+      {{"in", 0, 8, Telling::by_proof},
+       {"out", 8, 8, Telling::by_proof},
+       {"bits", 16, 4, Telling::by_proof},
+       {"window size", 20, 4, Telling::by_proof},
+       {"window CRC", 24, 4},
+       {"zeros", 28, 4}},
+      [](Bytes const& index, Random& random) {
+        return index_header_size + below(random, spans_of(index)) * index_record_size;
+      },
+      seal);
   for (auto const sealed : {false, true}) {
     auto const end = std::string(sealed ? ", sealed" : "");
     // Sealed or not, bytes that have not the digest are never decoded.
@@ -729,10 +753,7 @@ void add_start_lies(Lies& lies) {
                   [](Making& making, Random& random) {
                     ExtraCheckpoints lying;
                     for (auto point : truth().extra[0].points()) {
-                      Bytes window(gzip_window_size);
-                      for (auto& byte : window)
-                        byte = static_cast<std::byte>('a' + below(random, 4));
-                      point.packed_window = deflate_bytes(window);
+                      point.packed_window = lying_window(random);
                       lying.add(std::move(point));
                     }
                     making.checkpoints[0] = encode_checkpoints(lying);
@@ -809,9 +830,7 @@ void add_manifest_lies(Lies& lies) {
                     };
                   }});
   lies.push_back({"artifact: a bit", Telling::by_checks, [](Making& making, Random& random) {
-                    making.text = [&](std::string& text) {
-                      text[below(random, text.size())] ^= static_cast<char>(1U << below(random, 7));
-                    };
+                    making.text = [&](std::string& text) { flip(text, random); };
                   }});
 }
 
@@ -1034,8 +1053,7 @@ void add_signature_lies(Lies& lies) {
     if (!text.empty()) text.resize(below(random, text.size()));
   });
   add("a bit", [](std::string& text, Random& random) {
-    if (!text.empty())
-      text[below(random, text.size())] ^= static_cast<char>(1U << below(random, 7));
+    if (!text.empty()) flip(text, random);
   });
   add("the image's manifest", [](std::string& text, Random&) { text = truth().manifest; });
   add("a list", [](std::string& text, Random&) { text = as_text(list_of({})); });

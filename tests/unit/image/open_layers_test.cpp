@@ -8,9 +8,8 @@
 #include <string>
 #include <vector>
 
-#include <stdlib.h>
-
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/combinator/ref.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -125,9 +124,8 @@ TEST_CASE("No page of the device has data of two layers, or data and metadata",
 }
 
 TEST_CASE("An image comes the same from the store as built", "[image][open_layers]") {
-  std::string name = fs::temp_directory_path() / "open-layers-XXXXXX";
-  std::string const directory = ::mkdtemp(name.data());
-  auto const store = IndexStore::open(directory + "/store");
+  test::Scratch const directory;
+  auto const store = IndexStore::open(directory / "store");
   REQUIRE(store.has_value());
   IndexOptions options;
   options.store = &*store;
@@ -147,7 +145,6 @@ TEST_CASE("An image comes the same from the store as built", "[image][open_layer
 
   CHECK(first->metadata_size == again->metadata_size);
   CHECK(files_of(first->device.source) == files_of(again->device.source));
-  fs::remove_all(directory);
 }
 
 TEST_CASE("A layer that is there twice is read twice", "[image][open_layers]") {

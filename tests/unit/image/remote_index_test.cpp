@@ -2,15 +2,13 @@
 #include <erofs_oci/image/remote_index.hpp>  // first: proves that the header stands alone
 
 #include <cstddef>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include <stdlib.h>
-
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/gzip/extra_checkpoints.hpp>
 #include <erofs_oci/image/checkpoints_file.hpp>
@@ -320,35 +318,31 @@ TEST_CASE("The largest checkpoints and start list fit what is read of them",
 TEST_CASE("An index in a layout that was named counts unless a signature is wanted",
           "[image][remote_index]") {
   World const world;
-  std::string directory = "/tmp/remote-index-XXXXXX";
-  REQUIRE(::mkdtemp(directory.data()) != nullptr);
-  {
-    auto const writer = LayoutWriter::open(directory).value();
-    auto const packed = pack_index(world.files).value();
-    auto const at = describe_index(packed, world.layer.digest);
-    REQUIRE(writer.put_blob(at.digest, packed).has_value());
-    auto const artifact = writer.attach(make_index_artifact(world.image, {at}));
-    REQUIRE(artifact.has_value());
-    auto const look = [&](IndexTrust const& trust, Digest const& image) {
-      auto const lookup = layout_lookup(Layout::open(directory).value(), image, trust);
-      return lookup ? lookup(world.layer, std::make_shared<ImageMemory>()).value() : std::nullopt;
-    };
-    auto const& image = world.image.digest;
-    for (auto const use : {IndexUse::bound, IndexUse::trusted}) {
-      auto const found = look({use, {}}, image);
-      REQUIRE(found.has_value());
-      CHECK_FALSE(found->is_signed);
-      CHECK(found->files.index == world.files.index);
-    }
-    CHECK_FALSE(look(by_key, image).has_value());
-    CHECK_FALSE(look({IndexUse::by_key, {}}, image).has_value());
-    CHECK_FALSE(look({IndexUse::none, by_key.keys}, image).has_value());
-    CHECK_FALSE(look(trusted, digest_of(as_bytes(std::string("another image")))).has_value());
-
-    REQUIRE(sign_manifest(writer, "here", artifact->digest, signing_key()).has_value());
-    for (auto const& trust : {by_key, bound}) CHECK(look(trust, image)->is_signed);
+  test::Scratch const directory;
+  auto const writer = LayoutWriter::open(directory.path()).value();
+  auto const packed = pack_index(world.files).value();
+  auto const at = describe_index(packed, world.layer.digest);
+  REQUIRE(writer.put_blob(at.digest, packed).has_value());
+  auto const artifact = writer.attach(make_index_artifact(world.image, {at}));
+  REQUIRE(artifact.has_value());
+  auto const look = [&](IndexTrust const& trust, Digest const& image) {
+    auto const lookup = layout_lookup(Layout::open(directory.path()).value(), image, trust);
+    return lookup ? lookup(world.layer, std::make_shared<ImageMemory>()).value() : std::nullopt;
+  };
+  auto const& image = world.image.digest;
+  for (auto const use : {IndexUse::bound, IndexUse::trusted}) {
+    auto const found = look({use, {}}, image);
+    REQUIRE(found.has_value());
+    CHECK_FALSE(found->is_signed);
+    CHECK(found->files.index == world.files.index);
   }
-  std::filesystem::remove_all(directory);
+  CHECK_FALSE(look(by_key, image).has_value());
+  CHECK_FALSE(look({IndexUse::by_key, {}}, image).has_value());
+  CHECK_FALSE(look({IndexUse::none, by_key.keys}, image).has_value());
+  CHECK_FALSE(look(trusted, digest_of(as_bytes(std::string("another image")))).has_value());
+
+  REQUIRE(sign_manifest(writer, "here", artifact->digest, signing_key()).has_value());
+  for (auto const& trust : {by_key, bound}) CHECK(look(trust, image)->is_signed);
 }
 
 TEST_CASE("A registry that sends another blob than was signed is noticed",

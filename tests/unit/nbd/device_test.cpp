@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/nbd/device.hpp>  // first: proves that the header stands alone
 
-#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 namespace erofs_oci {
 namespace device_test {
@@ -12,22 +13,15 @@ namespace device_test {
 /// A directory that looks like /sys/block.
 class FakeSysfs {
  public:
-  FakeSysfs() {
-    std::string pattern = std::filesystem::temp_directory_path() / "erofs-oci-XXXXXX";
-    path_ = ::mkdtemp(pattern.data());
-  }
-  ~FakeSysfs() { std::filesystem::remove_all(path_); }
-  FakeSysfs(FakeSysfs const&) = delete;
-  FakeSysfs& operator=(FakeSysfs const&) = delete;
-
   void put(std::string const& file, std::string const& text) const {
-    std::filesystem::create_directories((path_ / file).parent_path());
-    std::ofstream(path_ / file) << text;
+    auto const path = std::filesystem::path(scratch_ / file);
+    std::filesystem::create_directories(path.parent_path());
+    std::ofstream(path) << text;
   }
-  [[nodiscard]] std::string root() const { return path_.string(); }
+  [[nodiscard]] std::string const& root() const { return scratch_.path(); }
 
  private:
-  std::filesystem::path path_;
+  test::Scratch scratch_;
 };
 
 TEST_CASE("Devices are found by number, and nothing else is", "[nbd][device]") {

@@ -4,14 +4,13 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <cstdlib>
-#include <filesystem>
 #include <future>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/nbd/handshake.hpp>
@@ -170,7 +169,6 @@ class Running {
   ~Running() {
     stop_.request_stop();
     done_.wait();
-    std::filesystem::remove_all(folder_);
   }
 
   Running(Running const&) = delete;
@@ -198,13 +196,8 @@ class Running {
   }
 
  private:
-  static std::string make_folder() {
-    std::string pattern = std::filesystem::temp_directory_path() / "erofs-oci-XXXXXX";
-    return ::mkdtemp(pattern.data());
-  }
-
-  std::string folder_ = make_folder();
-  std::string path_ = folder_ + "/nbd.sock";
+  test::Scratch folder_;
+  std::string path_ = folder_ / "nbd.sock";
   std::mutex mutex_;
   std::condition_variable reported_;
   std::vector<Error> errors_;

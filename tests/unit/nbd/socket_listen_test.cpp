@@ -1,33 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/nbd/socket_listen.hpp>  // first: proves that the header stands alone
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
 #include <arpa/inet.h>
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include "raw_client.hpp"
 
 namespace erofs_oci::nbd::testing {
 namespace socket_listen_test {
 
-/// A directory of the test's own.
-struct TemporaryFolder {
-  TemporaryFolder() {
-    std::string pattern = std::filesystem::temp_directory_path() / "erofs-oci-XXXXXX";
-    path = ::mkdtemp(pattern.data());
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path); }
-  TemporaryFolder(TemporaryFolder const&) = delete;
-  TemporaryFolder& operator=(TemporaryFolder const&) = delete;
-  std::filesystem::path path;
-};
-
 TEST_CASE("A unix socket is its owner's alone and goes at the end", "[nbd][socket_listen]") {
-  TemporaryFolder const folder;
-  auto const path = (folder.path / "nbd.sock").string();
+  test::Scratch const folder;
+  auto const path = folder / "nbd.sock";
   {
     auto const listen = SocketListen::open_unix(path);
     REQUIRE(listen.has_value());
@@ -43,8 +31,8 @@ TEST_CASE("A unix socket is its owner's alone and goes at the end", "[nbd][socke
 }
 
 TEST_CASE("A live socket is not replaced", "[nbd][socket_listen][error]") {
-  TemporaryFolder const folder;
-  auto const path = (folder.path / "nbd.sock").string();
+  test::Scratch const folder;
+  auto const path = folder / "nbd.sock";
   auto const live = SocketListen::open_unix(path);
   REQUIRE(live.has_value());
 
@@ -54,8 +42,8 @@ TEST_CASE("A live socket is not replaced", "[nbd][socket_listen][error]") {
 }
 
 TEST_CASE("A socket file that nobody listens on is replaced", "[nbd][socket_listen]") {
-  TemporaryFolder const folder;
-  auto const path = (folder.path / "nbd.sock").string();
+  test::Scratch const folder;
+  auto const path = folder / "nbd.sock";
   {
     UniqueFd const dead(::socket(AF_UNIX, SOCK_STREAM, 0));
     sockaddr_un address{};
@@ -72,8 +60,8 @@ TEST_CASE("A socket file that nobody listens on is replaced", "[nbd][socket_list
 }
 
 TEST_CASE("A file that is no socket is never replaced", "[nbd][socket_listen][error]") {
-  TemporaryFolder const folder;
-  auto const path = (folder.path / "precious").string();
+  test::Scratch const folder;
+  auto const path = folder / "precious";
   std::ofstream(path) << "data";
 
   CHECK(SocketListen::open_unix(path).error().code == std::errc::address_in_use);
@@ -81,8 +69,8 @@ TEST_CASE("A file that is no socket is never replaced", "[nbd][socket_listen][er
 }
 
 TEST_CASE("Someone else's socket at the same path is left alone", "[nbd][socket_listen]") {
-  TemporaryFolder const folder;
-  auto const path = (folder.path / "nbd.sock").string();
+  test::Scratch const folder;
+  auto const path = folder / "nbd.sock";
   {
     auto const listen = SocketListen::open_unix(path);
     REQUIRE(listen.has_value());
@@ -102,11 +90,11 @@ TEST_CASE("Paths that no socket can have are refused", "[nbd][socket_listen][err
 }
 
 TEST_CASE("A listener names itself as a URI", "[nbd][socket_listen]") {
-  TemporaryFolder const folder;
-  auto const listen = SocketListen::open_unix(folder.path / "a b&c.sock");
+  test::Scratch const folder;
+  auto const listen = SocketListen::open_unix(folder / "a b&c.sock");
   REQUIRE(listen.has_value());
 
-  CHECK(listen->uri() == "nbd+unix:///?socket=" + folder.path.string() + "/a%20b%26c.sock");
+  CHECK(listen->uri() == "nbd+unix:///?socket=" + folder.path() + "/a%20b%26c.sock");
   CHECK(listen->uri("x/y z").starts_with("nbd+unix:///x/y%20z?socket=/"));
 }
 
@@ -140,8 +128,8 @@ TEST_CASE("Addresses that mean nothing are refused", "[nbd][socket_listen][error
 }
 
 TEST_CASE("attach() waits for a client, or for the stop", "[nbd][socket_listen]") {
-  TemporaryFolder const folder;
-  auto const path = (folder.path / "nbd.sock").string();
+  test::Scratch const folder;
+  auto const path = folder / "nbd.sock";
   auto listen = SocketListen::open_unix(path);
   REQUIRE(listen.has_value());
   std::stop_source stop;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/oci/encoding.hpp>
 
@@ -25,25 +26,19 @@ std::string const hub(Reference::docker_hub);
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
-    auto pattern = (fs::temp_directory_path() / "erofs_oci-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
     char const* const before = std::getenv("PATH");
     before_ = before != nullptr ? before : "";
-    ::setenv("PATH", (path_.string() + ":" + before_).c_str(), 1);
+    ::setenv("PATH", (scratch_.path() + ":" + before_).c_str(), 1);
   }
   TemporaryDirectory(TemporaryDirectory const&) = delete;
   TemporaryDirectory& operator=(TemporaryDirectory const&) = delete;
-  ~TemporaryDirectory() {
-    ::setenv("PATH", before_.c_str(), 1);
-    fs::remove_all(path_);
-  }
+  ~TemporaryDirectory() { ::setenv("PATH", before_.c_str(), 1); }
 
   std::string write(std::string const& name, std::string const& text) const {
-    auto const path = path_ / name;
-    fs::create_directories(path.parent_path());
+    auto const path = scratch_ / name;
+    fs::create_directories(fs::path(path).parent_path());
     std::ofstream(path) << text;
-    return path.string();
+    return path;
   }
 
   void helper(std::string const& name, std::string const& script) const {
@@ -52,7 +47,7 @@ class TemporaryDirectory {
   }
 
  private:
-  fs::path path_;
+  test::Scratch scratch_;
   std::string before_;
 };
 

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/posix/path.hpp>
-#include <erofs_oci/posix/temporary_directory.hpp>
 
 namespace erofs_oci {
 namespace hosts_toml_test {
@@ -107,13 +107,13 @@ TEST_CASE("What a hosts.toml gets wrong is named by its line, without a value",
 }
 
 TEST_CASE("The directory of a registry is found as containerd finds it", "[oci][hosts]") {
-  auto const root = TemporaryDirectory::make("/tmp/erofs_oci-hosts-").value();
+  test::Scratch const root;
   auto const put = [&](std::string const& name, std::string const& text) {
-    std::filesystem::create_directories(root.path() + "/" + folder_of(name));
-    std::ofstream(root.path() + "/" + name) << text;
+    std::filesystem::create_directories(root / folder_of(name));
+    std::ofstream(root / name) << text;
   };
   auto const server = [&](std::string const& registry) {
-    auto const found = find_hosts({root.path() + "/none", root.path()}, registry);
+    auto const found = find_hosts({root / "none", root.path()}, registry);
     REQUIRE(found.has_value());
     return *found && (*found)->server ? url_of(*(*found)->server) : "none";
   };
@@ -134,9 +134,8 @@ TEST_CASE("The directory of a registry is found as containerd finds it", "[oci][
   CHECK(server("a.x") == "https://default.x/v2");
   auto const docker = find_hosts({root.path()}, "certs.x").value().value();
   CHECK(url_of(docker.server.value()) == "https://certs.x/v2");
-  CHECK(docker.server->tls.ca_files == std::vector<std::string>{root.path() + "/certs.x/ca.crt"});
-  CHECK(docker.server->tls.client_key == root.path() + "/certs.x/me.key");
-  std::filesystem::remove_all(root.path());
+  CHECK(docker.server->tls.ca_files == std::vector<std::string>{root / "certs.x/ca.crt"});
+  CHECK(docker.server->tls.client_key == root / "certs.x/me.key");
 }
 
 }  // namespace hosts_toml_test

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <erofs_oci/oci/layout.hpp>  // first: proves that the header stands alone
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/digest/sha256.hpp>
 
@@ -22,18 +22,12 @@ Platform const amd64{"linux", "amd64", ""};
 class LayoutDirectory {
  public:
   LayoutDirectory() {
-    auto pattern = (fs::temp_directory_path() / "erofs_oci-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-    fs::create_directories(path_ / "blobs/sha256");
+    fs::create_directories(directory_ / "blobs/sha256");
     write("oci-layout", R"({"imageLayoutVersion":"1.0.0"})");
   }
-  LayoutDirectory(LayoutDirectory const&) = delete;
-  LayoutDirectory& operator=(LayoutDirectory const&) = delete;
-  ~LayoutDirectory() { fs::remove_all(path_); }
 
   void write(std::string const& name, std::string const& text) const {
-    std::ofstream(path_ / name, std::ios::binary) << text;
+    std::ofstream(directory_ / name, std::ios::binary) << text;
   }
 
   Descriptor blob(std::string const& text, std::string_view type) const {
@@ -66,10 +60,10 @@ class LayoutDirectory {
     return encode(index);
   }
 
-  std::string path() const { return path_.string(); }
+  std::string const& path() const { return directory_.path(); }
 
  private:
-  fs::path path_;
+  test::Scratch directory_;
 };
 
 TEST_CASE("A layout resolves tags, digests and the only image", "[oci][layout]") {

@@ -6,9 +6,8 @@
 #include <string>
 #include <vector>
 
-#include <stdlib.h>
-
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/oci/cosign.hpp>
@@ -20,22 +19,8 @@ namespace erofs_oci {
 namespace layout_writer_test {
 
 namespace fs = std::filesystem;
+using test::Scratch;
 using testing::signing_key;
-
-/// A directory that goes with the test.
-class Scratch {
- public:
-  Scratch() : path_((fs::temp_directory_path() / "layout-XXXXXX").string()) {
-    REQUIRE(::mkdtemp(path_.data()) != nullptr);
-  }
-  Scratch(Scratch const&) = delete;
-  Scratch& operator=(Scratch const&) = delete;
-  ~Scratch() { fs::remove_all(path_); }
-  [[nodiscard]] std::string const& path() const noexcept { return path_; }
-
- private:
-  std::string path_;
-};
 
 Platform const amd64{"linux", "amd64", ""};
 
@@ -152,12 +137,12 @@ TEST_CASE("Indexes and signatures beside an image leave it the only one", "[oci]
 
 TEST_CASE("What is no layout is left alone", "[oci][layout_writer][error]") {
   Scratch const directory;
-  CHECK(LayoutWriter::open(directory.path() + "/none").error().code ==
+  CHECK(LayoutWriter::open(directory / "none").error().code ==
         std::errc::no_such_file_or_directory);
-  std::ofstream(directory.path() + "/oci-layout") << R"({"imageLayoutVersion":"2.0.0"})";
+  std::ofstream(directory / "oci-layout") << R"({"imageLayoutVersion":"2.0.0"})";
   CHECK(LayoutWriter::open(directory.path()).error().code == Errc::unsupported);
-  std::ofstream(directory.path() + "/oci-layout") << R"({"imageLayoutVersion":"1.0.0"})";
-  std::ofstream(directory.path() + "/index.json") << "[]";
+  std::ofstream(directory / "oci-layout") << R"({"imageLayoutVersion":"1.0.0"})";
+  std::ofstream(directory / "index.json") << "[]";
   CHECK_FALSE(LayoutWriter::open(directory.path()).has_value());
 }
 
@@ -165,16 +150,16 @@ TEST_CASE("No link in a layout leads a writer elsewhere", "[oci][layout_writer][
   Scratch const directory;
   Scratch const outside;
   SECTION("the directory of blobs") {
-    fs::create_directories(outside.path() + "/sha256");
-    fs::create_directory_symlink(outside.path(), directory.path() + "/blobs");
+    fs::create_directories(outside / "sha256");
+    fs::create_directory_symlink(outside.path(), directory / "blobs");
     CHECK_FALSE(LayoutWriter::open(directory.path()).has_value());
-    CHECK(fs::is_empty(outside.path() + "/sha256"));
+    CHECK(fs::is_empty(outside / "sha256"));
   }
   SECTION("a blob") {
     auto const writer = *LayoutWriter::open(directory.path());
     auto const digest = digest_of(as_bytes("text"));
-    auto const blob = directory.path() + "/blobs/sha256/" + digest.hex();
-    fs::create_symlink(outside.path() + "/victim", blob);
+    auto const blob = directory / "blobs/sha256/" + digest.hex();
+    fs::create_symlink(outside / "victim", blob);
     CHECK(writer.put_blob(digest, as_bytes("text")) == BlobPush::uploaded);
     CHECK_FALSE(fs::is_symlink(blob));
     CHECK(fs::is_empty(outside.path()));
@@ -186,7 +171,7 @@ TEST_CASE("A blob that another process has begun and not ended is written anew",
   Scratch const directory;
   auto const writer = *LayoutWriter::open(directory.path());
   auto const digest = digest_of(as_bytes("text"));
-  auto const blob = directory.path() + "/blobs/sha256/" + digest.hex();
+  auto const blob = directory / "blobs/sha256/" + digest.hex();
   std::ofstream(blob + ".part") << "te";
   CHECK(writer.put_blob(digest, as_bytes("text")) == BlobPush::uploaded);
   CHECK_FALSE(fs::exists(blob + ".part"));
@@ -198,7 +183,7 @@ TEST_CASE("What a layout's index names and has not refers to nothing", "[oci][la
   auto const writer = *LayoutWriter::open(directory.path());
   auto const image = image_of("one");
   auto const at = attach(writer, image, "index");
-  auto const blob = directory.path() + "/blobs/sha256/" + at.digest.hex();
+  auto const blob = directory / "blobs/sha256/" + at.digest.hex();
   SECTION("gone") {
     fs::remove(blob);
   }

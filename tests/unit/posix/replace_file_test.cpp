@@ -7,33 +7,22 @@
 #include <vector>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
-#include <erofs_oci/posix/temporary_directory.hpp>
 #include <erofs_oci/posix/text_file.hpp>
 
 namespace erofs_oci {
 namespace replace_file_test {
 
-/// A directory that is removed with all that is in it.
-struct Folder {
-  Folder() : made(TemporaryDirectory::make("/tmp/erofs_oci-replace-").value()) {}
-  Folder(Folder const&) = delete;
-  Folder& operator=(Folder const&) = delete;
-  ~Folder() { std::filesystem::remove_all(made.path()); }
-
-  [[nodiscard]] std::string operator/(char const* name) const { return made.path() + "/" + name; }
-
-  [[nodiscard]] std::vector<std::string> names() const {
-    std::vector<std::string> found;
-    for (auto const& entry : std::filesystem::directory_iterator(made.path())) {
-      found.push_back(entry.path().filename().string());
-    }
-    return found;
+/// What is in a directory.
+std::vector<std::string> names_in(test::Scratch const& folder) {
+  std::vector<std::string> found;
+  for (auto const& entry : std::filesystem::directory_iterator(folder.path())) {
+    found.push_back(entry.path().filename().string());
   }
-
-  TemporaryDirectory made;
-};
+  return found;
+}
 
 auto writes(std::string const& text) {
   return [text](int fd) { return write_full(fd, as_bytes(text)); };
@@ -41,7 +30,7 @@ auto writes(std::string const& text) {
 
 TEST_CASE("A file is made, and replaced with what a crash has left beside it",
           "[posix][replace_file]") {
-  Folder const folder;
+  test::Scratch const folder;
   auto const path = folder / "file";
 
   REQUIRE(replace_file(path, 0640, writes("old")).has_value());
@@ -54,11 +43,11 @@ TEST_CASE("A file is made, and replaced with what a crash has left beside it",
   std::ofstream(path + ".part") << "half of something long";
   REQUIRE(replace_file(path, 0600, writes("new")).has_value());
   CHECK(read_text_file(path).value() == "new");
-  CHECK(folder.names() == std::vector<std::string>{"file"});
+  CHECK(names_in(folder) == std::vector<std::string>{"file"});
 }
 
 TEST_CASE("A file keeps its content when writing fails", "[posix][replace_file][error]") {
-  Folder const folder;
+  test::Scratch const folder;
   auto const path = folder / "file";
   REQUIRE(replace_file(path, 0600, writes("old")).has_value());
 
@@ -71,21 +60,21 @@ TEST_CASE("A file keeps its content when writing fails", "[posix][replace_file][
   CHECK(failed.error().code == std::errc::no_space_on_device);
   CHECK(failed.error().context == "file.part: write");
   CHECK(read_text_file(path).value() == "old");
-  CHECK(folder.names() == std::vector<std::string>{"file"});
+  CHECK(names_in(folder) == std::vector<std::string>{"file"});
 }
 
 TEST_CASE("What cannot be replaced leaves nothing behind", "[posix][replace_file][error]") {
-  Folder const folder;
+  test::Scratch const folder;
   std::filesystem::create_directory(folder / "directory");
 
   CHECK_FALSE(replace_file(folder / "directory", 0600, writes("x")).has_value());
-  CHECK(folder.names() == std::vector<std::string>{"directory"});
+  CHECK(names_in(folder) == std::vector<std::string>{"directory"});
   CHECK(replace_file(folder / "none/file", 0600, writes("x")).error().code ==
         std::errc::no_such_file_or_directory);
 }
 
 TEST_CASE("No symbolic link is written through", "[posix][replace_file]") {
-  Folder const folder;
+  test::Scratch const folder;
   std::ofstream(folder / "aim") << "aim";
   std::filesystem::create_symlink("aim", folder / "file.part");
   std::filesystem::create_symlink("aim", folder / "file");
@@ -97,8 +86,8 @@ TEST_CASE("No symbolic link is written through", "[posix][replace_file]") {
 }
 
 TEST_CASE("A missing name is removed without an error", "[posix][replace_file]") {
-  Folder const folder;
-  auto const directory = open_read(folder.made.path(), O_DIRECTORY).value();
+  test::Scratch const folder;
+  auto const directory = open_read(folder.path(), O_DIRECTORY).value();
 
   CHECK(remove_at(directory.get(), "none").has_value());
   CHECK(rename_at(directory.get(), "none", "other").error().code ==

@@ -18,6 +18,7 @@
 
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
+#include <scratch.hpp>
 
 #include <erofs_oci/recovery/process.hpp>
 
@@ -27,12 +28,12 @@ namespace erofs_oci {
 namespace journal_test {
 
 namespace fs = std::filesystem;
+using test::Scratch;
 using testing::some_record;
-using testing::TemporaryDirectory;
 using testing::write_file;
 using namespace std::chrono_literals;
 
-Journal open(TemporaryDirectory const& directory) {
+Journal open(Scratch const& directory) {
   auto journal = Journal::open(directory / "journal");
   if (!journal) FAIL(journal.error().message());
   return *std::move(journal);
@@ -57,7 +58,7 @@ mode_t mode_of(std::string const& path) {
 }
 
 /// The names in the journal's directory.
-std::set<std::string> files(TemporaryDirectory const& directory) {
+std::set<std::string> files(Scratch const& directory) {
   std::set<std::string> names;
   for (auto const& entry : fs::directory_iterator(directory / "journal")) {
     names.insert(entry.path().filename().string());
@@ -76,7 +77,7 @@ bool in_child(F work) {
 }
 
 TEST_CASE("The directory is private and the files are, whatever the umask", "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const old = ::umask(GENERATE(0U, 022U, 077U));
   auto const journal = open(directory);
   auto entry = acquire(journal, "nbd0");
@@ -91,7 +92,7 @@ TEST_CASE("The directory is private and the files are, whatever the umask", "[re
 }
 
 TEST_CASE("A record outlives its entry and is read back", "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   REQUIRE(acquire(journal, "nbd0").write(record_number(1)).has_value());
 
@@ -101,7 +102,7 @@ TEST_CASE("A record outlives its entry and is read back", "[recovery][journal]")
 }
 
 TEST_CASE("A directory that others could write to is refused", "[recovery][journal][error]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const path = directory / "journal";
 
   SECTION("by its mode") {
@@ -131,7 +132,7 @@ TEST_CASE("A directory that others could write to is refused", "[recovery][journ
 }
 
 TEST_CASE("A directory that another tool keeps is not made", "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const path = directory / "theirs";
 
   auto const none = JournalDirectory::open_existing(path);
@@ -145,7 +146,7 @@ TEST_CASE("A directory that another tool keeps is not made", "[recovery][journal
 }
 
 TEST_CASE("A record that others could have written is not read", "[recovery][journal][error]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   REQUIRE(acquire(journal, "nbd0").write(some_record()).has_value());
   auto const path = directory / "journal/nbd0.record";
@@ -184,7 +185,7 @@ TEST_CASE("A record that others could have written is not read", "[recovery][jou
 
 TEST_CASE("An empty or torn record under its own name is an error, not a source",
           "[recovery][journal][error]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   REQUIRE(acquire(journal, "nbd0").write(some_record()).has_value());
   auto const path = directory / "journal/nbd0.record";
@@ -197,7 +198,7 @@ TEST_CASE("An empty or torn record under its own name is an error, not a source"
 }
 
 TEST_CASE("Names that lead out of the directory are refused", "[recovery][journal][error]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   REQUIRE(acquire(journal, "nbd0").write(some_record()).has_value());
   auto const name = GENERATE(as<std::string>(), "", ".", "..", "../journal/nbd0", "/etc/passwd",
@@ -210,7 +211,7 @@ TEST_CASE("Names that lead out of the directory are refused", "[recovery][journa
 }
 
 TEST_CASE("A name is had once, in this process as in others", "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   {
     auto entry = acquire(journal, "nbd0");
@@ -230,7 +231,7 @@ TEST_CASE("A name is had once, in this process as in others", "[recovery][journa
 
 TEST_CASE("A child keeps the lock that its parent lets go, and its death frees it",
           "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   auto entry = std::optional(acquire(journal, "nbd0"));
   auto const pid = ::fork();
@@ -250,7 +251,7 @@ TEST_CASE("A child keeps the lock that its parent lets go, and its death frees i
 }
 
 TEST_CASE("Waiting for a daemon that lives on is bounded", "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   auto const entry = acquire(journal, "nbd0");
   ManualClock const clock;
@@ -264,7 +265,7 @@ TEST_CASE("Waiting for a daemon that lives on is bounded", "[recovery][journal]"
 }
 
 TEST_CASE("Removing gives the name up and leaves nothing", "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   auto entry = acquire(journal, "nbd0");
   REQUIRE(entry.write(some_record()).has_value());
@@ -277,7 +278,7 @@ TEST_CASE("Removing gives the name up and leaves nothing", "[recovery][journal]"
 
 TEST_CASE("Of many that race for a lock, with removals between, one has it at a time",
           "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = JournalDirectory::open(directory / "journal").value();
   auto const witness = directory / "witness";
   auto const end = std::chrono::steady_clock::now() + 1s;
@@ -310,7 +311,7 @@ TEST_CASE("Of many that race for a lock, with removals between, one has it at a 
 }
 
 TEST_CASE("A device's number can be learnt later", "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   REQUIRE(acquire(journal, "nbd3").write(record_number(1)).has_value());  // of one that is gone
   auto entry = acquire(journal, "erofs_oci-77");
@@ -329,7 +330,7 @@ TEST_CASE("A device's number can be learnt later", "[recovery][journal]") {
 }
 
 TEST_CASE("A name that lives is not taken by renaming", "[recovery][journal][error]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   auto living = acquire(journal, "nbd3");
   REQUIRE(living.write(record_number(1)).has_value());
@@ -344,7 +345,7 @@ TEST_CASE("A name that lives is not taken by renaming", "[recovery][journal][err
 }
 
 TEST_CASE("A record that check() refuses is not written", "[recovery][journal][error]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   auto entry = acquire(journal, "nbd0");
   REQUIRE(entry.write(record_number(1)).has_value());
@@ -357,7 +358,7 @@ TEST_CASE("A record that check() refuses is not written", "[recovery][journal][e
 }
 
 TEST_CASE("What a crash leaves half written is never read, and goes", "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   REQUIRE(acquire(journal, "nbd0").write(record_number(1)).has_value());
   auto const torn = directory / "journal/nbd0.new";
@@ -378,7 +379,7 @@ TEST_CASE("What a crash leaves half written is never read, and goes", "[recovery
 }
 
 TEST_CASE("A planted file in the writer's way is not written through", "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   auto entry = acquire(journal, "nbd0");
   write_file(directory / "victim", "precious");
@@ -391,7 +392,7 @@ TEST_CASE("A planted file in the writer's way is not written through", "[recover
 }
 
 TEST_CASE("A writer killed at any instant leaves a whole record", "[recovery][journal][model]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   REQUIRE(acquire(journal, "nbd0").write(record_number(1)).has_value());
   for (int round = 0; round < 60; ++round) {
@@ -420,7 +421,7 @@ TEST_CASE("A writer killed at any instant leaves a whole record", "[recovery][jo
 }
 
 TEST_CASE("A write that is cut off at any byte leaves the old record", "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   REQUIRE(acquire(journal, "nbd0").write(record_number(1)).has_value());
   auto const size = encode_record(record_number(2)).value().size();
@@ -441,7 +442,7 @@ TEST_CASE("A write that is cut off at any byte leaves the old record", "[recover
 
 TEST_CASE("A full disk leaves the old record, and the next write works again",
           "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const mounted = directory / "full";
   fs::create_directory(mounted);
   if (::mount("tmpfs", mounted.c_str(), "tmpfs", 0, "size=64k,mode=0700") != 0) {
@@ -473,7 +474,7 @@ TEST_CASE("A full disk leaves the old record, and the next write works again",
 }
 
 TEST_CASE("gc removes what belongs to no device, and nothing that lives", "[recovery][journal]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const journal = open(directory);
   for (auto const* name : {"nbd0", "nbd1", "nbd2", "nbd3"}) {
     REQUIRE(acquire(journal, name).write(some_record()).has_value());

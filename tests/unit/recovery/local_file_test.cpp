@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include "support.hpp"
 
@@ -14,11 +15,11 @@ namespace erofs_oci {
 namespace local_file_test {
 
 namespace fs = std::filesystem;
-using testing::TemporaryDirectory;
+using test::Scratch;
 using testing::write_file;
 
 TEST_CASE("A file is noted by its real path, size and content", "[recovery][local_file]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   write_file(directory / "x y", "content");
   fs::create_symlink("x y", directory / "link");
   auto const before = fs::current_path();
@@ -37,7 +38,7 @@ TEST_CASE("A file is noted by its real path, size and content", "[recovery][loca
 }
 
 TEST_CASE("A large file has the digest of all of it", "[recovery][local_file]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const size = GENERATE(0U, 1U, 262143U, 262144U, 262145U, 1000000U);
   std::string content(size, 'x');
   for (std::size_t i = 0; i < size; ++i) content[i] = static_cast<char>(i * i / 7);
@@ -49,7 +50,7 @@ TEST_CASE("A large file has the digest of all of it", "[recovery][local_file]") 
 }
 
 TEST_CASE("Another file in its place is refused", "[recovery][local_file][error]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const path = directory / "f";
   write_file(path, "content");
   auto const file = measure_file(path).value();
@@ -84,7 +85,7 @@ TEST_CASE("Another file in its place is refused", "[recovery][local_file][error]
 }
 
 TEST_CASE("By content an equal copy passes, by stamp it does not", "[recovery][local_file]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const path = directory / "f";
   write_file(path, "content");
   auto const by_content = measure_file(path).value();
@@ -100,7 +101,7 @@ TEST_CASE("By content an equal copy passes, by stamp it does not", "[recovery][l
 }
 
 TEST_CASE("By stamp a file that was written to is refused", "[recovery][local_file][error]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
   auto const path = directory / "f";
   write_file(path, "content");
   auto const file = measure_file(path, FileIdentity::stamp).value();
@@ -111,7 +112,7 @@ TEST_CASE("By stamp a file that was written to is refused", "[recovery][local_fi
 }
 
 TEST_CASE("What is no regular file cannot be noted", "[recovery][local_file][error]") {
-  TemporaryDirectory const directory;
+  Scratch const directory;
 
   CHECK(measure_file(directory.path()).error().code == Errc::unsupported);
   CHECK(measure_file("/dev/null").error().code == Errc::unsupported);

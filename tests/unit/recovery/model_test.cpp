@@ -12,6 +12,7 @@
 
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
+#include <scratch.hpp>
 
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/recovery/journal.hpp>
@@ -183,7 +184,7 @@ class World {
     RC_ASSERT(machine_.died({0, {}}) == Decision::done);
   }
 
-  testing::TemporaryDirectory directory_;
+  test::Scratch directory_;
   ManualClock clock_;
   Journal journal_;
   std::optional<Record> written_;  // the oracle: what was written whole, last

@@ -6,6 +6,7 @@
 #include <string>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include "support.hpp"
 
@@ -33,7 +34,7 @@ class Manager {
 };
 
 TEST_CASE("Each state is one datagram", "[recovery][service_notifier]") {
-  testing::TemporaryDirectory const directory;
+  test::Scratch const directory;
   auto const abstract = GENERATE(false, true);
   auto const address =
       abstract ? "@erofs_oci-test-" + std::to_string(::getpid()) : directory / "notify";
@@ -60,7 +61,7 @@ TEST_CASE("Without a manager nothing is sent and nothing fails", "[recovery][ser
 
 TEST_CASE("The environment is taken, so that no child speaks for the service",
           "[recovery][service_notifier]") {
-  testing::TemporaryDirectory const directory;
+  test::Scratch const directory;
   Manager const manager(directory / "notify");
   ::setenv("NOTIFY_SOCKET", (directory / "notify").c_str(), 1);
   ::setenv("WATCHDOG_USEC", "3000000", 1);
@@ -85,7 +86,7 @@ TEST_CASE("Addresses that are no sockets are refused", "[recovery][service_notif
 
 TEST_CASE("Sending to a manager that has ended is an error",
           "[recovery][service_notifier][error]") {
-  testing::TemporaryDirectory const directory;
+  test::Scratch const directory;
   auto const notifier = ServiceNotifier::open(directory / "none").value();
 
   CHECK(notifier.ready().error().code == std::errc::no_such_file_or_directory);

@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <cerrno>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -12,6 +11,7 @@
 
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
+#include <scratch.hpp>
 
 #include <erofs_oci/testing/laws.hpp>
 
@@ -56,42 +56,22 @@ struct Behave {
   ~Behave() { kernel = Kernel::kind; }
 };
 
-/// A directory of its own that goes away with this object.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    auto name = (fs::temp_directory_path() / "erofs_oci-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) std::abort();
-    path_ = name;
-  }
-  TemporaryDirectory(TemporaryDirectory const&) = delete;
-  TemporaryDirectory& operator=(TemporaryDirectory const&) = delete;
-  ~TemporaryDirectory() { fs::remove_all(path_); }
-
-  [[nodiscard]] std::string operator/(std::string const& name) const {
-    return (path_ / name).string();
-  }
-
-  /// Writes a file; yields its path.
-  [[nodiscard]] std::string file(Bytes const& bytes) const {
-    auto path = *this / "file";
-    std::ofstream out(path, std::ios::binary | std::ios::trunc);
-    out << as_text(bytes);
-    return path;
-  }
-
- private:
-  fs::path path_;
-};
+/// Writes a file; yields its path.
+[[nodiscard]] std::string file_in(test::Scratch const& directory, Bytes const& bytes) {
+  auto path = directory / "file";
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out << as_text(bytes);
+  return path;
+}
 
 TEST_CASE("Local reads as its file, however the kernel behaves", "[source][local][property]") {
   auto const how = GENERATE(Kernel::kind, Kernel::interrupts, Kernel::reads_little);
-  TemporaryDirectory const directory;
+  test::Scratch const directory;
   rc::prop("for all bytes", [&] {
     auto const bytes = *testing::any_bytes();
     Behave const scope(how);
 
-    auto source = Local::open(directory.file(bytes));
+    auto source = Local::open(file_in(directory, bytes));
 
     RC_ASSERT(source.has_value());
     AnySource const any(*std::move(source));
@@ -102,8 +82,8 @@ TEST_CASE("Local reads as its file, however the kernel behaves", "[source][local
 }
 
 TEST_CASE("Local gives an error when its file has become shorter", "[source][local][error]") {
-  TemporaryDirectory const directory;
-  auto const path = directory.file(testing::patterned_bytes(1000, 1));
+  test::Scratch const directory;
+  auto const path = file_in(directory, testing::patterned_bytes(1000, 1));
   auto const source = Local::open(path);
   REQUIRE(source.has_value());
   fs::resize_file(path, 600);
@@ -119,8 +99,8 @@ TEST_CASE("Local gives an error when its file has become shorter", "[source][loc
 }
 
 TEST_CASE("Local keeps to its size when its file grows", "[source][local]") {
-  TemporaryDirectory const directory;
-  auto const path = directory.file(Bytes(10));
+  test::Scratch const directory;
+  auto const path = file_in(directory, Bytes(10));
   auto const source = Local::open(path);
   REQUIRE(source.has_value());
   fs::resize_file(path, 1000);
@@ -131,8 +111,8 @@ TEST_CASE("Local keeps to its size when its file grows", "[source][local]") {
 }
 
 TEST_CASE("Local names the file and the offset of a failed read", "[source][local][error]") {
-  TemporaryDirectory const directory;
-  auto const path = directory.file(Bytes(10));
+  test::Scratch const directory;
+  auto const path = file_in(directory, Bytes(10));
   auto const source = Local::open(path);
   REQUIRE(source.has_value());
   Behave const scope(Kernel::fails_later);
@@ -146,7 +126,7 @@ TEST_CASE("Local names the file and the offset of a failed read", "[source][loca
 }
 
 TEST_CASE("Local refuses what has no size of its own", "[source][local][error]") {
-  TemporaryDirectory const directory;
+  test::Scratch const directory;
   auto const fifo = directory / "fifo";
   REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
   for (auto const& path : {fifo, directory / ".", std::string("/dev/zero")}) {
