@@ -193,13 +193,10 @@ struct Elsewhere {
     auto const ask = [fetch, starts = options.starts] {
       starts->offer(erofs_oci::without_throwing(fetch));
     };
-    std::jthread beside;
-    auto const started = erofs_oci::without_throwing([&]() -> Result<void> {
-      beside = std::jthread(ask);
-      return {};
-    });
-    if (!started) ask();
-    return beside;
+    auto beside = start_thread(ask);
+    if (beside) return *std::move(beside);
+    ask();
+    return {};
   }
 
   [[nodiscard]] Result<MaybeLayer> in_soci(erofs_oci::Descriptor const& layer) const {

@@ -95,11 +95,11 @@ void ProofKeeper::begin(std::shared_ptr<ImageToProve> image,
   if (is_local) {
     if (auto const ok = prepare(); !ok) log_.say(Level::info, ok.error().message());
   }
-  auto const started = erofs_oci::without_throwing([&]() -> Result<void> {
-    thread_ = std::jthread([this](std::stop_token const& stop) { run(stop); });
-    return {};
-  });
-  if (!started) log_.say(Level::warning, "no layer is proved: " + started.error().message());
+  auto started = start_thread([this](std::stop_token const& stop) { run(stop); });
+  if (!started) {
+    return log_.say(Level::warning, "no layer is proved: " + started.error().message());
+  }
+  thread_ = *std::move(started);
 }
 
 void ProofKeeper::end() noexcept {

@@ -65,14 +65,14 @@ void StartKeeper::begin(std::vector<StartLayer> layers) {
   layers_ = std::move(layers);
   if (reads_list(wanted_)) fetch();
   if (!writes_list(wanted_)) return;
-  auto const started = erofs_oci::without_throwing([&]() -> Result<void> {
-    writer_ = std::jthread([this](std::stop_token const& stop) {
-      static_cast<void>(erofs_oci::SteadyClock{stop}.sleep(minute));
-      write();
-    });
-    return {};
+  auto started = start_thread([this](std::stop_token const& stop) {
+    static_cast<void>(erofs_oci::SteadyClock{stop}.sleep(minute));
+    write();
   });
-  if (!started) log_.say(Level::info, "no start list is kept: " + started.error().message());
+  if (!started) {
+    return log_.say(Level::info, "no start list is kept: " + started.error().message());
+  }
+  writer_ = *std::move(started);
 }
 
 std::vector<erofs_oci::Digest> StartKeeper::digests() const {
