@@ -8,6 +8,8 @@
 #include <thread>
 #include <utility>
 
+#include <fcntl.h>
+
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -257,6 +259,13 @@ Result<std::string> store_path(ImageOptions const& options) {
 
 Result<IndexStore> open_store_at(std::string const& path, StoreLimit limit) {
   return IndexStore::open(path, limit, store_owner(path));
+}
+
+HeldStore::HeldStore(std::string const& path)
+    : directory_(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)) {}
+
+Result<IndexStore> HeldStore::open() const {
+  return open_store_at("/proc/self/fd/" + std::to_string(directory_.get()));
 }
 
 Result<std::unique_ptr<IndexStore const>> open_store(ImageOptions const& options, Log const& log) {

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <utility>
 
-#include <fcntl.h>
 #include <sys/resource.h>
 
 #include <erofs_oci/core/clock.hpp>
@@ -13,8 +12,6 @@
 #include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/image/index_layers.hpp>
 #include <erofs_oci/tarindex/build.hpp>
-
-#include "indexing.hpp"
 
 namespace mount_oci {
 namespace {
@@ -81,10 +78,9 @@ void ProofKeeper::begin(std::shared_ptr<ImageToProve> image,
   image_ = std::move(image);
   proof_ = std::move(proof);
   if (auto const path = store_path(options_)) {
-    // The user of this process may not get there later, by the path.
-    directory_ = erofs_oci::UniqueFd(::open(path->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (directory_) {
-      auto store = open_store_at("/proc/self/fd/" + std::to_string(directory_.get()));
+    held_ = HeldStore(*path);
+    if (held_) {
+      auto store = held_.open();
       if (store) store_ = *std::move(store);
     }
   }

@@ -18,10 +18,10 @@
 
 #include <erofs_oci/combinator/proof.hpp>
 #include <erofs_oci/core/any_source.hpp>
-#include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/gzip/demand_gate.hpp>
 #include <erofs_oci/image/index_store.hpp>
 
+#include "indexing.hpp"
 #include "layer_cache.hpp"
 #include "layer_proof.hpp"
 #include "mount_report.hpp"
@@ -91,8 +91,8 @@ class ProofKeeper {
   ImageOptions options_;  // for comparing: with little memory
   Log const& log_;
   std::shared_ptr<LayerCache> const cache_;
-  erofs_oci::UniqueFd directory_;  // of the store
-  std::optional<erofs_oci::IndexStore> store_;
+  HeldStore held_;
+  std::optional<erofs_oci::IndexStore> store_;  // by what is held
   std::shared_ptr<ImageToProve> image_;
   std::shared_ptr<erofs_oci::Proof> proof_;
   std::vector<std::string> diff_ids_;  // of image_->image's layers, once they are known
