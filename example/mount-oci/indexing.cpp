@@ -26,6 +26,7 @@
 namespace mount_oci {
 namespace {
 
+using erofs_oci::AnySource;
 using erofs_oci::fail;
 using erofs_oci::ImageMemory;
 using erofs_oci::IndexStore;
@@ -36,13 +37,7 @@ using erofs_oci::StoreLimit;
 Result<void> find_digests(FoundImage& found) {
   for (auto& layer : found.layers) {
     if (layer.descriptor.digest != erofs_oci::Digest()) continue;
-    erofs_oci::Sha256 hash;
-    auto const update = [&](auto piece) {
-      hash.update(piece);
-      return true;
-    };
-    EROFS_OCI_TRY(layer.blob.stream(0, layer.blob.size(), update));
-    layer.descriptor.digest = hash.finish();
+    EROFS_OCI_TRY_ASSIGN(layer.descriptor.digest, digest_of_all(AnySource(layer.blob)));
   }
   return {};
 }
@@ -244,6 +239,15 @@ Result<std::unique_ptr<IndexStore const>> open_own_store(ImageOptions const& opt
 }
 
 }  // namespace
+
+Result<erofs_oci::Digest> digest_of_all(AnySource const& source) {
+  erofs_oci::Sha256 hash;
+  EROFS_OCI_TRY(stream(source, 0, source.size(), [&](auto piece) {
+    hash.update(piece);
+    return true;
+  }));
+  return hash.finish();
+}
 
 erofs_oci::IndexOptions IndexedImage::options(Log const& log) const {
   return {.store = store.get(), .memory = memory, .warn = [&log](std::string const& text) {

@@ -12,6 +12,8 @@
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/core/text.hpp>
 
+#include "indexing.hpp"
+
 namespace mount_oci {
 
 using erofs_oci::AnySource;
@@ -23,15 +25,6 @@ using erofs_oci::VerityTable;
 using erofs_oci::VerityTree;
 
 namespace {
-
-Result<Digest> digest_of_all(AnySource const& source) {
-  erofs_oci::Sha256 hash;
-  EROFS_OCI_TRY(stream(source, 0, source.size(), [&](auto piece) {
-    hash.update(piece);
-    return true;
-  }));
-  return hash.finish();
-}
 
 /// The first two blocks of a file, which is what read_verity_tree() reads.
 struct HeadOfFile {
