@@ -184,11 +184,9 @@ Result<void> ProofKeeper::prove(ImageToProve::Layer const& layer, std::stop_toke
   EROFS_OCI_TRY(prepare(), "the image's configuration");
   EROFS_OCI_TRY(fill(layer.found, stop));
   auto const next = [&](std::uint64_t) { return make_way(stop); };
-  auto const& layers = image_->image.layers;
-  auto const at = std::ranges::find(layers, layer.found.number, &FoundLayer::number);
-  auto const& diff_id = diff_ids_[static_cast<std::size_t>(at - layers.begin())];
-  EROFS_OCI_TRY_ASSIGN(auto const verdict,
-                       prove_layer(layer.found, layer.index, diff_id, options_, next, stop));
+  EROFS_OCI_TRY_ASSIGN(
+      auto const verdict,
+      prove_layer(layer.found, layer.index, diff_ids_[layer.number], options_, next, stop));
   if (verdict.kind == Verdict::Kind::wrong_bytes)
     return fail(Errc::digest_mismatch, verdict.problem);
   conclude(layer, verdict);

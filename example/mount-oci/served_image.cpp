@@ -184,7 +184,7 @@ Result<Record> record_of(FoundImage const& found, OpenedImage const& opened,
   if (found.platform) image.platform = found.platform->to_string();
   image.device_size = opened.device.source.size();
   image.rewritten = opened.rewritten;
-  if (opened.tree && options.verity != VerityUse::off) {
+  if (opened.tree) {
     image.verity = opened.tree->tree.root;
     image.verity_data = opened.tree->tree.data_size;
   }
