@@ -49,16 +49,15 @@ class ProofKeeper {
   ~ProofKeeper();
 
   /// Begins. Before end_opening().
-  /// @param image    may be null: there is nothing to prove
-  /// @param proof    what the image's source asks; null if nothing is to be proved
-  /// @param earlier  bytes of the device that earlier workers have read
-  /// @param mismatch  what an earlier worker has told its Proof; empty: nothing. Else nothing is to
-  /// be
-  ///                  proved any more
+  /// @param image     may be null: there is nothing to prove
+  /// @param proof     what the image's source asks; null if nothing is to be proved
+  /// @param earlier   bytes of the device that earlier workers have read
+  /// @param mismatch  what an earlier worker has told its Proof: nothing is proved any more; empty:
+  ///                  it has told nothing
   void begin(std::shared_ptr<ImageToProve> image, std::shared_ptr<erofs_oci::Proof> proof,
              std::vector<ByteRange> const& earlier = {}, std::string const& mismatch = {});
 
-  /// Ends the thread. Waits for its request: who ends all requests before does not wait long.
+  /// Ends the thread. Waits for its request, which ends soon if the caller has ended all requests.
   void end() noexcept;
 
   /// A read of these bytes, as long as it lives: the thread makes way for it.
