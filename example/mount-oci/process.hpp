@@ -25,7 +25,7 @@ using erofs_oci::Result;
 using erofs_oci::Signals;
 using erofs_oci::UniqueFd;
 
-/// Starts a thread. That there can be no other one is an error, not an exception.
+/// Starts a thread: a jthread that says by an error that it cannot be.
 /// @param run  as std::jthread takes it
 /// @error{EAGAIN, as pthread_create(3)}
 template <class Run>

@@ -153,9 +153,7 @@ Result<erofs_oci::RecordReach> reach_of(ImageOptions const& options) {
   reach.cache_bytes = options.cache_bytes();
   EROFS_OCI_TRY_ASSIGN(reach.ca, absolute_path(options.ca), "oci.ca");
   reach.cache_directory = usable_store(options);
-  // A later worker does not let readers wait.
-  auto const verify = std::min(options.verify, Verify::background);
-  if (verify != Verify::lazy) reach.verify = name_of(verify);
+  if (options.verify != Verify::lazy) reach.verify = name_of(options.verify);
   reach.hosts = options.hosts;
   if (!options.config.empty()) {  // which the reader of an image need not be able to look at
     reach.config = std::filesystem::absolute(options.config).lexically_normal().string();
