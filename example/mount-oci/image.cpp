@@ -148,9 +148,9 @@ Result<void> prove_first(FoundImage& found, IndexedImage& indexed, ImageOptions 
   }
   if (all_good) return {};
   auto own = options;  // what was made by reading, and nothing else
-  own.index = IndexUse::none;
-  own.index_directory.clear();
-  own.index_layout.clear();
+  own.take_no_index();
+  found.index = nullptr;  // they go by the options that the image was found with
+  found.soci = nullptr;
   EROFS_OCI_TRY_ASSIGN(indexed, index_image(found, own, log, guard));
   return {};
 }

@@ -8,6 +8,8 @@
 #include <thread>
 #include <utility>
 
+#include <fcntl.h>
+
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -24,6 +26,7 @@
 namespace mount_oci {
 namespace {
 
+using erofs_oci::AnySource;
 using erofs_oci::fail;
 using erofs_oci::ImageMemory;
 using erofs_oci::IndexStore;
@@ -34,13 +37,7 @@ using erofs_oci::StoreLimit;
 Result<void> find_digests(FoundImage& found) {
   for (auto& layer : found.layers) {
     if (layer.descriptor.digest != erofs_oci::Digest()) continue;
-    erofs_oci::Sha256 hash;
-    auto const update = [&](auto piece) {
-      hash.update(piece);
-      return true;
-    };
-    EROFS_OCI_TRY(layer.blob.stream(0, layer.blob.size(), update));
-    layer.descriptor.digest = hash.finish();
+    EROFS_OCI_TRY_ASSIGN(layer.descriptor.digest, digest_of_all(AnySource(layer.blob)));
   }
   return {};
 }
@@ -60,6 +57,11 @@ std::optional<erofs_oci::Digest> claimant_of(FoundImage const& found) {
   return found.layers.front().descriptor.digest;
 }
 
+/// Whether a mount goes on that was not proved before it began.
+bool may_have_begun_with_lies(ImageOptions const& options) {
+  return options.opened_before && options.verify != Verify::before;
+}
+
 /// Where an index of a layer is looked for before the layer is read.
 struct Elsewhere {
   FoundImage const& image;
@@ -76,12 +78,8 @@ struct Elsewhere {
   /// mounts takes an index only if the image's manifest names it or somebody has signed it, and as
   /// a claim of that image.
   [[nodiscard]] Result<MaybeLayer> find(erofs_oci::Descriptor const& layer) const {
-    if (stores.own != nullptr) {
-      auto own =
-          stores.own->find_layer(layer.digest, claimant_of(image), erofs_oci::Refuted::taken);
-      if (own && *own && stores.kept != nullptr) (*own)->entry.clear();  // it names none there
-      if (!own || *own) return own;
-    }
+    EROFS_OCI_TRY_ASSIGN(auto own, in_own_store(layer));
+    if (own) return own;
     for (auto const look : {&Elsewhere::in_directory, &Elsewhere::in_layout,
                             &Elsewhere::in_artifact, &Elsewhere::in_soci}) {
       auto found = (this->*look)(layer);
@@ -92,6 +90,25 @@ struct Elsewhere {
   }
 
  private:
+  /// One that lies is taken too: the mount has begun with it, unless it was to be proved before.
+  [[nodiscard]] Result<MaybeLayer> in_own_store(erofs_oci::Descriptor const& layer) const {
+    if (stores.own == nullptr) return MaybeLayer();
+    using erofs_oci::Refuted;
+    auto const began_proved = options.verify == Verify::before;
+    auto const claimant = options.opened_before ? claimant_of(image) : claims_of(image, options);
+    EROFS_OCI_TRY_ASSIGN(auto own,
+                         stores.own->find_layer(layer.digest, claimant,
+                                                began_proved ? Refuted::skipped : Refuted::taken));
+    if (!own || (began_proved && is_refuted(layer, *own))) return MaybeLayer();
+    clear_entry(*own);
+    return own;
+  }
+
+  /// What is in this mount's own store has no entry in the store for all mounts.
+  void clear_entry(StoredLayer& opened) const {
+    if (stores.kept != nullptr) opened.entry.clear();
+  }
+
   [[nodiscard]] static std::string name_of(erofs_oci::Descriptor const& layer) {
     return "layer " + layer.digest.to_string();
   }
@@ -119,14 +136,15 @@ struct Elsewhere {
     auto found = store->find_layer(layer.digest, claimant);
     if (!found || !*found || (*found)->unproved != opened.unproved) return;
     opened = **std::move(found);
-    if (!for_all) opened.entry.clear();
+    if (!for_all) clear_entry(opened);
   }
 
-  /// Whether it was found to lie, for a mount that begins.
+  /// Whether it was found to lie, for a mount that has not begun with it.
   [[nodiscard]] bool is_refuted(erofs_oci::Descriptor const& layer,
                                 StoredLayer const& opened) const {
-    if (stores.kept == nullptr || options.opened_before || !opened.unproved) return false;
-    auto const reason = stores.kept->find_refutation(layer.digest, *opened.unproved);
+    auto const* const store = stores.kept != nullptr ? stores.kept : stores.own;
+    if (store == nullptr || may_have_begun_with_lies(options) || !opened.unproved) return false;
+    auto const reason = store->find_refutation(layer.digest, *opened.unproved);
     if (!reason) return false;
     log.say(Level::warning, name_of(layer) +
                                 ": an index is not used that was compared with the "
@@ -193,13 +211,10 @@ struct Elsewhere {
     auto const ask = [fetch, starts = options.starts] {
       starts->offer(erofs_oci::without_throwing(fetch));
     };
-    std::jthread beside;
-    auto const started = erofs_oci::without_throwing([&]() -> Result<void> {
-      beside = std::jthread(ask);
-      return {};
-    });
-    if (!started) ask();
-    return beside;
+    auto beside = start_thread(ask);
+    if (beside) return *std::move(beside);
+    ask();
+    return {};
   }
 
   [[nodiscard]] Result<MaybeLayer> in_soci(erofs_oci::Descriptor const& layer) const {
@@ -246,6 +261,15 @@ Result<std::unique_ptr<IndexStore const>> open_own_store(ImageOptions const& opt
 
 }  // namespace
 
+Result<erofs_oci::Digest> digest_of_all(AnySource const& source) {
+  erofs_oci::Sha256 hash;
+  EROFS_OCI_TRY(stream(source, 0, source.size(), [&](auto piece) {
+    hash.update(piece);
+    return true;
+  }));
+  return hash.finish();
+}
+
 erofs_oci::IndexOptions IndexedImage::options(Log const& log) const {
   return {.store = store.get(), .memory = memory, .warn = [&log](std::string const& text) {
             log.say(Level::warning, text);
@@ -260,6 +284,13 @@ Result<std::string> store_path(ImageOptions const& options) {
 
 Result<IndexStore> open_store_at(std::string const& path, StoreLimit limit) {
   return IndexStore::open(path, limit, store_owner(path));
+}
+
+HeldStore::HeldStore(std::string const& path)
+    : directory_(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)) {}
+
+Result<IndexStore> HeldStore::open() const {
+  return open_store_at("/proc/self/fd/" + std::to_string(directory_.get()));
 }
 
 Result<std::unique_ptr<IndexStore const>> open_store(ImageOptions const& options, Log const& log) {
@@ -289,7 +320,7 @@ Result<IndexedImage> index_image(FoundImage& found, ImageOptions const& options,
 
   auto index = result.options(log);
   index.claims_of = claims_of(found, options);
-  if (options.opened_before) index.refuted = erofs_oci::Refuted::taken;
+  if (may_have_begun_with_lies(options)) index.refuted = erofs_oci::Refuted::taken;
   index.max_decoded = options.index_size;
   index.max_time = options.index_time;
   std::size_t layers = 0;

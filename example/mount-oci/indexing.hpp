@@ -5,8 +5,11 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include <erofs_oci/core/any_source.hpp>
+#include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/image/index_layers.hpp>
 #include <erofs_oci/image/index_store.hpp>
 
@@ -40,6 +43,29 @@ struct IndexedImage {
 /// @error{an errno, as mkdir(2)}
 [[nodiscard]] Result<std::unique_ptr<erofs_oci::IndexStore const>> open_store(
     ImageOptions const& options, Log const& log);
+
+/// A store that is reached by its directory, once that is held: a user who reads images may not get
+/// there by the path.
+class HeldStore {
+ public:
+  /// Of no store.
+  HeldStore() = default;
+  /// Holds the directory there, if it can be.
+  explicit HeldStore(std::string const& path);
+
+  [[nodiscard]] explicit operator bool() const noexcept { return static_cast<bool>(directory_); }
+
+  /// What it yields must not outlive this.
+  /// @error{as open_store_at(), as there}
+  [[nodiscard]] Result<erofs_oci::IndexStore> open() const;
+
+ private:
+  erofs_oci::UniqueFd directory_;
+};
+
+/// SHA-256 of all bytes of a source. Blocks.
+/// @error{as the source, as it says}
+[[nodiscard]] Result<erofs_oci::Digest> digest_of_all(erofs_oci::AnySource const& source);
 
 /// The image whose claims of its layers the options take; empty: nobody's.
 [[nodiscard]] std::optional<erofs_oci::Digest> claims_of(FoundImage const& found,

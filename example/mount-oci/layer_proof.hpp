@@ -10,7 +10,6 @@
 #include <span>
 #include <stop_token>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -103,7 +102,7 @@ class Paced {
 struct ImageToProve {
   /// One that nobody has compared with its index yet.
   struct Layer {
-    std::size_t number = 0;  ///< in `states`
+    std::size_t number = 0;  ///< in `states`, and in the layers of `image`
     FoundLayer found;
     erofs_oci::StoredLayer index;
   };

@@ -124,11 +124,11 @@ void MemoryKeeper::begin(erofs_oci::HeldMemory held, std::function<std::uint64_t
       static_cast<void>(erofs_oci::without_throwing(once));  // in need of memory: once more
     }
   };
-  auto const begun = erofs_oci::without_throwing([&]() -> Result<void> {
-    thread_ = std::jthread(look);
-    return {};
-  });
-  if (!begun) log_.say(Level::info, "memory is not given back: " + begun.error().message());
+  auto begun = start_thread(look);
+  if (!begun) {
+    return log_.say(Level::info, "memory is not given back: " + begun.error().message());
+  }
+  thread_ = *std::move(begun);
 }
 
 }  // namespace mount_oci

@@ -8,9 +8,13 @@
 #include <utility>
 
 #include <erofs_oci/combinator/concat.hpp>
+#include <erofs_oci/combinator/padded.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/core/text.hpp>
+#include <erofs_oci/source/memory.hpp>
+
+#include "indexing.hpp"
 
 namespace mount_oci {
 
@@ -21,38 +25,6 @@ using erofs_oci::fail;
 using erofs_oci::MountWay;
 using erofs_oci::VerityTable;
 using erofs_oci::VerityTree;
-
-namespace {
-
-Result<Digest> digest_of_all(AnySource const& source) {
-  erofs_oci::Sha256 hash;
-  EROFS_OCI_TRY(stream(source, 0, source.size(), [&](auto piece) {
-    hash.update(piece);
-    return true;
-  }));
-  return hash.finish();
-}
-
-/// The first two blocks of a file, which is what read_verity_tree() reads.
-struct HeadOfFile {
-  erofs_oci::Bytes head{};
-  std::uint64_t bytes = 0;  ///< of the whole file
-
-  void add(std::span<std::byte const> piece) {
-    auto const wanted = 2 * erofs_oci::VerityShape::hash_block - head.size();
-    piece = piece.first(std::min<std::size_t>(piece.size(), wanted));
-    head.insert(head.end(), piece.begin(), piece.end());
-  }
-  [[nodiscard]] std::uint64_t size() const noexcept { return bytes; }
-  [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
-    auto const rest = std::span(head).subspan(std::min<std::size_t>(offset, head.size()));
-    out = out.first(std::min(out.size(), rest.size()));
-    std::ranges::copy(rest.first(out.size()), out.begin());
-    return out.size();
-  }
-};
-
-}  // namespace
 
 Result<VerityTree> make_tree(erofs_oci::MergedImage const& image,
                              erofs_oci::IndexStore const& store, std::stop_token const& stop) {
@@ -100,17 +72,22 @@ Result<void> fetch_tree(erofs_oci::TreeLookup const& lookup, erofs_oci::MergedIm
   }
   auto const fill = [&](int fd) -> Result<void> {
     erofs_oci::Hasher hash(found->tree.at.digest.algorithm());
-    HeadOfFile head{{}, found->file.size()};
+    erofs_oci::Bytes head;  // two blocks: read_verity_tree() reads no more
     Result<void> written;
-    EROFS_OCI_TRY(stream(found->file, 0, found->file.size(), [&](auto piece) {
+    EROFS_OCI_TRY(stream(found->file, 0, shape.file_size(), [&](auto piece) {
       hash.update(piece);
-      head.add(piece);
+      auto const more = 2 * erofs_oci::VerityShape::hash_block - head.size();
+      auto const part = piece.first(std::min<std::size_t>(piece.size(), more));
+      head.insert(head.end(), part.begin(), part.end());
       written = erofs_oci::write_full(fd, piece);
       return written.has_value();
     }));
     EROFS_OCI_TRY(written);
     if (hash.finish() != found->tree.at.digest) return fail(Errc::digest_mismatch, name);
-    EROFS_OCI_TRY_ASSIGN(auto const tree, erofs_oci::read_verity_tree(head));
+    EROFS_OCI_TRY_ASSIGN(auto const file,
+                         erofs_oci::Padded<erofs_oci::Memory>::to_size(
+                             erofs_oci::Memory(std::move(head)), shape.file_size()));
+    EROFS_OCI_TRY_ASSIGN(auto const tree, erofs_oci::read_verity_tree(file));
     if (tree.root == found->tree.root) return {};
     return fail(Errc::mismatch, name + ": it has not the root hash that its artifact names");
   };

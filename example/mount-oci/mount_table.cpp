@@ -127,11 +127,11 @@ std::optional<std::uint32_t> nbd_index_of(dev_t device, std::string const& root)
     auto number = std::string_view(mapped).substr(erofs_oci::verity_prefix.size() + 3);
     return erofs_oci::whole_number<std::uint32_t>(number.substr(0, number.find('\n')));
   }
-  auto const text = std::optional(device_text(device, root, "uevent"));
+  auto const text = device_text(device, root, "uevent");
   constexpr std::string_view key = "DEVNAME=nbd";
-  auto const at = text->find(key);
+  auto const at = text.find(key);
   if (at == std::string::npos) return std::nullopt;
-  auto name = std::string_view(*text).substr(at + key.size());
+  auto name = std::string_view(text).substr(at + key.size());
   name = name.substr(0, name.find('\n'));
   name = name.substr(0, name.find('p'));  // nbd0p1 is a partition of nbd0
   return erofs_oci::whole_number<std::uint32_t>(name);

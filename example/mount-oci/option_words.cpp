@@ -248,10 +248,11 @@ Checked set_verify(ImageOptions& image, Word const& word) {
 
 /// off|try|require, or the root hash that is required.
 Checked set_verity(ImageOptions& image, Word const& word) {
-  auto const root = erofs_oci::Digest::parse("sha256:" + word.value);
-  if (root) image.verity_root = *root;
-  if (root) image.verity = VerityUse::require;
-  if (root) return {};
+  if (auto const root = erofs_oci::Digest::parse("sha256:" + word.value)) {
+    image.verity_root = *root;
+    image.verity = VerityUse::require;
+    return {};
+  }
   image.verity_root.reset();
   return set_choice(image.verity, word,
                     {{"off", VerityUse::off},

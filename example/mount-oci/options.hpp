@@ -143,9 +143,15 @@ struct ImageOptions {
   std::string tarindex;              ///< path of the EROFS image of the layer's metadata, or empty
   std::string zinfo;                 ///< path of the gzip checkpoint index, or empty
   IndexUse index = IndexUse::bound;  ///< which indexes of a registry are taken
-  std::vector<std::string> index_keys;    ///< PEM files of who signs such indexes
-  std::string index_directory;            ///< files as `index --output` makes them; empty: none
-  std::string index_layout;               ///< OCI layout with index artifacts; empty: none
+  std::vector<std::string> index_keys;  ///< PEM files of who signs such indexes
+  std::string index_directory;          ///< files as `index --output` makes them; empty: none
+  std::string index_layout;             ///< OCI layout with index artifacts; empty: none
+  /// From now on takes no index from elsewhere, wherever the options have named one.
+  void take_no_index() {
+    index = IndexUse::none;
+    index_directory.clear();
+    index_layout.clear();
+  }
   Verify verify = Verify::lazy;           ///< when it is proved what no index of our own says
   VerityUse verity = VerityUse::attempt;  ///< whether the kernel checks it, too
   std::optional<erofs_oci::Digest> verity_root{};  ///< the root hash that it must have

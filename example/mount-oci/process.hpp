@@ -25,6 +25,15 @@ using erofs_oci::Result;
 using erofs_oci::Signals;
 using erofs_oci::UniqueFd;
 
+/// Starts a thread: a jthread that says by an error that it cannot be.
+/// @param run  as std::jthread takes it
+/// @error{EAGAIN, as pthread_create(3)}
+template <class Run>
+[[nodiscard]] Result<std::jthread> start_thread(Run run) {
+  return erofs_oci::without_throwing(
+      [&]() -> Result<std::jthread> { return std::jthread(std::move(run)); });
+}
+
 /// How important a message is; the numbers are those of `-d`, from which on it is written.
 enum class Level : std::uint8_t {
   error = 0,

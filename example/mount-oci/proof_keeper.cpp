@@ -5,7 +5,6 @@
 #include <chrono>
 #include <utility>
 
-#include <fcntl.h>
 #include <sys/resource.h>
 
 #include <erofs_oci/core/clock.hpp>
@@ -13,8 +12,6 @@
 #include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/image/index_layers.hpp>
 #include <erofs_oci/tarindex/build.hpp>
-
-#include "indexing.hpp"
 
 namespace mount_oci {
 namespace {
@@ -81,10 +78,9 @@ void ProofKeeper::begin(std::shared_ptr<ImageToProve> image,
   image_ = std::move(image);
   proof_ = std::move(proof);
   if (auto const path = store_path(options_)) {
-    // The user of this process may not get there later, by the path.
-    directory_ = erofs_oci::UniqueFd(::open(path->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (directory_) {
-      auto store = open_store_at("/proc/self/fd/" + std::to_string(directory_.get()));
+    held_ = HeldStore(*path);
+    if (held_) {
+      auto store = held_.open();
       if (store) store_ = *std::move(store);
     }
   }
@@ -95,11 +91,11 @@ void ProofKeeper::begin(std::shared_ptr<ImageToProve> image,
   if (is_local) {
     if (auto const ok = prepare(); !ok) log_.say(Level::info, ok.error().message());
   }
-  auto const started = erofs_oci::without_throwing([&]() -> Result<void> {
-    thread_ = std::jthread([this](std::stop_token const& stop) { run(stop); });
-    return {};
-  });
-  if (!started) log_.say(Level::warning, "no layer is proved: " + started.error().message());
+  auto started = start_thread([this](std::stop_token const& stop) { run(stop); });
+  if (!started) {
+    return log_.say(Level::warning, "no layer is proved: " + started.error().message());
+  }
+  thread_ = *std::move(started);
 }
 
 void ProofKeeper::end() noexcept {
@@ -188,11 +184,9 @@ Result<void> ProofKeeper::prove(ImageToProve::Layer const& layer, std::stop_toke
   EROFS_OCI_TRY(prepare(), "the image's configuration");
   EROFS_OCI_TRY(fill(layer.found, stop));
   auto const next = [&](std::uint64_t) { return make_way(stop); };
-  auto const& layers = image_->image.layers;
-  auto const at = std::ranges::find(layers, layer.found.number, &FoundLayer::number);
-  auto const& diff_id = diff_ids_[static_cast<std::size_t>(at - layers.begin())];
-  EROFS_OCI_TRY_ASSIGN(auto const verdict,
-                       prove_layer(layer.found, layer.index, diff_id, options_, next, stop));
+  EROFS_OCI_TRY_ASSIGN(
+      auto const verdict,
+      prove_layer(layer.found, layer.index, diff_ids_[layer.number], options_, next, stop));
   if (verdict.kind == Verdict::Kind::wrong_bytes)
     return fail(Errc::digest_mismatch, verdict.problem);
   conclude(layer, verdict);

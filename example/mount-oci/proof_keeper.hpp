@@ -18,10 +18,10 @@
 
 #include <erofs_oci/combinator/proof.hpp>
 #include <erofs_oci/core/any_source.hpp>
-#include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/gzip/demand_gate.hpp>
 #include <erofs_oci/image/index_store.hpp>
 
+#include "indexing.hpp"
 #include "layer_cache.hpp"
 #include "layer_proof.hpp"
 #include "mount_report.hpp"
@@ -49,16 +49,15 @@ class ProofKeeper {
   ~ProofKeeper();
 
   /// Begins. Before end_opening().
-  /// @param image    may be null: there is nothing to prove
-  /// @param proof    what the image's source asks; null if nothing is to be proved
-  /// @param earlier  bytes of the device that earlier workers have read
-  /// @param mismatch  what an earlier worker has told its Proof; empty: nothing. Else nothing is to
-  /// be
-  ///                  proved any more
+  /// @param image     may be null: there is nothing to prove
+  /// @param proof     what the image's source asks; null if nothing is to be proved
+  /// @param earlier   bytes of the device that earlier workers have read
+  /// @param mismatch  what an earlier worker has told its Proof: nothing is proved any more; empty:
+  ///                  it has told nothing
   void begin(std::shared_ptr<ImageToProve> image, std::shared_ptr<erofs_oci::Proof> proof,
              std::vector<ByteRange> const& earlier = {}, std::string const& mismatch = {});
 
-  /// Ends the thread. Waits for its request: who ends all requests before does not wait long.
+  /// Ends the thread. Waits for its request, which ends soon if the caller has ended all requests.
   void end() noexcept;
 
   /// A read of these bytes, as long as it lives: the thread makes way for it.
@@ -91,8 +90,8 @@ class ProofKeeper {
   ImageOptions options_;  // for comparing: with little memory
   Log const& log_;
   std::shared_ptr<LayerCache> const cache_;
-  erofs_oci::UniqueFd directory_;  // of the store
-  std::optional<erofs_oci::IndexStore> store_;
+  HeldStore held_;
+  std::optional<erofs_oci::IndexStore> store_;  // by what is held
   std::shared_ptr<ImageToProve> image_;
   std::shared_ptr<erofs_oci::Proof> proof_;
   std::vector<std::string> diff_ids_;  // of image_->image's layers, once they are known

@@ -79,9 +79,7 @@ Result<Status> run_reading(Options const& given, Log& log) {
   EROFS_OCI_TRY_ASSIGN(auto const push, prepare_push(options, log));
   if (push || options.read.verity) {
     // Only what this user has read is told to others, or vouched for.
-    options.image.index = IndexUse::none;
-    options.image.index_directory.clear();
-    options.image.index_layout.clear();
+    options.image.take_no_index();
   }
   if (options.push.push) needs.network = true;
   if (options.other) EROFS_OCI_TRY(open_ways(*options.other, nullptr, needs, log));

@@ -153,9 +153,7 @@ Result<erofs_oci::RecordReach> reach_of(ImageOptions const& options) {
   reach.cache_bytes = options.cache_bytes();
   EROFS_OCI_TRY_ASSIGN(reach.ca, absolute_path(options.ca), "oci.ca");
   reach.cache_directory = usable_store(options);
-  // A later worker does not let readers wait.
-  auto const verify = std::min(options.verify, Verify::background);
-  if (verify != Verify::lazy) reach.verify = name_of(verify);
+  if (options.verify != Verify::lazy) reach.verify = name_of(options.verify);
   reach.hosts = options.hosts;
   if (!options.config.empty()) {  // which the reader of an image need not be able to look at
     reach.config = std::filesystem::absolute(options.config).lexically_normal().string();
@@ -184,7 +182,7 @@ Result<Record> record_of(FoundImage const& found, OpenedImage const& opened,
   if (found.platform) image.platform = found.platform->to_string();
   image.device_size = opened.device.source.size();
   image.rewritten = opened.rewritten;
-  if (opened.tree && options.verity != VerityUse::off) {
+  if (opened.tree) {
     image.verity = opened.tree->tree.root;
     image.verity_data = opened.tree->tree.data_size;
   }

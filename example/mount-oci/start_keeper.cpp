@@ -6,13 +6,9 @@
 #include <string>
 #include <utility>
 
-#include <fcntl.h>
-
 #include <erofs_oci/core/clock.hpp>
 #include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/image/start_refine.hpp>
-
-#include "indexing.hpp"
 
 namespace mount_oci {
 namespace {
@@ -58,21 +54,19 @@ void StartKeeper::offer(Result<StartList> list) {
 
 void StartKeeper::begin(std::vector<StartLayer> layers) {
   if (store_.empty() || layers.empty()) return;
-  // The user of this process may not get there later, by the path.
-  directory_ = UniqueFd(::open(store_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!directory_) return;
-  store_ = "/proc/self/fd/" + std::to_string(directory_.get());
+  held_ = HeldStore(store_);
+  if (!held_) return;
   layers_ = std::move(layers);
   if (reads_list(wanted_)) fetch();
   if (!writes_list(wanted_)) return;
-  auto const started = erofs_oci::without_throwing([&]() -> Result<void> {
-    writer_ = std::jthread([this](std::stop_token const& stop) {
-      static_cast<void>(erofs_oci::SteadyClock{stop}.sleep(minute));
-      write();
-    });
-    return {};
+  auto started = start_thread([this](std::stop_token const& stop) {
+    static_cast<void>(erofs_oci::SteadyClock{stop}.sleep(minute));
+    write();
   });
-  if (!started) log_.say(Level::info, "no start list is kept: " + started.error().message());
+  if (!started) {
+    return log_.say(Level::info, "no start list is kept: " + started.error().message());
+  }
+  writer_ = *std::move(started);
 }
 
 std::vector<erofs_oci::Digest> StartKeeper::digests() const {
@@ -82,7 +76,7 @@ std::vector<erofs_oci::Digest> StartKeeper::digests() const {
 }
 
 std::optional<StartList> StartKeeper::read() const {
-  auto list = open_store_at(store_).and_then(
+  auto list = held_.open().and_then(
       [&](IndexStore const& store) { return store.find_start_list(digests()); });
   if (list) return *std::move(list);
   log_.say(Level::debug, "the start list is not used: " + list.error().message());
@@ -91,7 +85,7 @@ std::optional<StartList> StartKeeper::read() const {
 
 std::optional<StartList> StartKeeper::take_offered() const {
   if (!offered_) return std::nullopt;
-  auto const kept = open_store_at(store_).and_then(
+  auto const kept = held_.open().and_then(
       [&](IndexStore const& store) { return store.put_start_list(digests(), *offered_); });
   if (!kept) log_.say(Level::info, "the start list is not kept: " + kept.error().message());
   return offered_;
@@ -133,7 +127,7 @@ void StartKeeper::write() const noexcept {
   auto const written = erofs_oci::without_throwing([&]() -> Result<void> {
     auto list = recorder_.list();
     if (list.empty()) return {};
-    EROFS_OCI_TRY_ASSIGN(auto const store, open_store_at(store_));
+    EROFS_OCI_TRY_ASSIGN(auto const store, held_.open());
     list = refine(store, std::move(list));
     auto const key = digests();
     auto const before = store.find_start_list(key);

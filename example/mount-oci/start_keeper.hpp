@@ -14,13 +14,13 @@
 #include <utility>
 #include <vector>
 
-#include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/image/index_store.hpp>
 #include <erofs_oci/image/start_fetcher.hpp>
 #include <erofs_oci/image/start_list.hpp>
 #include <erofs_oci/image/start_recorder.hpp>
 
+#include "indexing.hpp"
 #include "layer_cache.hpp"
 #include "mount_report.hpp"
 #include "options.hpp"
@@ -79,10 +79,10 @@ class StartKeeper {
   void write() const noexcept;
 
   StartListUse const wanted_;
-  std::string store_;              // empty: none
-  erofs_oci::UniqueFd directory_;  // of the store
-  unsigned const connections_;     // ranges at a time
-  std::uint64_t const most_;       // bytes fetched ahead
+  std::string const store_;     // empty: none
+  HeldStore held_;              // once begin() was called
+  unsigned const connections_;  // ranges at a time
+  std::uint64_t const most_;    // bytes fetched ahead
   std::stop_token const requests_;
   Log const& log_;
   erofs_oci::StartRecorder<> recorder_;

@@ -65,6 +65,9 @@ TEST_CASE("What changes how an image is reached is remembered", "[tool][served_i
   CHECK(options_of(Record{}, {})->native);
   CHECK(options_of(Record{}, {})->verify == Verify::lazy);
   CHECK(options->verity == VerityUse::off);  // so it was mounted, whatever is in the store by now
+  auto proved = remote_record();
+  proved.reach.verify = "before";
+  CHECK(options_of(proved, {})->verify == Verify::before);  // no lie of an index was served
   auto checked = remote_record();
   checked.image.verity = erofs_oci::digest_of({});
   CHECK(options_of(checked, {})->verity == VerityUse::require);

@@ -75,7 +75,7 @@ struct RecordReach {
   std::uint32_t connections = 4;                     ///< requests in flight, > 0
   std::uint64_t cache_bytes = 256u << 20;            ///< in memory
   std::string cache_directory{};                     ///< absolute, or empty
-  std::string verify{};  ///< `off` or `background`: how bytes are proved; empty: lazily
+  std::string verify{};  ///< `off`, `background` or `before`: how bytes are proved; empty: lazily
   /// Where a hosts.toml is looked for: absolute paths joined by colons, or `none`; empty: where
   /// containerd and docker have them.
   std::string hosts{};

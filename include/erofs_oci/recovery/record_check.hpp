@@ -151,7 +151,8 @@ inline Objection check_reach(RecordReach const& reach) {
   if (!reach.cache_directory.empty() && !is_absolute_path(reach.cache_directory)) {
     return "reach.cache_directory: not an absolute path";
   }
-  if (!reach.verify.empty() && reach.verify != "off" && reach.verify != "background") {
+  if (!reach.verify.empty() && reach.verify != "off" && reach.verify != "background" &&
+      reach.verify != "before") {
     return "reach.verify: unknown word";
   }
   if (!is_path_list(reach.hosts)) return "reach.hosts: not absolute paths";

@@ -156,6 +156,12 @@ class ProofTest(PushBase):
         self.assertTrue(wait_for(lambda: self.states() == states, seconds),
                         json.dumps(self.one_status(), indent=1) + self.logged())
 
+    def replace_worker(self):
+        worker = self.one_status()["worker"]
+        os.kill(worker, signal.SIGKILL)
+        is_new = lambda status: status.get("worker") not in (worker, 0) and status.get("worker_alive")
+        self.assertTrue(wait_for(lambda: is_new(self.one_status())), self.logged())
+
     def read_file(self, name):
         with open(os.path.join(self.target, name), "rb", 0) as file:
             # What the kernel has in memory says nothing of what is served.
@@ -371,9 +377,43 @@ class ProofTest(PushBase):
                 self.assertRegex(self.logged(), "its index is wrong: .*; the layer is read instead")
                 self.is_right()
                 self.wait_until(["proved", "proved"])
+                self.replace_worker()
+                self.is_right()
+                self.wait_until(["proved", "proved"])
                 self.umount()
                 shutil.rmtree(self.store)
                 shutil.rmtree(self.first)
+
+    def test_before_reads_the_layer_in_place_of_files_that_lie(self):
+        self.publish("mode")
+        out = os.path.join(self.dir, "files")
+        self.run_tool("index", "--output", out, words=f",oci.store={self.first}")
+        for store in self.store, "none":
+            with self.subTest(store=store):
+                self.mount(f",oci.index={out},oci.verify=before,oci.store={store}")
+                self.assertRegex(self.logged(), "its index is wrong: .*; the layer is read instead")
+                self.is_right()
+                self.wait_until(["proved", "proved"])
+                self.replace_worker()
+                self.is_right()
+                self.wait_until(["proved", "proved"])
+                # The same if what was made by reading the layer has gone.
+                for made in pathlib.Path(self.dir).glob("**/read"):
+                    if not made.is_relative_to(self.first):
+                        shutil.rmtree(made)
+                self.replace_worker()
+                self.is_right()
+                self.wait_until(["proved", "proved"])
+                self.umount()
+                os.remove(self.log)
+
+    def test_before_keeps_proofs_where_no_store_is_for_all(self):
+        self.publish()
+        out = os.path.join(self.dir, "files")
+        self.run_tool("index", "--output", out, words=f",oci.store={self.first}")
+        self.mount(f",oci.index={out},oci.verify=before,oci.store=none")
+        self.assertEqual(len(list(pathlib.Path(self.journal).glob("**/proved"))), 2)
+        self.umount()
 
     def test_before_refuses_what_nothing_proves(self):
         blob = self.layers[1].save(os.path.join(self.dir, "layer.tar.gz"))
@@ -409,6 +449,10 @@ class ProofTest(PushBase):
         self.assertIn(b"0741", self.tool("stat", "/d/x").stdout)
         done = self.tool("verify")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        # A process that keeps nothing forgets no lie meanwhile.
+        done = self.tool("stat", "/d/x", words=",oci.verify=before,oci.store=none")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(b"0741", done.stdout)
 
     def test_contents_that_the_configuration_does_not_name(self):
         layout = pathlib.Path(self.image_layout)

@@ -148,7 +148,7 @@ inline RecordReach any_reach() {
   reach.connections = *rc::gen::inRange(1U, 100U);
   reach.cache_bytes = *rc::gen::arbitrary<std::uint64_t>();
   reach.cache_directory = maybe(any_path()).value_or("");
-  reach.verify = *rc::gen::element<std::string>("", "off", "background");
+  reach.verify = *rc::gen::element<std::string>("", "off", "background", "before");
   reach.hosts = *rc::gen::element<std::string>("", "none", "/etc/certs.d", "/a b:/c\nd:/");
   reach.config = maybe(any_path()).value_or("");
   reach.inward = *rc::gen::arbitrary<bool>();
