@@ -25,8 +25,8 @@ struct Login {
 [[nodiscard]] std::string repository_of(std::string_view image);
 
 /// Logins by the image that was pulled with them, in memory alone. Of a repository the newest one
-/// counts. Only the repository that it was sent for gets a login, and no other one of its registry:
-/// whoever may pull one image may not pull all.
+/// counts. A login is used for the repository that it was sent for and no other one of its
+/// registry: a user who may pull from one repository need not be allowed to pull from the others.
 ///
 /// @par Thread safety
 /// All members, from any thread.
