@@ -273,7 +273,7 @@ int main_of(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     auto const name = std::filesystem::path(argc > 0 ? argv[0] : "").filename();
-    if (name == oci_snapshotter::helper_program) {
+    if (name == oci_snapshotter::login_helper_program) {
       return oci_snapshotter::run_credential_helper(argc == 2 ? argv[1] : "");
     }
     return oci_snapshotter::main_of(argc, argv);

@@ -72,8 +72,8 @@ std::string MountTool::words(std::size_t count) const {
 std::vector<std::string> MountTool::variables_for(std::string const& repository) const {
   if (options_.login_address.empty() || repository.empty()) return {};
   return {"REGISTRY_AUTH_FILE=" + options_.login_file,
-          "OCI_SNAPSHOTTER_ADDRESS=" + options_.login_address,
-          "OCI_SNAPSHOTTER_REPOSITORY=" + repository};
+          std::string(login_address_variable) + "=" + options_.login_address,
+          std::string(login_repository_variable) + "=" + repository};
 }
 
 Result<std::string> MountTool::run(std::vector<std::string> words, Deadline deadline,
