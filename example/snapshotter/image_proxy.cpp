@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
+#include <grpcpp/support/proto_buffer_reader.h>
 #include <oci_snapshotter.pb.h>
 
 #include <erofs_oci/core/text.hpp>
@@ -25,13 +25,9 @@ namespace {
 template <class Message>
 Message read_message(ByteBuffer const& bytes) {
   Message out;
-  std::vector<grpc::Slice> slices;
-  if (!bytes.Dump(&slices).ok()) return out;
-  std::string text;
-  for (auto const& slice : slices) {
-    text.append(reinterpret_cast<char const*>(slice.begin()), slice.size());
-  }
-  if (!out.ParseFromString(text)) out.Clear();
+  ByteBuffer shared(bytes);  // the reader wants one that it could change
+  grpc::ProtoBufferReader reader(&shared);
+  if (!out.ParseFromZeroCopyStream(&reader)) out.Clear();
   return out;
 }
 
