@@ -10,8 +10,7 @@
 #include <grpcpp/support/proto_buffer_reader.h>
 #include <oci_snapshotter.pb.h>
 
-#include <erofs_oci/core/text.hpp>
-#include <erofs_oci/oci/encoding.hpp>
+#include <erofs_oci/oci/credentials.hpp>
 
 namespace oci_snapshotter {
 
@@ -35,12 +34,9 @@ Message read_message(ByteBuffer const& bytes) {
 std::optional<Login> login_of(wire::AuthConfig const& auth) {
   if (!auth.username().empty()) return Login{auth.username(), auth.password()};
   if (!auth.identity_token().empty()) return Login{"<token>", auth.identity_token()};
-  auto const text = erofs_oci::base64_decode(auth.auth());
-  auto const colon = text ? text->find(':') : std::string::npos;
-  if (colon == std::string::npos) return std::nullopt;
-  auto secret = text->substr(colon + 1);
-  while (secret.ends_with('\0')) secret.pop_back();
-  return Login{text->substr(0, colon), std::move(secret)};
+  auto packed = erofs_oci::packed_login(auth.auth());
+  if (!packed) return std::nullopt;
+  return Login{std::move(packed->username), std::move(packed->password)};
 }
 
 /// What a call has to do with logins.

@@ -6,22 +6,19 @@
 #include <cstdlib>
 #include <iostream>
 
+#include <erofs_oci/oci/credentials.hpp>
 #include <erofs_oci/oci/json.hpp>
 #include <erofs_oci/oci/reference.hpp>
 
-namespace oci_snapshotter {
 #include "mount_tool.hpp"
 
+namespace oci_snapshotter {
 namespace {
-
-/// How docker's helpers call Docker Hub.
-constexpr auto hub_name = "https://index.docker.io/v1/";
 
 /// Whether a repository's registry is the host that asks.
 bool is_of_host(std::string const& repository, std::string const& host) {
   auto const parsed = erofs_oci::Reference::parse(repository);
-  if (!parsed) return false;
-  return parsed->is_docker_hub() ? host == hub_name : host == parsed->registry;
+  return parsed && host == erofs_oci::helper_server(parsed->registry);
 }
 
 std::string variable(char const* name) {
