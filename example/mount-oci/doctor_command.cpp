@@ -27,6 +27,7 @@
 #include <erofs_oci/image/image_name.hpp>
 
 #include "find_image.hpp"
+#include "finding.hpp"
 #include "progress.hpp"
 #include "reading.hpp"
 
@@ -36,7 +37,6 @@ namespace {
 using erofs_oci::Descriptor;
 using erofs_oci::HttpHead;
 using erofs_oci::HttpRequest;
-using erofs_oci::json::Value;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 using namespace std::chrono_literals;
@@ -48,14 +48,7 @@ constexpr std::uint64_t most_probes = 64;  // a round: 16 MiB
 
 // ---------------------------------------------------------------- what was found
 
-enum class Health { ok, warning, failed };
-
-struct Finding {
-  std::string check;
-  Health state = Health::ok;
-  std::string text;    ///< what was found
-  std::string advice;  ///< what to change; empty: nothing
-};
+using Health = Finding::State;
 
 /// What the checks have found so far, of one thread for another.
 class Findings {
@@ -463,26 +456,15 @@ class Doctor {
 
 // ---------------------------------------------------------------- the report
 
-std::string_view word_of(Health state) {
-  return state == Health::ok ? "ok" : state == Health::warning ? "warning" : "failed";
-}
-
 Result<void> put(Reading const& reading, std::vector<Finding> const& findings) {
   auto& output = reading.output;
   if (reading.options.read.json) {
-    auto list = Value::array();
-    for (auto const& [check, state, text, advice] : findings) {
-      list.push_back({{"check", check}, {"state", word_of(state)}, {"text", text}});
-      if (!advice.empty()) list.back()["advice"] = advice;
-    }
-    return output.put_json({{"image", reading.options.image.image}, {"checks", std::move(list)}});
+    return output.put_json(
+        {{"image", reading.options.image.image}, {"checks", findings_value(findings)}});
   }
   for (auto const& [check, state, text, advice] : findings) {
-    auto line = std::string(word_of(state));
-    line.resize(9, ' ');
-    line += check + ": " + output.shown(text) + "\n";
-    if (!advice.empty()) line += "         -> " + output.shown(advice) + "\n";
-    EROFS_OCI_TRY(output.put(line));
+    EROFS_OCI_TRY(
+        output.put(finding_text({check, state, output.shown(text), output.shown(advice)})));
   }
   return {};
 }
@@ -506,9 +488,7 @@ Result<Status> run_doctor(Reading const& reading) {
   }).detach();
   auto const list = findings->wait_until(deadline + 100ms);
   EROFS_OCI_TRY(put(reading, list));
-  auto const failed =
-      std::ranges::any_of(list, [](auto const& one) { return one.state == Health::failed; });
-  if (findings->finished()) return failed ? 1 : 0;
+  if (findings->finished()) return has_failed(list) ? 1 : 0;
   EROFS_OCI_TRY(reading.output.flush());
   std::_Exit(1);  // not through destructors, which the thread still uses
 }

@@ -34,9 +34,11 @@ tl::unexpected<erofs_oci::Error> wrong(std::string sentence) {
 /// Takes a value; says what it should have been.
 using Take = std::function<std::optional<std::string>(TomlEntry const&)>;
 
+/// A text; an empty one only where that is the default.
 Take text(std::string& out) {
-  return [&out](TomlEntry const& entry) -> std::optional<std::string> {
-    if (entry.kind != TomlEntry::Kind::text || entry.value.empty()) return "a text";
+  return [&out, may_be_empty = out.empty()](TomlEntry const& entry) -> std::optional<std::string> {
+    if (entry.kind != TomlEntry::Kind::text) return "a text";
+    if (entry.value.empty() && !may_be_empty) return "a text";
     out = entry.value;
     return std::nullopt;
   };

@@ -36,7 +36,7 @@ ProxyPlugin& plugin_called(ContainerdConfig& config, std::string const& name) {
   return config.plugins.back();
 }
 
-/// @param rest  behind the plugin's name
+/// @param rest  behind the plugin's name; of a capability with its place in the list
 void take_plugin(ProxyPlugin& plugin, Path rest, std::string const& value) {
   if (rest.empty()) return;
   if (rest[0] == "type") plugin.type = value;
@@ -92,14 +92,7 @@ std::string ContainerdVersion::text() const {
 Result<ContainerdConfig> ContainerdConfig::parse(std::string_view text, std::string_view name) {
   EROFS_OCI_TRY_ASSIGN(auto const entries, erofs_oci::parse_toml(text, name));
   ContainerdConfig config;
-  for (auto const& entry : entries) {
-    // A capability's path has its index behind.
-    auto one = entry;
-    if (one.path.size() == 4 && one.path[0] == "proxy_plugins") {
-      if (one.path[2] == "capabilities") one.path.pop_back();
-    }
-    take_entry(config, one);
-  }
+  for (auto const& entry : entries) take_entry(config, entry);
   return config;
 }
 

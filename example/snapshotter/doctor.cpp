@@ -41,16 +41,6 @@ constexpr ContainerdVersion with_exports{1, 7, 16};    // exports.root has its e
 constexpr ContainerdVersion with_new_tables{2, 0, 0};  // CRI's keys are in another table
 constexpr ContainerdVersion with_transfer{2, 1, 0};    // CRI pulls by the transfer service
 
-std::string_view word_of(State state) {
-  switch (state) {
-    case State::ok: return "ok";
-    case State::skipped: return "skipped";
-    case State::warning: return "warning";
-    case State::failed: return "failed";
-  }
-  return "";
-}
-
 std::string joined(std::vector<std::string> const& words) {
   std::string all;
   for (auto const& word : words) all += (all.empty() ? "" : ", ") + word;
@@ -265,11 +255,10 @@ namespace {
 
 /// What a program prints that ends with status 0 within ten seconds.
 erofs_oci::Result<std::string> printed(std::vector<std::string> words) {
+  auto const program = words.front();
   EROFS_OCI_TRY_ASSIGN(auto outcome,
                        run_to_end(std::move(words), {.deadline = steady_clock::now() + 10s}, {}));
-  if (outcome.status == 0) return std::move(outcome.output);
-  return tl::unexpected(
-      erofs_oci::explain(make_error_code(std::errc::io_error), last_line(outcome.errors)));
+  return output_of(std::move(outcome), program);
 }
 
 /// A process of containerd's; process 1 if there is none.
@@ -460,25 +449,12 @@ std::vector<Finding> diagnose(Config const& config, DoctorOptions const& options
 
 std::string findings_text(std::vector<Finding> const& findings) {
   std::string out;
-  for (auto const& [check, state, text, advice] : findings) {
-    auto line = std::string(word_of(state));
-    line.resize(9, ' ');
-    out += line + check + ": " + text + "\n";
-    auto rest = std::string_view(advice);
-    for (auto const* mark = "         -> "; !rest.empty(); mark = "            ") {
-      out += mark + std::string(erofs_oci::take_part(rest, '\n')) + "\n";
-    }
-  }
+  for (auto const& one : findings) out += mount_oci::finding_text(one);
   return out;
 }
 
 std::string findings_json(std::vector<Finding> const& findings) {
-  auto list = erofs_oci::json::Value::array();
-  for (auto const& [check, state, text, advice] : findings) {
-    list.push_back({{"check", check}, {"state", word_of(state)}, {"text", text}});
-    if (!advice.empty()) list.back()["advice"] = advice;
-  }
-  return erofs_oci::json::dump({{"checks", std::move(list)}}) + "\n";
+  return erofs_oci::json::dump({{"checks", mount_oci::findings_value(findings)}}) + "\n";
 }
 
 }  // namespace oci_snapshotter

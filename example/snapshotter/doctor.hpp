@@ -3,7 +3,6 @@
 /// What is wrong with the machine around the snapshotter, and what to do about it.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -12,27 +11,16 @@
 
 #include <erofs_oci/core/result.hpp>
 
+#include <finding.hpp>
+
 #include "config.hpp"
 #include "containerd_config.hpp"
 
 namespace oci_snapshotter {
 
-/// How one thing is.
-struct Finding {
-  enum class State : std::uint8_t {
-    ok,
-    skipped,  ///< it could not be looked at, or is of no interest here
-    warning,  ///< containers run, but something is lost
-    failed,   ///< images are not served
-  };
-
-  std::string check;  ///< a word: what was looked at
-  State state = State::ok;
-  std::string text;      ///< what was found
-  std::string advice{};  ///< what to do; empty: nothing
-
-  friend bool operator==(Finding const&, Finding const&) = default;
-};
+/// With a warning containers run, but something is lost; if something has failed, images are not
+/// served.
+using mount_oci::Finding;
 
 /// What to write into containerd's configuration file.
 /// @param version  empty: of the oldest, which all later ones still read but for one setting
@@ -62,7 +50,7 @@ struct DoctorOptions {
 /// nothing else. Blocks, for some seconds at most.
 [[nodiscard]] std::vector<Finding> diagnose(Config const& config, DoctorOptions const& options);
 
-/// One or two lines for each finding, or a JSON object of them.
+/// A line for each finding and the lines of its advice, or a JSON object of them.
 [[nodiscard]] std::string findings_text(std::vector<Finding> const& findings);
 [[nodiscard]] std::string findings_json(std::vector<Finding> const& findings);
 

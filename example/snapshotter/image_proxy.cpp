@@ -6,12 +6,11 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
+#include <grpcpp/support/proto_buffer_reader.h>
 #include <oci_snapshotter.pb.h>
 
-#include <erofs_oci/core/text.hpp>
-#include <erofs_oci/oci/encoding.hpp>
+#include <erofs_oci/oci/credentials.hpp>
 
 namespace oci_snapshotter {
 
@@ -25,13 +24,9 @@ namespace {
 template <class Message>
 Message read_message(ByteBuffer const& bytes) {
   Message out;
-  std::vector<grpc::Slice> slices;
-  if (!bytes.Dump(&slices).ok()) return out;
-  std::string text;
-  for (auto const& slice : slices) {
-    text.append(reinterpret_cast<char const*>(slice.begin()), slice.size());
-  }
-  if (!out.ParseFromString(text)) out.Clear();
+  ByteBuffer shared(bytes);  // the reader wants one that it could change
+  grpc::ProtoBufferReader reader(&shared);
+  if (!out.ParseFromZeroCopyStream(&reader)) out.Clear();
   return out;
 }
 
@@ -39,12 +34,9 @@ Message read_message(ByteBuffer const& bytes) {
 std::optional<Login> login_of(wire::AuthConfig const& auth) {
   if (!auth.username().empty()) return Login{auth.username(), auth.password()};
   if (!auth.identity_token().empty()) return Login{"<token>", auth.identity_token()};
-  auto const text = erofs_oci::base64_decode(auth.auth());
-  auto const colon = text ? text->find(':') : std::string::npos;
-  if (colon == std::string::npos) return std::nullopt;
-  auto secret = text->substr(colon + 1);
-  while (secret.ends_with('\0')) secret.pop_back();
-  return Login{text->substr(0, colon), std::move(secret)};
+  auto packed = erofs_oci::packed_login(auth.auth());
+  if (!packed) return std::nullopt;
+  return Login{std::move(packed->username), std::move(packed->password)};
 }
 
 /// What a call has to do with logins.

@@ -34,9 +34,18 @@ Result<std::string> text_of(YAML::Node const& node, char const* name) {
   return member.Scalar();
 }
 
+/// A member that is a list; an empty one if it is not there.
+Result<YAML::Node> list_of(YAML::Node const& node, char const* name) {
+  auto const member = node[name];
+  if (!member || member.IsNull()) return YAML::Node(YAML::NodeType::Sequence);
+  if (!member.IsSequence()) return fail(Errc::corrupt, std::string(name) + " is no list");
+  return member;
+}
+
 Result<std::vector<std::string>> texts_of(YAML::Node const& node, char const* name) {
+  EROFS_OCI_TRY_ASSIGN(auto const list, list_of(node, name));
   std::vector<std::string> out;
-  for (auto const& one : node[name]) {
+  for (auto const& one : list) {
     if (!one.IsScalar()) return fail(Errc::corrupt, std::string(name) + " is no list of texts");
     out.push_back(one.Scalar());
   }
@@ -50,7 +59,8 @@ Result<ProviderOptions> provider_of(YAML::Node const& node) {
   EROFS_OCI_TRY_ASSIGN(out.api_version, text_of(node, "apiVersion"), out.name);
   EROFS_OCI_TRY_ASSIGN(out.images, texts_of(node, "matchImages"), out.name);
   EROFS_OCI_TRY_ASSIGN(out.arguments, texts_of(node, "args"), out.name);
-  for (auto const& one : node["env"]) {
+  EROFS_OCI_TRY_ASSIGN(auto const variables, list_of(node, "env"), out.name);
+  for (auto const& one : variables) {
     if (!one.IsMap()) return fail(Errc::corrupt, out.name + ": env is no list of maps");
     EROFS_OCI_TRY_ASSIGN(auto const name, text_of(one, "name"));
     EROFS_OCI_TRY_ASSIGN(auto const value, text_of(one, "value"));
@@ -86,7 +96,8 @@ Result<std::vector<ProviderOptions>> parse_provider_config(std::string const& te
       if (kind != "CredentialProviderConfig")
         return fail(Errc::corrupt, "no CredentialProviderConfig");
       std::vector<ProviderOptions> out;
-      for (auto const& node : top["providers"]) {
+      EROFS_OCI_TRY_ASSIGN(auto const providers, list_of(top, "providers"));
+      for (auto const& node : providers) {
         EROFS_OCI_TRY_ASSIGN(out.emplace_back(), provider_of(node));
       }
       return out;

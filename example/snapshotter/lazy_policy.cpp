@@ -38,11 +38,7 @@ std::optional<ImageLabels> ImageLabels::of(Labels const& labels) {
       !Digest::parse(out.layer)) {
     return std::nullopt;
   }
-  auto whole = *name;
-  whole.digest.reset();
-  whole.tag = "t";
-  out.repository = whole.to_string();
-  out.repository.resize(out.repository.size() - 2);
+  out.repository = name->repository_name();
   return out;
 }
 

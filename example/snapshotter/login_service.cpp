@@ -6,20 +6,19 @@
 #include <cstdlib>
 #include <iostream>
 
+#include <erofs_oci/oci/credentials.hpp>
 #include <erofs_oci/oci/json.hpp>
 #include <erofs_oci/oci/reference.hpp>
+
+#include "mount_tool.hpp"
 
 namespace oci_snapshotter {
 namespace {
 
-/// How docker's helpers call Docker Hub.
-constexpr auto hub_name = "https://index.docker.io/v1/";
-
 /// Whether a repository's registry is the host that asks.
 bool is_of_host(std::string const& repository, std::string const& host) {
   auto const parsed = erofs_oci::Reference::parse(repository);
-  if (!parsed) return false;
-  return parsed->is_docker_hub() ? host == hub_name : host == parsed->registry;
+  return parsed && host == erofs_oci::helper_server(parsed->registry);
 }
 
 std::string variable(char const* name) {
@@ -42,22 +41,22 @@ grpc::Status LoginService::Find(grpc::ServerContext*, wire::FindLogin const* req
 
 int run_credential_helper(std::string const& verb) {
   if (verb != "get") {
-    std::fprintf(stderr, "%s: only `get`\n", helper_program);
+    std::fprintf(stderr, "%s: only `get`\n", login_helper_program);
     return 1;
   }
   std::string host;
   std::getline(std::cin, host);
   wire::FindLogin request;
-  request.set_repository(variable(repository_variable));
+  request.set_repository(variable(login_repository_variable));
   request.set_host(host);
-  auto const stub = wire::Logins::NewStub(grpc::CreateChannel("unix:" + variable(address_variable),
-                                                              grpc::InsecureChannelCredentials()));
+  auto const stub = wire::Logins::NewStub(grpc::CreateChannel(
+      "unix:" + variable(login_address_variable), grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(9500));
   wire::FoundLogin found;
   auto const status = stub->Find(&context, request, &found);
   if (!status.ok()) {
-    std::fprintf(stderr, "%s: %s\n", helper_program, status.error_message().c_str());
+    std::fprintf(stderr, "%s: %s\n", login_helper_program, status.error_message().c_str());
     return 1;
   }
   if (!found.is_found()) {

@@ -15,13 +15,6 @@
 
 namespace oci_snapshotter {
 
-/// What docker's credential helpers are called that ask this program.
-inline constexpr char const* helper_program = "docker-credential-oci-snapshotter";
-
-/// Variables by which mount-oci's helper knows whom to ask, and for what.
-inline constexpr char const* address_variable = "OCI_SNAPSHOTTER_ADDRESS";
-inline constexpr char const* repository_variable = "OCI_SNAPSHOTTER_REPOSITORY";
-
 /// Gives logins to the helper. A login is given only to the host that its repository names.
 class LoginService final : public wire::Logins::Service {
  public:

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // oci-snapshotter: containerd's snapshots on a unix socket.
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -214,8 +213,7 @@ int run_doctor(Config const& config, DoctorOptions const& options, bool as_json)
   auto const findings = diagnose(config, options);
   auto const text = as_json ? findings_json(findings) : findings_text(findings);
   std::fputs(text.c_str(), stdout);
-  auto const has_failed = [](Finding const& one) { return one.state == Finding::State::failed; };
-  return std::ranges::any_of(findings, has_failed) ? 1 : 0;
+  return mount_oci::has_failed(findings) ? 1 : 0;
 }
 
 int report(Result<void> const& done) {
@@ -273,7 +271,7 @@ int main_of(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     auto const name = std::filesystem::path(argc > 0 ? argv[0] : "").filename();
-    if (name == oci_snapshotter::helper_program) {
+    if (name == oci_snapshotter::login_helper_program) {
       return oci_snapshotter::run_credential_helper(argc == 2 ? argv[1] : "");
     }
     return oci_snapshotter::main_of(argc, argv);

@@ -47,19 +47,6 @@ std::vector<std::string> overlay_options() {
   return options;
 }
 
-namespace {
-
-/// @param what  the program, for messages
-Result<void> succeeded(ProgramOutcome const& outcome, std::string const& what) {
-  if (outcome.status == 0) return {};
-  return tl::unexpected(erofs_oci::explain(
-      make_error_code(std::errc::io_error),
-      outcome.errors.empty() ? what + ": ended with status " + std::to_string(outcome.status)
-                             : last_line(outcome.errors)));
-}
-
-}  // namespace
-
 std::string MountTool::words(std::size_t count) const {
   auto list = "oci.index=" + options_.index;
   for (auto const& word : options_.words) list += "," + word;
@@ -72,8 +59,8 @@ std::string MountTool::words(std::size_t count) const {
 std::vector<std::string> MountTool::variables_for(std::string const& repository) const {
   if (options_.login_address.empty() || repository.empty()) return {};
   return {"REGISTRY_AUTH_FILE=" + options_.login_file,
-          "OCI_SNAPSHOTTER_ADDRESS=" + options_.login_address,
-          "OCI_SNAPSHOTTER_REPOSITORY=" + repository};
+          std::string(login_address_variable) + "=" + options_.login_address,
+          std::string(login_repository_variable) + "=" + repository};
 }
 
 Result<std::string> MountTool::run(std::vector<std::string> words, Deadline deadline,
@@ -86,8 +73,7 @@ Result<std::string> MountTool::run(std::vector<std::string> words, Deadline dead
       run_to_end(std::move(words), {.variables = variables_for(repository), .deadline = deadline},
                  stop),
       what);
-  EROFS_OCI_TRY(succeeded(outcome, what));
-  return std::move(outcome.output);
+  return output_of(std::move(outcome), what);
 }
 
 Result<ImageDescription> MountTool::describe(std::string const& repository,
@@ -149,20 +135,21 @@ Result<void> MountTool::mount(ImageFacts const& image, std::size_t count,
                                words(count),      "--attach", options_.attach,
                                image.reference(), directory};
   if (!options_.journal.empty()) all.insert(all.begin() + 1, {"--journal", options_.journal});
-  all.insert(all.begin(), options_.program);
-  ProgramInput const input{.variables = variables_for(image.repository)};
-  auto const scope = scope_of(directory);
-  if (!scope.empty()) {
-    auto scoped = scope;
+  if (auto scoped = scope_of(directory); !scoped.empty()) {
+    scoped.push_back(options_.program);
     scoped.insert(scoped.end(), all.begin(), all.end());
-    EROFS_OCI_TRY_ASSIGN(auto const outcome, run_to_end(std::move(scoped), input, stop), "mount");
+    EROFS_OCI_TRY_ASSIGN(
+        auto outcome,
+        run_to_end(std::move(scoped), {.variables = variables_for(image.repository)}, stop),
+        "mount");
     // What mount-oci says begins with its name, which systemd-run takes the place of.
     if (outcome.status == 0 || outcome.errors.find("mount-oci: ") != outcome.errors.npos) {
-      return succeeded(outcome, "mount-oci mount");
+      EROFS_OCI_TRY(output_of(std::move(outcome), "mount-oci mount"));
+      return {};
     }
   }
-  EROFS_OCI_TRY_ASSIGN(auto const outcome, run_to_end(std::move(all), input, stop), "mount");
-  return succeeded(outcome, "mount-oci mount");
+  EROFS_OCI_TRY(run(std::move(all), never, stop, image.repository));
+  return {};
 }
 
 /// What to put before a command line, so that systemd keeps what it starts apart from this service:

@@ -17,6 +17,16 @@
 
 namespace oci_snapshotter {
 
+/// @name How mount-oci gets logins of this program
+/// By a credential helper, which the file at REGISTRY_AUTH_FILE names, and which knows by two
+/// variables where to ask, and for which repository.
+/// @{
+inline constexpr char const* login_helper = "oci-snapshotter";
+inline constexpr char const* login_helper_program = "docker-credential-oci-snapshotter";
+inline constexpr char const* login_address_variable = "OCI_SNAPSHOTTER_ADDRESS";
+inline constexpr char const* login_repository_variable = "OCI_SNAPSHOTTER_REPOSITORY";
+/// @}
+
 /// How mount-oci is called.
 struct MountToolOptions {
   std::string program = "mount-oci";

@@ -8,32 +8,13 @@
 #include <erofs_oci/oci/reference.hpp>
 
 namespace oci_snapshotter {
-namespace {
-
-/// How an image is called with all defaults filled in; empty: it is no name of one.
-std::string canonical(std::string_view image) {
-  auto const parsed = erofs_oci::Reference::parse(image);
-  return parsed ? parsed->to_string() : std::string();
-}
-
-}  // namespace
-
-std::string repository_of(std::string_view image) {
-  auto parsed = erofs_oci::Reference::parse(image);
-  if (!parsed) return {};
-  parsed->digest.reset();
-  parsed->tag = "t";
-  auto text = parsed->to_string();
-  text.resize(text.size() - 2);
-  return text;
-}
 
 std::uint64_t PullLogins::begin(std::string_view image, Login login) {
-  auto name = canonical(image);
-  if (name.empty()) return 0;
+  auto const parsed = erofs_oci::Reference::parse(image);
+  if (!parsed) return 0;
   std::scoped_lock const lock(mutex_);
   if (pulls_.size() == most) pulls_.pop_front();
-  pulls_.push_back({++last_, std::move(name), repository_of(image), {}, std::move(login)});
+  pulls_.push_back({++last_, parsed->to_string(), parsed->repository_name(), {}, std::move(login)});
   return last_;
 }
 
@@ -52,10 +33,11 @@ void PullLogins::drop(std::uint64_t pull) {
 }
 
 void PullLogins::forget(std::string_view image) {
-  auto const name = canonical(image);
+  auto const parsed = erofs_oci::Reference::parse(image);
+  auto const name = parsed ? parsed->to_string() : std::string();
   std::scoped_lock const lock(mutex_);
   std::erase_if(pulls_, [&](Pull const& one) {
-    return (!name.empty() && one.image == name) || (!one.id.empty() && one.id == image);
+    return one.image == name || (!one.id.empty() && one.id == image);
   });
 }
 

@@ -21,12 +21,9 @@ struct Login {
   friend bool operator==(Login const&, Login const&) = default;
 };
 
-/// The name of a repository with its registry, of any image's in it; empty if it is none.
-[[nodiscard]] std::string repository_of(std::string_view image);
-
 /// Logins by the image that was pulled with them, in memory alone. Of a repository the newest one
-/// counts. Only the repository that it was sent for gets a login, and no other one of its registry:
-/// whoever may pull one image may not pull all.
+/// counts. A login is used for the repository that it was sent for and no other one of its
+/// registry: a user who may pull from one repository need not be allowed to pull from the others.
 ///
 /// @par Thread safety
 /// All members, from any thread.
@@ -51,6 +48,7 @@ class PullLogins {
   /// @param image  its name or id
   void forget(std::string_view image);
 
+  /// @param repository  as Reference::repository_name()
   [[nodiscard]] std::optional<Login> find(std::string_view repository) const;
 
   [[nodiscard]] std::size_t size() const;
@@ -58,8 +56,8 @@ class PullLogins {
  private:
   struct Pull {
     std::uint64_t number;
-    std::string image;  ///< canonical
-    std::string repository;
+    std::string image;       ///< Reference::to_string()
+    std::string repository;  ///< Reference::repository_name()
     std::string id{};
     Login login;
   };

@@ -2,6 +2,7 @@
 #include "run_to_end.hpp"
 
 #include <cerrno>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -10,6 +11,7 @@
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/fd.hpp>
+#include <erofs_oci/posix/memory_file.hpp>
 #include <erofs_oci/posix/program.hpp>
 #include <erofs_oci/posix/text_file.hpp>
 
@@ -42,20 +44,19 @@ Result<std::string> written(UniqueFd const& fd, std::string const& program) {
   return erofs_oci::read_text(fd, "what " + program + " says", 16u << 20);
 }
 
-}  // namespace
-
 std::string last_line(std::string_view text) {
   while (text.ends_with('\n')) text.remove_suffix(1);
   return std::string(text.substr(text.rfind('\n') + 1));
 }
 
+}  // namespace
+
 Result<ProgramOutcome> run_to_end(std::vector<std::string> words, ProgramInput const& input,
                                   std::stop_token const& stop) {
   auto const program = words.front();
-  EROFS_OCI_TRY_ASSIGN(auto const in, memory_file("in"));
+  EROFS_OCI_TRY_ASSIGN(auto const in, erofs_oci::to_memory_file(erofs_oci::as_bytes(input.text)));
   EROFS_OCI_TRY_ASSIGN(auto const out, memory_file("out"));
   EROFS_OCI_TRY_ASSIGN(auto const errors, memory_file("errors"));
-  EROFS_OCI_TRY(erofs_oci::write_full(in.get(), erofs_oci::as_bytes(input.text)));
   EROFS_OCI_TRY(rewind(in));
   EROFS_OCI_TRY_ASSIGN(
       auto child, erofs_oci::ChildProgram::start(std::move(words),
@@ -74,6 +75,14 @@ Result<ProgramOutcome> run_to_end(std::vector<std::string> words, ProgramInput c
     if (std::chrono::steady_clock::now() >= input.deadline) return fail(Errc::timed_out, program);
     std::this_thread::sleep_for(5ms);
   }
+}
+
+Result<std::string> output_of(ProgramOutcome outcome, std::string const& what) {
+  if (outcome.status == 0) return std::move(outcome.output);
+  return tl::unexpected(erofs_oci::explain(
+      make_error_code(std::errc::io_error),
+      outcome.errors.empty() ? what + ": ended with status " + std::to_string(outcome.status)
+                             : last_line(outcome.errors)));
 }
 
 }  // namespace oci_snapshotter

@@ -37,7 +37,10 @@ struct ProgramInput {
                                                            ProgramInput const& input,
                                                            std::stop_token const& stop);
 
-/// The last line of a text, which tells why a program has failed.
-[[nodiscard]] std::string last_line(std::string_view text);
+/// What a program has printed.
+/// @param what  was run, for a program that does not say why it has failed
+/// @error{std::errc::io_error, its status is not 0; the text is the last line of its errors}
+[[nodiscard]] erofs_oci::Result<std::string> output_of(ProgramOutcome outcome,
+                                                       std::string const& what);
 
 }  // namespace oci_snapshotter

@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/oci/json.hpp>
+#include <erofs_oci/posix/replace_file.hpp>
 
 #include "image_metrics.hpp"
 #include "mount_view.hpp"
@@ -64,13 +66,12 @@ Result<void> check_table(std::string const& root) {
                   "that use it, and pull the images again)");
 }
 
-/// Names the helper that asks for logins. There is no secret in it.
+/// Names the helper that asks for logins. There is no secret in it. What serves the mounts of an
+/// earlier process may read it at any time.
 Result<void> write_login_file(std::string const& path) {
-  UniqueFd const fd(
-      ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!fd) return fail_errno(errno, path);
-  return erofs_oci::write_full(fd.get(),
-                               erofs_oci::as_bytes(R"({"credsStore":"oci-snapshotter"})"));
+  auto const text = erofs_oci::json::dump({{"credsStore", login_helper}});
+  return erofs_oci::replace_file(
+      path, 0600, [&](int fd) { return erofs_oci::write_full(fd, erofs_oci::as_bytes(text)); });
 }
 
 LazyPolicy::Options policy_options(LazyPolicy::Options options, std::string const& unseen) {

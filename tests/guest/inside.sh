@@ -64,10 +64,10 @@ serve() {  # serve LAYOUT OPTION...: by our own registry, at $host
 close_registry() { kill "$registry" 2>/dev/null; wait "$registry"; }
 
 cold() { echo 3 >/proc/sys/vm/drop_caches; }
-refuses() {  # refuses TEXT COMMAND...
+refuses() {  # refuses TEXT COMMAND...: within LONGEST seconds, by default 30
   local text=$1
   shift
-  ! timeout 30 "$@" >said 2>&1 && grep -q -- "$text" said || { cat said; return 1; }
+  ! timeout "${LONGEST:-30}" "$@" >said 2>&1 && grep -q -- "$text" said || { cat said; return 1; }
 }
 status_of() {  # status_of KEY [DIR]: of the first mount
   local key=$1

@@ -56,6 +56,17 @@ TEST_CASE("An empty configuration is the default", "[snapshotter][config]") {
   CHECK(config->tool.index == "signed");
 }
 
+TEST_CASE("A text may be empty where that is the default", "[snapshotter][config]") {
+  auto const good = parse_config(
+      "[credentials]\nimage_service = \"\"\nkubelet_config = \"\"\nkubelet_plugins = \"\"\n"
+      "[metrics]\naddress = \"\"\n[mount]\njournal = \"\"\n",
+      "name");
+  CHECK(good.has_value());
+
+  auto const bad = GENERATE("root = \"\"", "address = \"\"", "[mount]\nprogram = \"\"");
+  CHECK_FALSE(parse_config(bad, "name").has_value());
+}
+
 TEST_CASE("What is wrong with a configuration is said with its line",
           "[snapshotter][config][error]") {
   using Row = std::pair<char const*, char const*>;

@@ -57,6 +57,9 @@ TEST_CASE("A file that is none of kubelet's is refused by its name",
       head + "providers: [{name: a, matchImages: [b], defaultCacheDuration: 1y" + api + "}]",
       head + "providers: [{name: a, matchImages: [[b]]" + api + "}]",
       head + "providers: [{name: a, matchImages: [b], env: [x]" + api + "}]",
+      head + "providers: [{name: a, matchImages: [b], args: --x" + api + "}]",
+      head + "providers: [{name: a, matchImages: [b], env: {x: y}" + api + "}]",
+      head + "providers: {a: {name: a}}", head + "providers: a",
       head + "providers: [{name: a, matchImages: [b], tokenAttributes: {}" + api + "}]");
 
   auto const list = parse_provider_config(text, "name");

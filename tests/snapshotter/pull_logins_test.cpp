@@ -14,7 +14,11 @@ TEST_CASE("An image's repository has all defaults filled in", "[snapshotter][log
           "host:5000/a/b"},
       Row{"h/../x", ""}, Row{"", ""});
 
-  CHECK(repository_of(image) == repository);
+  PullLogins logins;
+  auto const pull = logins.begin(image, {"u", "1"});
+
+  CHECK((pull == 0) == (*repository == '\0'));
+  CHECK((logins.find(repository) == Login{"u", "1"}) == (pull != 0));
 }
 
 TEST_CASE("The newest login of a repository counts, and of no other one", "[snapshotter][logins]") {

@@ -48,6 +48,14 @@ template <class Get = decltype(&std::getenv)>
   return out;
 }
 
+/// What credential helpers are asked for: a registry as Reference::registry has it, but Docker Hub
+/// by the name that config files and helpers have for it.
+[[nodiscard]] std::string_view helper_server(std::string_view registry);
+
+/// A login from base64 of `USERNAME:PASSWORD`, as `auth` of config files has it; NULs at its end
+/// are left out. Empty: it is none.
+[[nodiscard]] std::optional<Credentials> packed_login(std::string_view packed);
+
 /// A password from a file: its first line.
 /// @error{Errc::invalid_argument, its first line is empty}
 /// @error{as read_trusted_file(), as there}

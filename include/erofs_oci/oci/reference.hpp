@@ -40,10 +40,15 @@ struct Reference {
   /// What stands behind "/manifests/": the digest, else the tag.
   [[nodiscard]] std::string target() const { return digest ? digest->to_string() : tag; }
 
+  /// The repository with its registry, as the canonical text begins: "docker.io/library/debian".
+  [[nodiscard]] std::string repository_name() const {
+    auto const host = is_docker_hub() ? std::string_view("docker.io") : std::string_view(registry);
+    return std::string(host) + "/" + repository;
+  }
+
   /// The canonical text: parse() of it is this reference again.
   [[nodiscard]] std::string to_string() const {
-    auto const host = is_docker_hub() ? std::string_view("docker.io") : std::string_view(registry);
-    return std::string(host) + "/" + repository + (digest ? "@" + digest->to_string() : ":" + tag);
+    return repository_name() + (digest ? "@" + digest->to_string() : ":" + tag);
   }
 
   friend bool operator==(Reference const&, Reference const&) = default;

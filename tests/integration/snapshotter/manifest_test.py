@@ -56,6 +56,18 @@ class ManifestTest(unittest.TestCase):
             self.assertIn("kubelet.yaml: no CredentialProviderConfig", done.stderr)
 
 
+class ConfigurationTest(unittest.TestCase):
+    def test_the_documented_configuration_is_sound(self):
+        text, = re.findall(r"^## Configuration.*?^```toml\n(.*?)^```",
+                           (TOP / "doc/snapshotter.md").read_text(), re.M | re.S)
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory) / "oci-snapshotter.toml"
+            path.write_text(text)
+            done = subprocess.run([SNAPSHOTTER, "--config", path, "config", "check"],
+                                  capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+
 class PageTest(unittest.TestCase):
     """The doctor, with the default configuration and a stand-in for containerd of each version."""
 

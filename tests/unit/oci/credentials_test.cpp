@@ -107,6 +107,21 @@ TEST_CASE("An entry holds a login in one of four forms", "[oci][credentials]") {
   CHECK(found(auths(R"("r.example":{})")) == "none");
 }
 
+TEST_CASE("A packed login is a name and a password", "[oci][credentials]") {
+  auto const packed = [](std::string_view text) { return packed_login(base64_encode(text)); };
+
+  CHECK(packed("u:p:q") == Credentials{"u", "p:q"});
+  CHECK(packed(std::string_view("u:p\0\0", 5)) == Credentials{"u", "p"});
+  CHECK_FALSE(packed("u").has_value());
+  CHECK_FALSE(packed_login("").has_value());
+  CHECK_FALSE(packed_login("u:p").has_value());
+}
+
+TEST_CASE("Helpers are asked for Docker Hub by its old name", "[oci][credentials]") {
+  CHECK(helper_server(Reference::docker_hub) == "https://index.docker.io/v1/");
+  CHECK(helper_server("h.x:5000") == "h.x:5000");
+}
+
 TEST_CASE("A config that makes no sense is an error", "[oci][credentials][error]") {
   for (auto const& config :
        {std::string("nonsense"), std::string("[]"), std::string(R"({"auths":[]})"),

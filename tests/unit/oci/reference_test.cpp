@@ -2,6 +2,7 @@
 #include <erofs_oci/oci/reference.hpp>  // first: proves that the header stands alone
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <catch.hpp>
@@ -117,6 +118,16 @@ TEST_CASE("Reference::parse refuses everything else", "[oci][reference][error]")
 TEST_CASE("Reference::parse allows 255 bytes of name and no more", "[oci][reference]") {
   CHECK(Reference::parse("host.example/" + std::string(242, 'a')).has_value());
   CHECK_FALSE(Reference::parse("host.example/" + std::string(243, 'a')).has_value());
+}
+
+TEST_CASE("A reference tells its repository with the registry", "[oci][reference]") {
+  using Row = std::pair<std::string, std::string>;
+  for (auto const& [text, name] :
+       {Row{"debian", "docker.io/library/debian"}, Row{"docker.io/a/b:1", "docker.io/a/b"},
+        Row{"Host:5000/a/b@" + digest, "host:5000/a/b"}}) {
+    INFO(text);
+    CHECK(Reference::parse(text)->repository_name() == name);
+  }
 }
 
 template <class T>

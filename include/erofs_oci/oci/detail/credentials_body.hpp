@@ -31,10 +31,22 @@ EROFS_OCI_BODY CredentialLookup credential_lookup(CredentialOptions options) {
   };
 }
 
-namespace detail {
+EROFS_OCI_BODY std::string_view helper_server(std::string_view registry) {
+  return registry == Reference::docker_hub ? "https://index.docker.io/v1/" : registry;
+}
 
-/// What helpers and config files call Docker Hub.
-inline constexpr std::string_view hub_key = "https://index.docker.io/v1/";
+EROFS_OCI_BODY std::optional<Credentials> packed_login(std::string_view packed) {
+  auto const text = base64_decode(packed);
+  auto const colon = text ? text->find(':') : std::string::npos;
+  if (colon == std::string::npos) return std::nullopt;
+  Credentials out;
+  out.username = text->substr(0, colon);
+  out.password = text->substr(colon + 1);
+  while (out.password.ends_with('\0')) out.password.pop_back();
+  return out;
+}
+
+namespace detail {
 
 /// A key of `auths` as `host[/path]`, Docker Hub under its one name.
 inline std::string auths_key(std::string_view key) {
@@ -89,8 +101,7 @@ inline Result<std::optional<Credentials>> ask_helper(std::string const& name,
     return fail(Errc::corrupt, "credential helper " + quote(name) + ": not a name");
   }
   auto const program = "docker-credential-" + name;
-  auto const asked = registry == Reference::docker_hub ? hub_key : registry;
-  auto const outcome = run_helper(program, "get", asked, limit);
+  auto const outcome = run_helper(program, "get", helper_server(registry), limit);
   if (!outcome) return fail(Errc::unauthorized, "helper " + outcome.error().message());
   EROFS_OCI_TRY_ASSIGN(auto found, helper_login(*outcome, program));
   if (found) found->place = program;
@@ -112,12 +123,10 @@ inline Result<std::optional<Credentials>> read_entry(json::Value const& entry) {
     return fail(Errc::corrupt, "an entry of auths is malformed");
   }
   if (!packed.empty()) {
-    auto const text = base64_decode(packed);
-    auto const colon = text ? text->find(':') : std::string::npos;
-    if (colon == std::string::npos) return fail(Errc::corrupt, "an auth in auths is malformed");
-    out.username = text->substr(0, colon);
-    out.password = text->substr(colon + 1);
-    while (out.password.ends_with('\0')) out.password.pop_back();
+    auto login = packed_login(packed);
+    if (!login) return fail(Errc::corrupt, "an auth in auths is malformed");
+    out.username = std::move(login->username);
+    out.password = std::move(login->password);
   }
   if (out == Credentials()) return std::optional<Credentials>();
   return std::optional(std::move(out));
