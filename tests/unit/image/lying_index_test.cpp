@@ -821,6 +821,12 @@ void add_manifest_lies(Lies& lies) {
       [](Manifest& m, Random&) { std::swap(m.layers[0].annotations, m.layers[1].annotations); });
   add("one index for both layers",
       [](Manifest& m, Random&) { m.layers[1].annotations = m.layers[0].annotations; });
+  // Kernels compare with it what they are served; it says nothing of what that is.
+  add("a Merkle tree of something else", [](Manifest& m, Random& random) {
+    auto const at = below(random, m.layers.size() + 1);
+    m.layers.insert(m.layers.begin() + static_cast<std::ptrdiff_t>(at),
+                    describe_tree(truth().blobs[0], any_digest(random), any_digest(random)));
+  });
   add("layer that is no digest", [part](Manifest& m, Random& random) {
     part(m, random).annotations[index_artifact::layer_digest] = "sha256:../../x";
   });
