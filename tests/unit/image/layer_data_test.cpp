@@ -17,7 +17,12 @@
 
 #include <erofs_oci/combinator/ref.hpp>
 #include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/gzip/find_checkpoints.hpp>
+#include <erofs_oci/gzip/layer_index.hpp>
 #include <erofs_oci/source/memory.hpp>
+#include <erofs_oci/tarindex/build.hpp>
+#include <erofs_oci/testing/gzip_streams.hpp>
+#include <erofs_oci/testing/tar_maker.hpp>
 
 namespace erofs_oci {
 namespace layer_data_test {
@@ -220,15 +225,18 @@ TEST_CASE("A plain layer whose bytes come slowly ends a read by its deadline",
   CHECK(n.error().code == Errc::timed_out);
 }
 
-/// A remote source that counts what is asked of it.
+/// A remote source that notes what is asked of it.
 struct Counted {
   Bytes bytes;
   std::shared_ptr<std::atomic<int>> requests = std::make_shared<std::atomic<int>>(0);
+  std::shared_ptr<std::atomic<std::uint64_t>> lowest =  // offset of all
+      std::make_shared<std::atomic<std::uint64_t>>(~std::uint64_t{0});
 
   [[nodiscard]] std::uint64_t size() const noexcept { return bytes.size(); }
   [[nodiscard]] bool is_remote() const noexcept { return true; }
   [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
     ++*requests;
+    *lowest = std::min(lowest->load(), offset);
     return Memory(bytes).read_at(offset, out);
   }
 };
@@ -273,6 +281,62 @@ TEST_CASE("Whole chunks of a plain layer are needed, and fetched ahead", "[image
   REQUIRE_FALSE(stopped.has_value());
   CHECK(stopped.error().code == Errc::stopping);
   CHECK(source.requests->load() == requests);
+}
+
+/// An index of a layer, and its blob.
+struct Indexed {
+  Bytes blob;
+  StoredLayer stored;
+
+  static Indexed make() {
+    auto const tar = testing::TarMaker()
+                         .member({.name = "f"}, testing::compressible_bytes(1'500'000, 3))
+                         .end()
+                         .bytes();
+    auto blob = testing::gzip_member({tar, 6, 0, 20'000});
+    Descriptor layer;
+    layer.digest = digest_of(blob);
+    layer.size = blob.size();
+    auto stored = tarindex::build_layer(Memory(blob), {})
+                      .and_then([](auto const& built) { return index_files(built); })
+                      .and_then([&](auto const& files) { return open_index(files, layer); });
+    REQUIRE(stored.has_value());
+    return {std::move(blob), *std::move(stored)};
+  }
+
+  [[nodiscard]] std::vector<detail::LayerData> open(AnySource source) const {
+    std::vector<detail::LayerData> layers;
+    layers.push_back(detail::stored_data(std::move(source), stored, "layer").value());
+    REQUIRE(detail::open_layer_data(layers, {}).has_value());
+    return layers;
+  }
+};
+
+TEST_CASE("A layer is read from an extra checkpoint on, and of its piece no byte before it",
+          "[image][layer_data]") {
+  auto indexed = Indexed::make();
+  std::vector<ByteRange> const reads{{800'000, 804'096}};
+  auto const start = *indexed.open(AnySource(Counted{indexed.blob}))[0].start;
+  auto const found = start.find_checkpoints(AnySource(Memory(indexed.blob)), reads);
+  REQUIRE(found.has_value());
+  REQUIRE(found->points.size() == 1);
+  auto const begin = found->points[0].start.first_byte();
+  REQUIRE((begin - indexed.stored.index.index.spans[0].start.first_byte()) % index_piece_size > 0);
+  auto const lowest_read = [&] {
+    Counted const source{indexed.blob};
+    Bytes out(4096);
+    REQUIRE(indexed.open(AnySource(source))[0].blob.read_at(800'000, out).value() == out.size());
+    return source.lowest->load();
+  };
+  auto without = found->points[0];
+  without.rest = Digest();
+
+  indexed.stored.extra.add(without);
+  CHECK(lowest_read() < begin);
+
+  indexed.stored.extra = {};
+  indexed.stored.extra.add(found->points[0]);
+  CHECK(lowest_read() == begin);
 }
 
 TEST_CASE("A local layer has nothing to fetch ahead", "[image][layer_data]") {
