@@ -14,11 +14,8 @@ and their bytes, with those of the mount itself. Times (from command to exit, me
 is what gzip makes of the files that the workload touches, each by itself: those of which the kernel
 then has pages.
 --before: a mount-oci of another version, without start lists or without a layer cache, which takes turns
-with this one. Needs root
-and FUSE or NBD.
+with this one. Needs root, and FUSE or NBD.
 """
-import argparse
-import contextlib
 import os
 import pathlib
 import shutil
@@ -30,7 +27,8 @@ import tempfile
 import time
 import zlib
 
-from run import Registry, TOP, server
+from common import (Registry, arguments, bench_image, conditions, drop_caches, mounted, note, run_in,
+                    server, slow_registry)
 
 LIBRARIES = ("find /usr/lib -name '*.so*' -type f | sort | head -n 60 | "
              "while read -r name; do cat \"$name\"; done > /dev/null")
@@ -42,83 +40,6 @@ WORKLOADS = {
     "apt list": ["apt", "list", "--installed"],
     "60 libraries": ["sh", "-c", LIBRARIES],
 }
-
-
-def make_layer(directory):
-    """A gzipped tar of a small Debian, the same for the same packages."""
-    if shutil.which("mmdebstrap") is None:
-        sys.exit("no mmdebstrap, and no --layer")
-    tar = directory / "layer.tar"
-    # From where this machine's packages come.
-    sources = [*pathlib.Path("/etc/apt/sources.list.d").glob("debian.sources"),
-               *pathlib.Path("/etc/apt").glob("sources.list")]
-    subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", "--include=python3-minimal",
-                    "--aptopt=Acquire::Check-Valid-Until \"false\"", "bookworm", tar, *sources[:1]],
-                   check=True)
-    subprocess.run(["gzip", "-6", "-n", tar], check=True)
-    return directory / "layer.tar.gz"
-
-
-def arguments(description, repeat, way=""):
-    """The options of benches that use an image from a slow registry."""
-    parser = argparse.ArgumentParser(description=description.split("\n")[0])
-    parser.add_argument("--layer", type=pathlib.Path)
-    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/bin")
-    parser.add_argument("--latency", default="30", help="milliseconds")
-    parser.add_argument("--bandwidth", default="12500000", help="bytes a second")
-    parser.add_argument("--way", default=way)
-    parser.add_argument("--repeat", type=int, default=repeat)
-    return parser
-
-
-@contextlib.contextmanager
-def bench_image(args):
-    """A directory that goes afterwards, the image's layer, and its layout, which has the tag `latest`."""
-    if os.geteuid() != 0:
-        sys.exit("needs root")
-    with tempfile.TemporaryDirectory(prefix="bench") as name:
-        directory = pathlib.Path(name)
-        layer = args.layer or make_layer(directory)
-        layout = directory / "layout"
-        subprocess.run([TOP / "tools/make_layout.py", layer, layout, "--tag", "latest"], check=True,
-                       stdout=subprocess.DEVNULL)
-        yield directory, layer, layout
-
-
-def slow_registry(args, layout, *options):
-    """server() of oci-registry, as far away as `args` say."""
-    return server([args.bin / "oci-registry", *options, "--latency", args.latency, "--bandwidth",
-                   args.bandwidth, layout], "http")
-
-
-def conditions(args, layer):
-    return (f"layer of {layer.stat().st_size / 1e6:.2f} MB, {args.latency} ms, "
-            f"{int(args.bandwidth) / 1e6:.1f} MB/s for each answer, {args.way or 'the best way here'}")
-
-
-def run_in(where, command):
-    """Runs a command in a mounted image."""
-    done = subprocess.run([shutil.which("chroot"), where, *command], capture_output=True, timeout=300,
-                          env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"})
-    if done.returncode != 0:
-        sys.exit(f"{command}: {done.stderr.decode()[-500:]}")
-
-
-@contextlib.contextmanager
-def mounted(program, image, words, way, where):
-    command = [program, "mount", "-o", words, image, where]
-    if way:
-        command[2:2] = ["--attach", way]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        subprocess.run([program, "umount", where], check=True, stdout=subprocess.DEVNULL)
-
-
-def drop_caches():
-    os.sync()
-    pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
 def list_bytes(store):
@@ -258,6 +179,10 @@ def main():
         print(f"{version.name}: index file {version.index_bytes} bytes, "
               f"{100 * version.index_bytes / size:.3f} % of the layer")
     print_table(versions)
+    for version in versions:
+        for workload in version.needed or versions[-1].needed:
+            note(args, f"{workload} in a fresh mount, {version.name}: fetched", version.row(workload)[1],
+                 "MB", "its touched files by gzip", versions[-1].touched[workload])
     return 0
 
 

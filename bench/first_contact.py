@@ -29,9 +29,8 @@ import sys
 import tempfile
 import time
 
-from cold_start import (arguments, bench_image, conditions, drop_caches, mounted, run_in,
-                        slow_registry)
-from run import Registry, server
+from common import (Registry, arguments, bench_image, conditions, drop_caches, mounted, note, run_in,
+                    server, slow_registry)
 
 PYTHON = ["python3", "-c", "import os"]
 MOST = 1.2  # times the bytes of a second mount
@@ -163,6 +162,9 @@ def main():
         print("| | requests | MB | seconds |\n|---|---|---|---|")
         for what, (requests, fetched, seconds) in rows.items():
             print(f"| {what} | {requests:.0f} | {fetched / 1e6:.3f} | {seconds:.2f} |")
+            if what != "without an index":
+                note(args, f"python3 in an image: {what}", seconds, "s", "without an index",
+                     rows["without an index"][2])
         if args.docker_registry:
             with_docker_registry(args, directory, layout, maker, user, key, words)
         parts = sum(part["size"] for part in pushed)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the ways to a mounted image without NBD in the kernel against the tools for the same.
 
-usage: bench/fuse.py [--layer TAR.GZ --tarindex EROFS] [--bin DIR] [--repeat N] [--ways WAY,...]
+usage: bench/fuse.py [--layer TAR.GZ] [--bin DIR] [--repeat N] [--ways WAY,...]
 
 Ways: fuse-tree, fuse-file (EROFS on the file), fuse-loop (EROFS on a loop device over the file), and
 what they are compared with: nbdfuse (EROFS on a loop device over nbdfuse's file, which reads from our
@@ -9,7 +9,6 @@ NBD socket) and squashfuse (an uncompressed squashfs of the same tree). Needs ro
 time after the mount: the kernel has nothing of it, but the tar itself is in the page cache. The ways
 take turns in each round; printed are medians, in milliseconds.
 """
-import argparse
 import contextlib
 import gzip
 import os
@@ -23,8 +22,8 @@ import tarfile
 import tempfile
 import time
 
-TOP = pathlib.Path(__file__).resolve().parent.parent
-FIXTURE = TOP.parent / "shared/fixtures/debian-essential"
+from common import bench_image, note, plain_arguments
+
 RANDOM_READS = 500
 
 
@@ -133,8 +132,11 @@ def measure(args, way):
     return result
 
 
-def prepare(args, folder):
+def prepare(args, folder, layout):
     args.tar, args.squash = f"{folder}/layer.tar", f"{folder}/layer.squashfs"
+    subprocess.run([args.bin / "mount-oci", "index", "--output", f"{folder}/files", "-o",
+                    "oci.store=none", f"oci:{layout}:latest"], check=True, stdout=subprocess.DEVNULL)
+    args.tarindex, = pathlib.Path(f"{folder}/files").glob("*.erofs")
     with gzip.open(args.layer) as packed, open(args.tar, "wb") as plain:
         shutil.copyfileobj(packed, plain, 1 << 20)
     with tarfile.open(args.tar) as archive:
@@ -152,23 +154,15 @@ def prepare(args, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layer", type=pathlib.Path, default=FIXTURE / "layer.tar.gz")
-    parser.add_argument("--tarindex", type=pathlib.Path, default=FIXTURE / "layer.erofs")
-    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/bin")
-    parser.add_argument("--repeat", type=int, default=5)
+    parser = plain_arguments(__doc__, repeat=5)
     parser.add_argument("--ways", default=",".join(WAYS), type=lambda text: text.split(","))
     args = parser.parse_args()
-    if os.geteuid() != 0 or not args.layer.exists():
-        print("skipped: needs root and a layer to measure with; see --layer")
-        return 0
     absent = {way for way in STANDINS & set(args.ways) if not shutil.which(way)}
     if absent:
         print(f"left out: {', '.join(sorted(absent))} is not installed")
         args.ways = [way for way in args.ways if way not in absent]
-    with tempfile.TemporaryDirectory(prefix="bench", dir="/var/tmp") as folder:
-        prepare(args, folder)
+    with bench_image(args) as (folder, args.layer, layout):
+        prepare(args, folder, layout)
         times = {way: {} for way in args.ways}
         for _ in range(args.repeat):
             for way in args.ways:
@@ -178,6 +172,10 @@ def main():
     for name in next(iter(times.values())):
         print(f"{name:36}" + "".join(f"{statistics.median(times[way][name]):12.1f}"
                                      for way in args.ways))
+    ours, theirs = args.ways[0], args.ways[-1]
+    for name, values in times[ours].items():
+        note(args, f"{name}, by {ours}", statistics.median(values), "ms", theirs,
+             statistics.median(times[theirs][name]) if theirs != ours else None)
     return 0
 
 

@@ -37,8 +37,9 @@ struct ProvedOptions {
   std::uint64_t piece = 4096;
 
   /// Bytes in front of the whole digest's place that are kept until it arrives there, so that reads
-  /// that are nearly in order need no second fetch. At least one piece is. Default: 8 MiB.
-  std::uint64_t window = 8 << 20;
+  /// that are nearly in order need no second fetch. At least one piece is. Default: 16 MiB, two
+  /// of the longest ranges that a FetchPolicy asks for.
+  std::uint64_t window = 16 << 20;
 
   /// Bytes of one request of the thread. Range: 1 or more. Default: 4 MiB.
   std::uint64_t request = 4 << 20;

@@ -1,62 +1,23 @@
 #!/usr/bin/env python3
-"""Measures mount-oci against the tools that people would use instead, side by side in one run.
+"""Measures what reading and indexing one layer takes, against the tools that do the same, in one run.
 
-usage: bench/run.py [--layer TAR.GZ --tarindex EROFS --zinfo ZINFO] [--bin DIR] [--repeat N]
+usage: bench/layer.py [--layer TAR.GZ] [--bin DIR] [--repeat N]
 
-Without --layer: ../shared/fixtures/debian-essential beside the project. Every number is printed with
-what it is measured against; ratios are what to compare between machines. Exits 1 if a count that
-does not depend on the machine (requests, bytes) is worse than promised.
+Every number is printed with what it is measured against; ratios are what to compare between machines.
+Exits 1 if a count that does not depend on the machine (requests, bytes) is worse than promised. Needs
+root, igzip, nbdkit and nbdcopy.
 """
-import argparse
-import contextlib
 import json
 import os
 import pathlib
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
 
-TOP = pathlib.Path(__file__).resolve().parent.parent
-FIXTURE = TOP.parent / "shared/fixtures/debian-essential"
+from common import Registry, bench_image, note, plain_arguments, seconds, server
+
 RANDOM_READS = 60
 RANDOM_LENGTH = 128 * 1024
-
-
-@contextlib.contextmanager
-def server(command, prefix):
-    """Runs a command that prints its address when ready and ends on SIGTERM."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        line = process.stdout.readline().strip()
-        if prefix not in line:
-            sys.exit(f"{command[1]} did not start: {line!r}")
-        yield line[line.index(prefix):].split()[0]
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-class Registry:
-    def __init__(self, address):
-        self.url = address if address.startswith("http") else "http://" + address
-        self.host = self.url.split("//")[1].rstrip("/")
-
-    def stats(self):
-        with urllib.request.urlopen(f"{self.url}/_stats") as answer:
-            return json.load(answer)
-
-    def reset(self):
-        request = urllib.request.Request(f"{self.url}/_stats/reset", method="POST")
-        urllib.request.urlopen(request).close()
-
-
-def seconds(command):
-    start = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - start
 
 
 def inspect_layer(layout, layer):
@@ -83,6 +44,8 @@ def random_reads(args, registry, digest, directory):
     print(f"random cold reads of 128 KiB over HTTP: {per_read:.2f} requests and "
           f"{megabytes:.2f} MB a read (server saw {seen['range_requests']} ranges with the one that "
           f"opens it)")
+    note(args, "cold random read of 128 KiB: requests", per_read, "")
+    note(args, "cold random read of 128 KiB: fetched", megabytes, "MB")
     return (per_read <= 1.02 and megabytes <= 0.8
             and seen["range_requests"] <= result["fetches"] + 1)
 
@@ -116,6 +79,8 @@ def sequence(args, registry, directory):
     requests, got = seen["range_requests"], seen["bytes"]
     print(f"whole layer in sequence over HTTP: {requests} requests, {got / size:.3f} x the blob's "
           f"{size} bytes")
+    note(args, "the whole layer by nbdcopy from a registry: fetched", got / 1e6, "MB", "the blob",
+         size / 1e6)
     # One for each 4 MiB, and those that open it.
     ok = requests <= size / (4 << 20) + 2 and got <= 1.02 * size
     best = {name: min(values) for name, values in times.items()}
@@ -127,6 +92,8 @@ def sequence(args, registry, directory):
               f"(best of each: {best[name] / best['igzip']:.2f}), to igzip and nbdcopy from nbdkit "
               f"serving the tar, one after the other, {middle[name] / middle['unpacked']:.2f} "
               f"(best of each: {best[name] / best['unpacked']:.2f})")
+        note(args, f"the whole layer by nbdcopy, {text}", middle[name], "s",
+             "igzip -dc, then nbdcopy of the tar from nbdkit", middle["unpacked"])
     return ok
 
 
@@ -146,6 +113,7 @@ def indexing(args, registry, directory):
           f"{middle['index'] / middle['igzip']:.2f} x igzip -dc; windows and table {size} bytes, "
           f"{100 * size / blob:.2f} % of the blob (zinfo: "
           f"{100 * os.path.getsize(args.zinfo) / blob:.2f} %)")
+    note(args, "index of the layer", middle["index"], "s", "gzip -dc", middle["gzip"])
     image = f"{registry.host}/bench:latest"
     options = f"oci.insecure,oci.cache_dir=none,oci.store={store}"
     find = [args.bin / "mount-oci", "find", "-o", options, image, "/usr", "-type", "f"]
@@ -158,25 +126,21 @@ def indexing(args, registry, directory):
     return requests <= 3
 
 
+def erofs_utils_index(args, layout, directory):
+    """A tarindex and a zinfo of the layer, as erofs-utils makes them."""
+    made = f"{directory}/files"
+    subprocess.run([args.bin / "mount-oci", "index", "--output", made, "-o", "oci.store=none",
+                    f"oci:{layout}:latest"], check=True, stdout=subprocess.DEVNULL)
+    args.tarindex, = pathlib.Path(made).glob("*.erofs")
+    args.zinfo, = pathlib.Path(made).glob("*.zinfo")
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--layer", type=pathlib.Path, default=FIXTURE / "layer.tar.gz")
-    parser.add_argument("--tarindex", type=pathlib.Path, default=FIXTURE / "layer.erofs")
-    parser.add_argument("--zinfo", type=pathlib.Path, default=FIXTURE / "layer.zinfo")
-    parser.add_argument("--bin", type=pathlib.Path, default=TOP / "build/bin")
-    parser.add_argument("--repeat", type=int, default=5)
-    args = parser.parse_args()
-    if not args.layer.exists():
-        print("skipped: no layer to measure with; see --layer")
-        return 0
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo")
-                if line.startswith("model name")), "unknown")
-    print(f"{os.cpu_count()} x {cpu}; layer {args.layer.name}, {args.layer.stat().st_size} bytes")
-    with tempfile.TemporaryDirectory(prefix="bench") as directory:
-        layout = pathlib.Path(directory) / "layout"
-        subprocess.run([TOP / "tools/make_layout.py", args.layer, layout, "--tag", "latest"],
-                       check=True, stdout=subprocess.DEVNULL)
-        digest = inspect_layer(layout, args.layer)
+    args = plain_arguments(__doc__, repeat=5).parse_args()
+    with bench_image(args) as (directory, layer, layout):
+        args.layer = layer
+        erofs_utils_index(args, layout, directory)
+        digest = inspect_layer(layout, layer)
         with server([args.bin / "oci-registry", layout], "http") as address:
             registry = Registry(address)
             good = [random_reads(args, registry, digest, directory),
