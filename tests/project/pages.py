@@ -10,7 +10,7 @@ the build compiles; --write puts the files' text in.
 
 A page's blocks ```console are run in their order, by one shell in an empty directory, if one of them shows
 output. `$ ` and `# ` begin commands, all else is what they print, on standard output or standard error. In it, `…`
-stands for any text within a line. A block after `<!-- not run: WHY -->` is left out. The directory of the programs
+stands for any text within a line, and by itself for any lines. A block after `<!-- not run: WHY -->` is left out. The directory of the programs
 (EROFS_OCI_PROGRAMS, NAME=PATH separated by colons) is first in PATH. README.md's commands are not run: they
 show no output. A command that is named in a page and is not on this machine is a failure.
 """
@@ -78,8 +78,9 @@ def commands_of(text):
 
 def is_like(printed, wanted):
     """Whether lines are as the page has them."""
-    pattern = "\n".join(".*".join(re.escape(part) for part in line.split("…")) for line in wanted)
-    return re.fullmatch(pattern, "\n".join(printed)) is not None
+    pattern = "".join("(?:.*\n)*" if line == "…" else
+                      ".*".join(re.escape(part) for part in line.split("…")) + "\n" for line in wanted)
+    return re.fullmatch(pattern, "".join(line + "\n" for line in printed)) is not None
 
 
 def run(commands, programs):
@@ -97,8 +98,9 @@ def run(commands, programs):
                        "HOME": f"{top}/home", "XDG_CACHE_HOME": f"{top}/home/cache", "LANG": "C.UTF-8",
                        "TMPDIR": f"{top}/home", "XDG_RUNTIME_DIR": f"{top}/home"}
         shell = ["bash"]
-        if os.geteuid() == 0:  # what is mounted is seen, and left behind, nowhere else
-            shell = ["unshare", "--mount", "--propagation", "private", "bash"]
+        if os.geteuid() == 0:  # what is mounted or left running is seen nowhere else, and ends with the shell
+            shell = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
+                     "--mount-proc", "bash"]
         process = subprocess.Popen(shell, cwd=top / "here", env=environment, text=True, stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -143,6 +145,8 @@ def selftest():
         assert "int x;" in check_programs(old, lambda name: "int x; int main() {}\n", write=True)[0]
     text = "```console\n$ echo a \\\n  b\na b\n$ here\n```\n<!-- not run: it is long -->\n```console\n$ c\nd\n```\n"
     assert list(commands_of(text)) == [("echo a \\\n  b", ["a b"]), ("here", [])]
+    assert is_like(["a", "b", "c"], ["a", "…"]) and is_like(["a"], ["…", "a"]) and is_like([], ["…"])
+    assert not is_like(["a", "b"], ["a"]) and not is_like(["a", "b"], ["…b"]) and not is_like(["b"], ["a", "…"])
     good = [("echo a; here", ["a", "b … c"]), ("true", [])]
     with tempfile.TemporaryDirectory() as folder:
         here = pathlib.Path(folder) / "program"
