@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Records a real run of mount-oci against a registry on this machine, as an animated picture for README.md.
 
-usage: tools/record.py            writes doc/recording.svg; needs root, FUSE or NBD, ip(8), and build/bin (./run makes it)
+usage: tools/record.py            writes doc/recording.svg; needs root, FUSE or NBD, ip(8), and build/bin, which
+                                  ./run makes
        tools/record.py --check    whether that picture shows these commands, and no path of some machine
 
 What is shown is what is run and what it prints. The run has namespaces of its own: mounts, where /etc has the

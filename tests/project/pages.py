@@ -2,17 +2,17 @@
 """Checks what the pages show: README.md and doc/*.md.
 
 usage: pages.py programs [--write]         each program is the file of example/ that its first comment names
-       pages.py run                        each command with output gives that output
+       pages.py run                        each command with output gives that output; needs root, else 77
        pages.py selftest
 
 A program is a block ```cpp with a main(); the comment `<!-- example/NAME.cpp -->` before it names the file, which
 the build compiles; --write puts the files' text in.
 
 A page's blocks ```console are run in their order, by one shell in an empty directory, if one of them shows
-output. `$ ` and `# ` begin commands, all else is what they print, on standard output or standard error. In it, `…`
-stands for any text within a line, and by itself for any lines. A block after `<!-- not run: WHY -->` is left out. The directory of the programs
-(EROFS_OCI_PROGRAMS, NAME=PATH separated by colons) is first in PATH. README.md's commands are not run: they
-show no output. A command that is named in a page and is not on this machine is a failure.
+output. `$ ` and `# ` begin commands, all else is what they print, on standard output or standard error. In it,
+`…` stands for any text within a line, and by itself for any lines. A block after `<!-- not run: WHY -->` is left
+out. The programs of EROFS_OCI_PROGRAMS (NAME=PATH, separated by colons) come first in PATH. README.md's commands
+are not run: they show no output. A command that is named in a page and is not on this machine is a failure.
 """
 import os
 import pathlib
@@ -100,7 +100,7 @@ def run(commands, programs):
         shell = ["bash"]
         if os.geteuid() == 0:  # what is mounted or left running is seen nowhere else, and ends with the shell
             shell = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
-                     "--mount-proc", "bash"]
+                     "--mount-proc", *shell]
         process = subprocess.Popen(shell, cwd=top / "here", env=environment, text=True, stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -161,6 +161,9 @@ def main():
     if sys.argv[1:] == ["selftest"]:
         return selftest()
     if sys.argv[1:] == ["run"]:
+        if os.geteuid() != 0:
+            print("not root: some commands of the pages mount")
+            return 77
         faults = check_run()
     elif sys.argv[1:2] == ["programs"]:
         write = sys.argv[2:] == ["--write"]
