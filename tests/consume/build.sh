@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: build.sh find_package|add_subdirectory|pkg_config|missing PREFIX WORK_DIR COMPILER
+# usage: build.sh find_package|add_subdirectory|fetch_content|pkg_config|missing PREFIX WORK_DIR COMPILER
 #        build.sh tutorial PREFIX WORK_DIR COMPILER       the first project of doc/tutorial.md, as it is there
 #        build.sh find_package_compiled|add_subdirectory_compiled PREFIX WORK_DIR COMPILER
 # Builds and runs a small program against the library as installed at PREFIX, or as a subproject: its
@@ -47,6 +47,12 @@ case $kind in
     configure "$project"
     cmake --build "$work"
     [ "$("$work/first_source")" = uvwxyzabcd ]
+    ;;
+  fetch_content)
+    tar -C "$here/../.." --exclude=./build --exclude=./.git -czf "$work/erofs_oci.tar.gz" .
+    configure "$here/fetch_content" -DARCHIVE="$work/erofs_oci.tar.gz"
+    cmake --build "$work"
+    "$work/consumer"
     ;;
   pkg_config)
     PKG_CONFIG_PATH=$prefix/share/pkgconfig make -C "$here/pkg_config" CXX="$compiler" OUT="$work"

@@ -39,8 +39,8 @@ struct BlobCacheOptions {
   /// by a sixty-fourth, at most 16 MiB. Empty: a tenth of the file system, at most 10 GiB.
   std::optional<std::uint64_t> limit{};
   /// Bytes that are fetched and kept together, > 0. All processes that share the directory must
-  /// agree. Default: 16 KiB.
-  std::uint64_t chunk = 16 * 1024;
+  /// agree. Default: 8 KiB.
+  std::uint64_t chunk = 8 * 1024;
   /// How long nothing is written after a write has failed. Default: 30 s.
   std::chrono::milliseconds pause{30'000};
   uid_t owner = ::geteuid();  ///< who must own all that is there
@@ -81,7 +81,7 @@ struct BlobContents {
 
 /// A directory of blobs, one file each:
 /// ```
-/// blobs-2/sha256-HEX.SIZE   a table of digests, then the blob's chunks, with holes
+/// blobs-3/sha256-HEX.SIZE   a table of digests, then the blob's chunks, with holes
 /// ```
 /// It needs neither a journal nor a sync: what is torn, cut short, zeroed or changed counts as not
 /// there. Any file may be removed at any time. Another format would have another directory.
@@ -91,7 +91,7 @@ struct BlobContents {
 template <BlobFiles Files = SystemFiles>
 class BasicBlobCache {
  public:
-  static constexpr char const* folder = "blobs-2";
+  static constexpr char const* folder = "blobs-3";
 
   /// Opens the cache below `root`, or makes it, for its owner alone.
   /// @error{an errno, as open_private_directory()}
@@ -102,7 +102,9 @@ class BasicBlobCache {
     auto path = root + '/' + folder;
     EROFS_OCI_TRY_ASSIGN(auto directory, open_private_directory(path, options.owner));
     std::error_code ignored;
-    std::filesystem::remove_all(root + "/blobs-1", ignored);  // an older version's
+    for (auto const* const old : {"/blobs-1", "/blobs-2"}) {  // of older versions
+      std::filesystem::remove_all(root + old, ignored);
+    }
     if (!options.limit) {
       struct statvfs space{};
       if (::fstatvfs(directory.get(), &space) != 0) return fail_errno(errno, root);

@@ -87,8 +87,8 @@ class DiskCached {
  private:
   using Claim = typename Blob::Claim;
 
-  static constexpr std::uint64_t most_claimed = 64;        // chunks that others wait for at a time
-  static constexpr std::uint64_t most_streamed = 1 << 14;  // chunks in one request
+  static constexpr std::uint64_t most_claimed = 128;       // chunks that others wait for at a time
+  static constexpr std::uint64_t most_streamed = 1 << 15;  // chunks in one request
 
   /// Where a request stands: the bytes [offset, end) are still wanted.
   struct Request {

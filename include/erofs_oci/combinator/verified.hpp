@@ -38,7 +38,8 @@ template <RandomAccessSource Inner, Hash H>
 class Verified {
  public:
   /// @param inner   the source to check; owned from here on
-  /// @param chunks  by rising `begin`; one may begin before the one before it ends
+  /// @param chunks  by rising `begin`; one may begin before the one before it ends, and one that
+  ///                ends with it is for reads that begin in it: others do not need its digest
   /// @error{Errc::invalid_argument, the chunks are out of order or leave `inner`}
   [[nodiscard]] static Result<Verified> make(Inner inner, std::vector<VerifiedChunk> chunks) {
     for (std::size_t i = 0; i < chunks.size(); ++i) {
@@ -106,6 +107,14 @@ class Verified {
     return static_cast<std::size_t>(std::prev(after) - chunks_.begin());
   }
 
+  // The number of the next chunk that reaches further; the number of chunks if there is none.
+  [[nodiscard]] std::size_t next(std::size_t number) const {
+    auto const end = chunks_[number].end;
+    do ++number;
+    while (number < chunks_.size() && chunks_[number].end == end);
+    return number;
+  }
+
   // A chunk while it comes.
   struct Coming {
     std::size_t number = 0;
@@ -117,9 +126,9 @@ class Verified {
       bytes.insert(bytes.end(), piece.begin(), piece.end());
     }
 
-    // Goes on with the next chunk, whose first `shared` bytes are the last ones of this.
-    void next(std::size_t shared) {
-      ++number;
+    // Goes on with chunk `to`, whose first `shared` bytes are the last ones of this.
+    void go_on(std::size_t to, std::size_t shared) {
+      number = to;
       bytes.erase(bytes.begin(), bytes.end() - static_cast<std::ptrdiff_t>(shared));
       hash = H();
       hash.update(bytes);
@@ -133,9 +142,9 @@ class Verified {
   [[nodiscard]] Result<bool> stream_run(std::size_t first, std::uint64_t& offset, std::uint64_t end,
                                         std::size_t& retried, ByteSink sink) const {
     auto last = first;
-    while (chunks_[last].end < end && last + 1 < chunks_.size() &&
-           chunks_[last + 1].begin <= chunks_[last].end) {
-      ++last;
+    for (auto at = next(last); chunks_[last].end < end && at < chunks_.size(); at = next(last)) {
+      if (chunks_[at].begin > chunks_[last].end) break;
+      last = at;
     }
     // Not all that is claimed: a length is no reason to take memory.
     constexpr std::uint64_t most_reserved = 4 << 20;
@@ -156,9 +165,10 @@ class Verified {
         checked = check(chunk, coming.hash);
         if (!checked) return false;
         wanted = hand_on(chunk, coming.bytes, offset, end, sink);
+        auto const after = next(coming.number);
         auto const shared =
-            coming.number < last ? chunk.end - chunks_[coming.number + 1].begin : std::uint64_t{0};
-        coming.next(static_cast<std::size_t>(shared));
+            coming.number < last ? chunk.end - chunks_[after].begin : std::uint64_t{0};
+        coming.go_on(after, static_cast<std::size_t>(shared));
         if (!wanted) return false;
       }
       return wanted;

@@ -61,6 +61,19 @@ struct SpanMap {
     return begin(index->piece_span(span));
   }
 
+  /// Where the granule ends in which byte `at` of the blob lies, which is one of span `span`.
+  [[nodiscard]] std::uint64_t granule_end(std::size_t span, std::uint64_t at) const noexcept {
+    auto last = span;
+    while (last + 1 < index->checkpoints.size() &&
+           index->piece_span(last + 1) == index->piece_span(span)) {
+      ++last;
+    }
+    auto const all = end(last);
+    auto const first = granules_begin(span);
+    if (granule == 0) return all;
+    return std::min(all, first + ((at - first) / granule + 1) * granule);
+  }
+
   /// Up to where in the blob bytes are needed to decode up to `out`, of span `span`: a guess, as if
   /// the span were compressed evenly.
   [[nodiscard]] std::uint64_t needed(std::size_t span, std::uint64_t out) const noexcept {

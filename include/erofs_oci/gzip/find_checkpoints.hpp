@@ -18,6 +18,7 @@
 #include <erofs_oci/gzip/block_decoder.hpp>
 #include <erofs_oci/gzip/checkpoint.hpp>
 #include <erofs_oci/gzip/decoder.hpp>
+#include <erofs_oci/gzip/extra_checkpoints.hpp>
 #include <erofs_oci/gzip/fetch_policy.hpp>
 #include <erofs_oci/gzip/inflater.hpp>
 #include <erofs_oci/gzip/layer_index.hpp>
@@ -46,13 +47,17 @@ struct FindOptions {
   /// A span with more decoded bytes is left as it is. Default: 16 MiB, which are held.
   std::uint64_t most_decoded = 16 << 20;
 
+  /// Bytes of a piece of the index; 0: each of its spans is one piece. Default: 32 KiB
+  std::uint64_t piece = index_piece_size;
+
   /// Checkpoints found at most. Default: 512
   std::size_t most = 512;
 };
 
 /// What find_checkpoints() has found.
 struct FoundCheckpoints {
-  std::vector<LayerSpan> points;  ///< by rising place; not in the index
+  std::vector<ExtraCheckpoint> points;    ///< by rising place; not in the index; without `rest`
+  std::vector<std::uint64_t> piece_ends;  ///< for each, the end of the piece in which it lies
 
   /// What decoding the ranges takes of the blob, by rising number of the range; of one that crosses
   /// checkpoints of the index, in parts.
@@ -74,7 +79,8 @@ class SpanWalk {
       : blob_(blob),
         start_(map.index->checkpoints[span]),
         base_(map.begin(span)),
-        pieces_begin_(map.granules_begin(span)),
+        map_(map),
+        span_(span),
         blob_end_(map.end(span)) {}
 
   /// Begins at the span's checkpoint.
@@ -111,7 +117,7 @@ class SpanWalk {
   [[nodiscard]] std::span<Checkpoint const> boundaries() const noexcept { return boundaries_; }
 
   /// A boundary that was passed, with its window.
-  [[nodiscard]] LayerSpan pack(Checkpoint const& point) {
+  [[nodiscard]] ExtraCheckpoint pack(Checkpoint const& point) {
     auto const end = gzip_window_size + static_cast<std::size_t>(point.out - start_.out);
     auto const window =
         std::span(std::as_const(decoded_)).first(end).template last<gzip_window_size>();
@@ -129,8 +135,6 @@ class SpanWalk {
   }
 
  private:
-  static constexpr std::uint64_t piece = index_piece_size;
-
   [[nodiscard]] std::uint64_t out_end() const noexcept {
     return start_.out + decoded_.size() - gzip_window_size;
   }
@@ -140,7 +144,7 @@ class SpanWalk {
     auto const at = base_ + compressed_.size();
     auto const left = blob_end_ - std::min(blob_end_, at);
     if (left == 0) return fail(Errc::truncated, "find checkpoints");
-    Bytes bytes(static_cast<std::size_t>(std::min(piece - (at - pieces_begin_) % piece, left)));
+    Bytes bytes(static_cast<std::size_t>(std::min(map_.granule_end(span_, at) - at, left)));
     EROFS_OCI_TRY(read_exact(blob_, at, bytes));
     compressed_.insert(compressed_.end(), bytes.begin(), bytes.end());
     return {};
@@ -156,9 +160,10 @@ class SpanWalk {
 
   Blob const& blob_;
   Checkpoint const start_;
-  std::uint64_t const base_;          // of `compressed_` in the blob
-  std::uint64_t const pieces_begin_;  // from where pieces are counted
-  std::uint64_t const blob_end_;      // of the span
+  std::uint64_t const base_;  // of `compressed_` in the blob
+  SpanMap const& map_;
+  std::size_t const span_;
+  std::uint64_t const blob_end_;  // of the span
   D decoder_;
   I inflater_;
   Bytes compressed_;
@@ -198,7 +203,7 @@ template <BlockDecoder D, Inflater I, RandomAccessSource Blob>
   auto end = begin;
   for (auto const& [range, decoded] : reads.parts) {
     EROFS_OCI_TRY(walk.decode_to(decoded.begin));
-    std::optional<LayerSpan> best;
+    std::optional<ExtraCheckpoint> best;
     std::uint64_t least = 0;
     auto const passed = walk.boundaries();
     constexpr std::size_t looks = 4;
@@ -214,6 +219,7 @@ template <BlockDecoder D, Inflater I, RandomAccessSource Blob>
     }
     if (best) {
       begin = best->start.first_byte();
+      found.piece_ends.push_back(map.granule_end(reads.span, begin));
       found.points.push_back(*std::move(best));
     }
     EROFS_OCI_TRY_ASSIGN(end, walk.decode_to(decoded.end));
@@ -253,7 +259,7 @@ template <BlockDecoder D, Inflater I, RandomAccessSource Blob>
 
 /// Finds, for ranges of the decoded stream that were read, block boundaries close in front of them
 /// where that saves compressed bytes, and how much of the blob they take then. Reads the blob up to
-/// the ends of pieces of `index_piece_size` bytes, which are counted as those of the index. In a
+/// the ends of pieces of `options.piece` bytes, which are counted as those of the index. In a
 /// span of several members, or of which too much would be held, nothing is found, and what is
 /// needed is a guess.
 /// @param blob    as it is stored, and right: nothing is checked here
@@ -267,7 +273,7 @@ template <BlockDecoder D = DefaultBlockDecoder, Inflater I = DefaultInflater,
                                                         std::span<ByteRange const> ranges,
                                                         FindOptions const& options = {}) {
   FoundCheckpoints found;
-  SpanMap const map{&index, blob.size(), 0, 0};
+  SpanMap const map{&index, blob.size(), 0, options.piece};
   for (auto const& reads : detail::reads_by_span(index, ranges)) {
     auto in_span =
         detail::find_in_span<D, I>(blob, map, reads, options, options.most - found.points.size());
@@ -276,6 +282,7 @@ template <BlockDecoder D = DefaultBlockDecoder, Inflater I = DefaultInflater,
     }
     if (!in_span) return fail(std::move(in_span).error());
     std::ranges::move(in_span->points, std::back_inserter(found.points));
+    std::ranges::copy(in_span->piece_ends, std::back_inserter(found.piece_ends));
     std::ranges::move(in_span->needed, std::back_inserter(found.needed));
   }
   return found;

@@ -15,7 +15,7 @@ namespace erofs_oci {
 
 /// No such file is longer, in bytes.
 inline constexpr std::uint64_t max_checkpoints_file_size =
-    16 + 24 * ExtraCheckpoints::most + ExtraCheckpoints::most_window_bytes + 32;
+    16 + 56 * ExtraCheckpoints::most + ExtraCheckpoints::most_window_bytes + 32;
 
 /// Every byte of the file.
 [[nodiscard]] Bytes encode_checkpoints(ExtraCheckpoints const& extra);

@@ -28,7 +28,7 @@ class CacheTest(ImageTest):
         super().setUp()
         self.host = self.three_at_registry()
         self.image = f"{self.host}/app:v1"
-        self.blobs = os.path.join(self.store, "blobs-2")
+        self.blobs = os.path.join(self.store, "blobs-3")
         self.before = self.stats(self.host)
 
     def since(self):
@@ -67,7 +67,7 @@ class CacheTest(ImageTest):
         for words in (",oci.cache_dir=none", f",oci.store=none,oci.cache_dir={self.dir}/other"):
             self.run_tool("cat", "/etc/passwd", words=words)
         self.assertFalse(os.path.exists(self.blobs))
-        self.assertTrue(os.listdir(os.path.join(self.dir, "other", "blobs-2")))
+        self.assertTrue(os.listdir(os.path.join(self.dir, "other", "blobs-3")))
 
     def test_without_the_registry(self):
         by_digest = f"{self.host}/app@{self.manifest}"
@@ -175,7 +175,7 @@ class CacheTest(ImageTest):
         self.assertEqual([blob["digest"] for blob in self.cache("rm", second)], [second])
         self.assertEqual(self.cache("du")[0]["blobs"], 2)
         self.assertEqual(len(self.cache("rm", "--all")), 2)
-        self.assertEqual([name for part in ("blobs-2", "documents-1", "tags-1")
+        self.assertEqual([name for part in ("blobs-3", "documents-1", "tags-1")
                           for name in os.listdir(os.path.join(self.store, part))], [])
         self.run_tool("pull")
 

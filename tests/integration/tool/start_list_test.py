@@ -15,7 +15,7 @@ from servers import run
 from support import TOOL, Running, ToolTest, make_layout, read
 from survive_test import wait_for
 
-CHUNK = 16384  # of the layer cache
+CHUNK = 8192  # of the layer cache
 PIECE = 32768  # of an index
 GAP = 65536
 FILES = 16

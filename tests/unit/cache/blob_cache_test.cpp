@@ -74,9 +74,11 @@ TEST_CASE("A cache stays below its limit, and what was unused longest goes",
 TEST_CASE("What an older version has kept goes", "[cache][blob_cache]") {
   Scratch const scratch;
   std::filesystem::create_directories(scratch / "cache/blobs-1/x");
+  std::filesystem::create_directories(scratch / "cache/blobs-2/x");
   std::filesystem::create_directories(scratch / "cache/documents-1");
   static_cast<void>(open_cache(scratch, 1 << 20));
   CHECK_FALSE(std::filesystem::exists(scratch / "cache/blobs-1"));
+  CHECK_FALSE(std::filesystem::exists(scratch / "cache/blobs-2"));
   CHECK(std::filesystem::exists(scratch / "cache/documents-1"));
 }
 

@@ -62,7 +62,7 @@ Cached<Inner> over(CachePtr cache, Inner inner, Bytes const& bytes,
 }
 
 std::string path_of(Scratch const& scratch, Bytes const& bytes) {
-  return scratch / "cache/blobs-2/" + name_of(bytes).text();
+  return scratch / "cache/blobs-3/" + name_of(bytes).text();
 }
 
 void flip(std::string const& path, std::uint64_t at, char mask = 1) {

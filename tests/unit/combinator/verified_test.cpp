@@ -29,11 +29,34 @@ std::vector<VerifiedChunk> chunks_of(Bytes const& bytes, std::size_t step) {
   return chunks;
 }
 
+// The same, with ends of some chunks that have a digest of their own.
+std::vector<VerifiedChunk> chunks_with_ends(Bytes const& bytes, std::size_t step) {
+  std::vector<VerifiedChunk> all;
+  auto const chunks = chunks_of(bytes, step);
+  for (std::size_t i = 0; i < chunks.size(); ++i) {
+    all.push_back(chunks[i]);
+    auto const end = chunks[i].end;
+    auto const most = i + 1 < chunks.size() ? chunks[i + 1].begin : end;
+    for (auto from = chunks[i].begin + 1 + *rc::gen::inRange<std::uint64_t>(0, 8); from < most;
+         from += 1 + *rc::gen::inRange<std::uint64_t>(0, 20)) {
+      all.push_back({from, end, digest_of(std::span(bytes).subspan(from, end - from))});
+    }
+  }
+  return all;
+}
+
 TEST_CASE("Verified reads as what it checks", "[combinator][verified][property]") {
   rc::prop("for all bytes and chunk sizes", [] {
     auto const bytes = *testing::any_bytes();
     auto const step = *rc::gen::inRange<std::size_t>(1, 40);
     auto verified = Checked256<Memory>::make(Memory(bytes), chunks_of(bytes, step));
+    RC_ASSERT(verified.has_value());
+    testing::obeys_laws(AnySource(*std::move(verified)), bytes);
+  });
+  rc::prop("for all bytes and ends of chunks", [] {
+    auto const bytes = *testing::any_bytes();
+    auto const step = *rc::gen::inRange<std::size_t>(1, 40);
+    auto verified = Checked256<Memory>::make(Memory(bytes), chunks_with_ends(bytes, step));
     RC_ASSERT(verified.has_value());
     testing::obeys_laws(AnySource(*std::move(verified)), bytes);
   });
@@ -68,6 +91,32 @@ TEST_CASE("A byte that is not what it should be is never let through",
       if (at == i) CHECK_FALSE(n.has_value());
     }
   }
+}
+
+TEST_CASE("A read that begins in the end of a chunk takes that alone", "[combinator][verified]") {
+  auto const bytes = to_bytes("0123456789abcdefghijklmnopqrstuvwxyz");
+  auto const digest = [&](std::size_t begin, std::size_t end) {
+    return digest_of(std::span(bytes).subspan(begin, end - begin));
+  };
+  std::vector<VerifiedChunk> chunks{
+      {0, 20, digest(0, 20)}, {12, 20, digest(12, 20)}, {20, 36, digest(20, 36)}};
+  auto changed = bytes;
+  changed[5] ^= std::byte{1};
+  auto const verified = Checked256<Memory>::make(Memory(changed), chunks);
+  REQUIRE(verified.has_value());
+  Bytes out(10);
+  CHECK(verified->read_at(14, out).value() == 10);
+  CHECK(as_text(out) == "efghijklmn");
+  CHECK(verified->read_at(11, out).error().code == Errc::digest_mismatch);
+
+  // The digest of the end counts for who begins there, and for nobody else.
+  chunks[1].digest = digest(0, 1);
+  auto const lying = Checked256<Memory>::make(Memory(bytes), chunks);
+  REQUIRE(lying.has_value());
+  Bytes all(36);
+  CHECK(lying->read_at(0, all).value() == 36);
+  CHECK(all == bytes);
+  CHECK(lying->read_at(14, out).error().code == Errc::digest_mismatch);
 }
 
 TEST_CASE("Bytes without a digest are an error", "[combinator][verified][error]") {

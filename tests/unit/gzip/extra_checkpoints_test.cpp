@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include <catch.hpp>
@@ -63,6 +65,24 @@ TEST_CASE("Added checkpoints cut spans, whose pieces stay those of the index", "
   CHECK(first(2) == 1);
   CHECK(first(3) == 2);
   CHECK(first(4) == 77);
+}
+
+TEST_CASE("Rests of pieces are beside the pieces in which they lie", "[gzip][extra]") {
+  auto const digest = Digest::parse("sha256:" + std::string(64, '1')).value();
+  ExtraCheckpoints extra;
+  for (auto const at : {50U, 100U, 150U, 170U, 180U, 250U}) {
+    CHECK(extra.add({{at, at * 10, 0}, {}, at == 170 ? Digest() : digest}));
+  }
+  CHECK(extra.add({{300, 3000, 1}, {}, digest}));  // its first byte is in two pieces
+
+  auto const all = add_rests({{100, 200, {}}, {200, 300, {}}, {299, 320, {}}}, extra);
+
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> places;
+  for (auto const& chunk : all) places.emplace_back(chunk.begin, chunk.end);
+  using Places = decltype(places);
+  CHECK(places == Places{{100, 200}, {150, 200}, {180, 200}, {200, 300}, {250, 300}, {299, 320}});
+  CHECK(all[1].digest == digest);
+  CHECK(all[3].digest == Digest());
 }
 
 TEST_CASE("Checkpoints that do not fit an index are not added", "[gzip][extra]") {

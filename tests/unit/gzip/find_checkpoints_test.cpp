@@ -94,18 +94,30 @@ Result<Gzran<AnySource>> open(AnySource blob, GzipIndex index, std::uint64_t siz
   return Gzran<AnySource>::make(std::move(blob), std::move(index), options);
 }
 
-// Whole pieces that hold a byte of the ranges.
-std::vector<ByteRange> whole_pieces(std::vector<FoundCheckpoints::Needed> const& needed) {
-  std::vector<ByteRange> pieces;
-  for (auto const& chunk : index_of(layer()).chunks()) {
-    for (auto const& [number, range] : needed) {
-      if (chunk.begin < range.end && range.begin < chunk.end) {
-        pieces.push_back({chunk.begin, chunk.end});
-        break;
-      }
-    }
+// What checking the ranges takes: of the piece in which one begins, the rest if that has a digest.
+std::vector<ByteRange> checked_bytes(std::vector<FoundCheckpoints::Needed> const& needed,
+                                     std::vector<VerifiedChunk> const& chunks) {
+  auto const chunk_of = [&](std::uint64_t at) {
+    return std::prev(std::ranges::upper_bound(chunks, at, {}, &VerifiedChunk::begin));
+  };
+  std::vector<ByteRange> taken;
+  for (auto const& [number, range] : needed) {
+    taken.push_back({chunk_of(range.begin)->begin, chunk_of(range.end - 1)->end});
   }
-  return pieces;
+  return taken;
+}
+
+// The checkpoints found, with the digests of rests of pieces or without.
+ExtraCheckpoints extra_of(FoundCheckpoints const& found, Bytes const& blob, bool with_rests) {
+  ExtraCheckpoints extra;
+  for (std::size_t i = 0; i < found.points.size(); ++i) {
+    auto point = found.points[i];
+    auto const begin = static_cast<std::size_t>(point.start.first_byte());
+    auto const size = static_cast<std::size_t>(found.piece_ends[i]) - begin;
+    if (with_rests) point.rest = digest_of(std::span(blob).subspan(begin, size));
+    RC_ASSERT(extra.add(std::move(point)));
+  }
+  return extra;
 }
 
 TEST_CASE("Ranges can be read of what they are said to need, by the checkpoints found",
@@ -116,18 +128,19 @@ TEST_CASE("Ranges can be read of what they are said to need, by the checkpoints 
     FindOptions options;
     options.worth = *rc::gen::element<std::uint64_t>(1, 10'000, 64 * 1024);
     options.leeway = *rc::gen::element<std::uint64_t>(0, 20'000);
+    options.piece = piece;
 
     auto const found = find_checkpoints(Memory(made.blob), made.index(), ranges, options);
 
     RC_ASSERT(found.has_value());
-    ExtraCheckpoints extra;
-    for (auto const& point : found->points) RC_ASSERT(extra.add(point));
+    RC_ASSERT(found->piece_ends.size() == found->points.size());
+    auto const extra = extra_of(*found, made.blob, *rc::gen::arbitrary<bool>());
     auto const merged = add_checkpoints(made.index(), extra);
     RC_ASSERT(merged.checkpoints.size() == made.checkpoints.size() + found->points.size());
 
-    auto const there = whole_pieces(found->needed);
-    auto checked =
-        Verified<Partial, Sha256>::make(Partial(made.blob, there), index_of(made).chunks());
+    auto const chunks = add_rests(index_of(made).chunks(), extra);
+    auto checked = Verified<Partial, Sha256>::make(
+        Partial(made.blob, checked_bytes(found->needed, chunks)), chunks);
     RC_ASSERT(checked.has_value());
     auto const gzran = open(AnySource(*std::move(checked)), merged, content_size);
     RC_ASSERT(gzran.has_value());
@@ -154,11 +167,12 @@ TEST_CASE("A blob with checkpoints that were found obeys the laws", "[gzip][find
     std::vector<ByteRange> const ranges{{begin, begin + 5000}};
     FindOptions options;
     options.worth = 1000;
+    options.piece = piece;
     auto const found = find_checkpoints(Memory(made.blob), made.index(), ranges, options);
     RC_ASSERT(found.has_value());
-    ExtraCheckpoints extra;
-    for (auto const& point : found->points) extra.add(point);
-    auto checked = Verified<Memory, Sha256>::make(Memory(made.blob), index_of(made).chunks());
+    auto const extra = extra_of(*found, made.blob, true);
+    auto checked = Verified<Memory, Sha256>::make(Memory(made.blob),
+                                                  add_rests(index_of(made).chunks(), extra));
     RC_ASSERT(checked.has_value());
     auto gzran = open(AnySource(*std::move(checked)), add_checkpoints(made.index(), extra),
                       made.content.size());

@@ -8,15 +8,21 @@
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
 
+#include <erofs_oci/core/bytes.hpp>
+#include <erofs_oci/core/endian.hpp>
+#include <erofs_oci/digest/sha256.hpp>
+
 namespace erofs_oci {
 namespace checkpoints_file_test {
 
 // Also ones that break a rule.
-LayerSpan any_point() {
+ExtraCheckpoint any_point() {
   auto const place = *rc::gen::inRange<std::uint64_t>(0, 300);
   auto const bits = static_cast<std::uint8_t>(*rc::gen::inRange(0, 9));
   auto const out = *rc::gen::element(place * 500, std::uint64_t{3000});
-  return {{place * 100, out, bits}, to_bytes(*rc::gen::arbitrary<std::string>())};
+  return {{place * 100, out, bits},
+          to_bytes(*rc::gen::arbitrary<std::string>()),
+          digest_of(as_bytes(*rc::gen::arbitrary<std::string>()))};
 }
 
 ExtraCheckpoints any_extra() {
@@ -26,8 +32,8 @@ ExtraCheckpoints any_extra() {
   return extra;
 }
 
-bool same(LayerSpan const& a, LayerSpan const& b) {
-  return a.start == b.start && a.packed_window == b.packed_window;
+bool same(ExtraCheckpoint const& a, ExtraCheckpoint const& b) {
+  return a.start == b.start && a.packed_window == b.packed_window && a.rest == b.rest;
 }
 
 TEST_CASE("Extra checkpoints are those that were written", "[image][checkpoints][property]") {
@@ -37,6 +43,12 @@ TEST_CASE("Extra checkpoints are those that were written", "[image][checkpoints]
     RC_ASSERT(again.has_value());
     RC_ASSERT(std::ranges::equal(again->points(), extra.points(), same));
   });
+}
+
+TEST_CASE("Extra checkpoints of another version are not read", "[image][checkpoints][error]") {
+  auto file = encode_checkpoints({});
+  store_le<std::uint32_t>(1, std::span(file).subspan<8, 4>());
+  CHECK(decode_checkpoints(file).error().code == Errc::unsupported);
 }
 
 TEST_CASE("A changed file of extra checkpoints is none", "[image][checkpoints][property]") {

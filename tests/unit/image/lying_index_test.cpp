@@ -108,7 +108,9 @@ tarindex::BuiltLayer built(Bytes const& blob, std::uint64_t span_size = 32 * 102
 /// Checkpoints between those of the index.
 ExtraCheckpoints extra_of(Bytes const& blob) {
   ExtraCheckpoints extra;
-  for (auto const& span : built(blob, 8 * 1024).index.spans) extra.add(span);
+  for (auto const& span : built(blob, 8 * 1024).index.spans) {
+    extra.add({span.start, span.packed_window});
+  }
   return extra;
 }
 
@@ -730,6 +732,12 @@ void add_packed_lies(Lies& lies) {
   add("zeros", [](Bytes& bytes, Random&) { bytes = valued(pack_index({Bytes(1 << 20), {}, {}})); });
 }
 
+Digest any_digest(Random& random) {
+  Bytes bytes(32);
+  for (auto& byte : bytes) byte = static_cast<std::byte>(random());
+  return digest_of(bytes);
+}
+
 void add_start_lies(Lies& lies) {
   lies.push_back({"checkpoints: a bit", Telling::by_checks, [](Making& making, Random& random) {
                     flip(making.checkpoints[below(random, 2)], random);
@@ -758,6 +766,15 @@ void add_start_lies(Lies& lies) {
                     }
                     making.checkpoints[0] = encode_checkpoints(lying);
                   }});
+  lies.push_back(
+      {"checkpoints: rest of a piece", Telling::by_checks, [](Making& making, Random& random) {
+         ExtraCheckpoints lying;
+         for (auto point : truth().extra[0].points()) {
+           point.rest = any_digest(random);
+           lying.add(std::move(point));
+         }
+         making.checkpoints[0] = encode_checkpoints(lying);
+       }});
   lies.push_back({"start list: a bit", Telling::by_checks,
                   [](Making& making, Random& random) { flip(making.start_list, random); }});
   lies.push_back({"start list: cut", Telling::by_checks,
@@ -773,12 +790,6 @@ void add_start_lies(Lies& lies) {
          }
          making.start_list = list.encode();
        }});
-}
-
-Digest any_digest(Random& random) {
-  Bytes bytes(32);
-  for (auto& byte : bytes) byte = static_cast<std::byte>(random());
-  return digest_of(bytes);
 }
 
 void add_manifest_lies(Lies& lies) {
@@ -821,6 +832,12 @@ void add_manifest_lies(Lies& lies) {
       [](Manifest& m, Random&) { std::swap(m.layers[0].annotations, m.layers[1].annotations); });
   add("one index for both layers",
       [](Manifest& m, Random&) { m.layers[1].annotations = m.layers[0].annotations; });
+  // Kernels compare with it what they are served; it says nothing of what that is.
+  add("a Merkle tree of something else", [](Manifest& m, Random& random) {
+    auto const at = below(random, m.layers.size() + 1);
+    m.layers.insert(m.layers.begin() + static_cast<std::ptrdiff_t>(at),
+                    describe_tree(truth().blobs[0], any_digest(random), any_digest(random)));
+  });
   add("layer that is no digest", [part](Manifest& m, Random& random) {
     part(m, random).annotations[index_artifact::layer_digest] = "sha256:../../x";
   });

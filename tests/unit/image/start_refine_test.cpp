@@ -27,7 +27,7 @@ StartLayer layer(char name, bool finds = true) {
     FoundCheckpoints found;
     for (std::size_t i = 0; i < read.size(); ++i) {
       found.needed.push_back({i, read[i]});
-      if (finds) found.points.push_back({{read[i].begin, read[i].begin, 0}, Bytes(400)});
+      if (finds) found.points.push_back({{read[i].begin, read[i].begin, 0}, Bytes(400), {}});
     }
     return found;
   };

@@ -12,19 +12,20 @@
 #include <utility>
 #include <vector>
 
+#include <erofs_oci/combinator/verified.hpp>
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/config.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/gzip/checkpoint.hpp>
 #include <erofs_oci/gzip/extra_checkpoints.hpp>
-#include <erofs_oci/gzip/layer_index.hpp>
 #include <erofs_oci/gzip/window.hpp>
 
 namespace erofs_oci {
 namespace detail {
 
 /// A checkpoint's place, to sort by.
-[[nodiscard]] constexpr std::uint64_t place_of(LayerSpan const& point) noexcept {
+[[nodiscard]] constexpr std::uint64_t place_of(ExtraCheckpoint const& point) noexcept {
   return point.start.bit_position();
 }
 
@@ -36,7 +37,7 @@ struct WindowOrigin {
 
 }  // namespace detail
 
-EROFS_OCI_BODY bool ExtraCheckpoints::add(LayerSpan point) {
+EROFS_OCI_BODY bool ExtraCheckpoints::add(ExtraCheckpoint point) {
   if (points_.size() == most || point.packed_window.size() > most_window_bytes - window_bytes_) {
     return false;
   }
@@ -83,6 +84,25 @@ EROFS_OCI_BODY GzipIndex add_checkpoints(GzipIndex index, ExtraCheckpoints const
     return place.is_extra ? unpack_window((*windows)[place.number], out) : read(place.number, out);
   };
   return merged;
+}
+
+EROFS_OCI_BODY std::vector<VerifiedChunk> add_rests(std::vector<VerifiedChunk> pieces,
+                                                    ExtraCheckpoints const& extra) {
+  std::vector<VerifiedChunk> all;
+  all.reserve(pieces.size() + extra.points().size());
+  auto left = extra.points();
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    auto const begin = pieces[i].begin;
+    auto const end = pieces[i].end;
+    auto const next = i + 1 < pieces.size() ? std::min(end, pieces[i + 1].begin) : end;
+    all.push_back(std::move(pieces[i]));
+    for (; !left.empty() && left.front().start.first_byte() < next; left = left.subspan(1)) {
+      auto const from = left.front().start.first_byte();
+      if (from <= all.back().begin || from < begin || left.front().rest == Digest()) continue;
+      all.push_back({from, end, left.front().rest});
+    }
+  }
+  return all;
 }
 
 }  // namespace erofs_oci

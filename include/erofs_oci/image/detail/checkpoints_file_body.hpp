@@ -25,9 +25,9 @@ inline constexpr SealedForm checkpoints_form{
     .name = "extra checkpoints",
     .magic = {std::byte{0x89}, std::byte{0x45}, std::byte{0x4f}, std::byte{0x43}, std::byte{0x0d},
               std::byte{0x0a}, std::byte{0x1a}, std::byte{0x0a}},
-    .version = 1,
+    .version = 2,
     .header = 16};
-inline constexpr std::size_t checkpoints_record = 24;  // bytes
+inline constexpr std::size_t checkpoints_record = 56;  // bytes
 
 }  // namespace detail
 
@@ -40,6 +40,7 @@ EROFS_OCI_BODY Bytes encode_checkpoints(ExtraCheckpoints const& extra) {
     append_le(file, point.start.out, 8);
     append_le(file, point.start.bits, 4);
     append_le(file, point.packed_window.size(), 4);
+    file.insert(file.end(), point.rest.bytes().begin(), point.rest.bytes().end());
   }
   for (auto const& point : points) {
     file.insert(file.end(), point.packed_window.begin(), point.packed_window.end());
@@ -66,7 +67,8 @@ EROFS_OCI_BODY Result<ExtraCheckpoints> decode_checkpoints(std::span<std::byte c
     Checkpoint const start{load_le<std::uint64_t>(records.subspan<0, 8>()),
                            load_le<std::uint64_t>(records.subspan<8, 8>()),
                            static_cast<std::uint8_t>(bits)};
-    extra.add({start, to_bytes(windows.first(size))});
+    extra.add({start, to_bytes(windows.first(size)),
+               *Digest::make(DigestAlgorithm::sha256, records.subspan<24, 32>())});
     records = records.subspan(detail::checkpoints_record);
     windows = windows.subspan(size);
   }

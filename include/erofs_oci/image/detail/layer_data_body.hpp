@@ -95,6 +95,24 @@ inline Result<HeldMemory::Part> cache_together(std::vector<AnySource*> const& la
   };
 }
 
+/// find_checkpoints(), and what the rests of the pieces hash to in which it finds some.
+/// @param piece  bytes of a piece of the index
+inline Result<FoundCheckpoints> find_with_rests(AnySource const& blob, GzipIndex const& index,
+                                                std::span<ByteRange const> read,
+                                                std::uint64_t piece) {
+  EROFS_OCI_TRY_ASSIGN(auto found, find_checkpoints(blob, index, read, {.piece = piece}));
+  for (std::size_t i = 0; i < found.points.size(); ++i) {
+    auto const begin = found.points[i].start.first_byte();
+    Sha256 hash;
+    EROFS_OCI_TRY(stream(blob, begin, found.piece_ends[i] - begin, [&](auto bytes) {
+      hash.update(bytes);
+      return true;
+    }));
+    found.points[i].rest = hash.finish();
+  }
+  return found;
+}
+
 /// Decodes a layer in place of its blob.
 inline Result<void> decode_layer(LayerData& layer, std::shared_ptr<GzranPool> const& pool,
                                  ImageReadOptions const& options) {
@@ -113,18 +131,18 @@ inline Result<void> decode_layer(LayerData& layer, std::shared_ptr<GzranPool> co
   Shared<Decoded> const shared(std::move(decoded));
   layer.blob = AnySource(shared);
   if (!layer.digest || !remote) return {};
-  layer.start =
-      StartLayer{*layer.digest,
-                 blob_size,
-                 [shared](std::uint64_t at) { return shared.inner().next_span(at); },
-                 [shared](std::uint64_t begin, std::uint64_t end, std::stop_token const& stop) {
-                   return shared.inner().fetch(begin, end, stop);
-                 },
-                 [shared](AnySource const& blob, std::span<ByteRange const> read) {
-                   return find_checkpoints(blob, shared.inner().index(), read);
-                 },
-                 std::move(layer.extra),
-                 std::move(layer.entry)};
+  layer.start = StartLayer{
+      *layer.digest,
+      blob_size,
+      [shared](std::uint64_t at) { return shared.inner().next_span(at); },
+      [shared](std::uint64_t begin, std::uint64_t end, std::stop_token const& stop) {
+        return shared.inner().fetch(begin, end, stop);
+      },
+      [shared, piece = layer.granule](AnySource const& blob, std::span<ByteRange const> read) {
+        return find_with_rests(blob, shared.inner().index(), read, piece);
+      },
+      std::move(layer.extra),
+      std::move(layer.entry)};
   return {};
 }
 
@@ -156,7 +174,7 @@ EROFS_OCI_BODY Result<LayerData> stored_data(AnySource blob, StoredLayer const& 
                                     " bytes, its index is for " + std::to_string(index.blob_size));
   }
   LayerData data{.name = std::move(name), .blob = std::move(blob)};
-  data.digests = index.chunks();
+  data.digests = add_rests(index.chunks(), stored.extra);
   data.granule = index.piece_size;
   data.decoded_size = index.decoded_size;
   data.span_size = index.span_size;

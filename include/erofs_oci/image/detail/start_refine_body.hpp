@@ -48,7 +48,7 @@ struct OrderedReads {
 /// The checkpoints there were and those found; if there is no room, of the former only those at
 /// which a range of the list begins.
 [[nodiscard]] inline ExtraCheckpoints join_checkpoints(ExtraCheckpoints const& before,
-                                                       std::vector<LayerSpan> const& found,
+                                                       std::vector<ExtraCheckpoint> const& found,
                                                        StartList const& list, Digest const& layer) {
   auto all = before;
   if (std::ranges::all_of(found, [&](auto const& point) { return all.add(point); })) return all;
