@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # usage: build.sh find_package|add_subdirectory|fetch_content|pkg_config|missing PREFIX WORK_DIR COMPILER
+#        build.sh tutorial PREFIX WORK_DIR COMPILER       the first project of doc/tutorial.md, as it is there
 #        build.sh find_package_compiled|add_subdirectory_compiled PREFIX WORK_DIR COMPILER
 # Builds and runs a small program against the library as installed at PREFIX, or as a subproject: its
 # headers alone, or with the compiled library.
@@ -37,6 +38,15 @@ case $kind in
     object=$(find "$work" -name main.cpp.o)
     nm -C "$object" | grep -F " U erofs_oci::parse_document(" >/dev/null ||
       { echo "the program has a body of its own for what the compiled library has"; exit 1; }
+    ;;
+  tutorial)
+    project=$work/project
+    mkdir "$project"
+    awk '/^```cmake$/ {on = 1; next} /^```$/ {on = 0} on' "$here/../../doc/tutorial.md" >"$project/CMakeLists.txt"
+    cp "$here/../../example/first_source.cpp" "$project"
+    configure "$project"
+    cmake --build "$work"
+    [ "$("$work/first_source")" = uvwxyzabcd ]
     ;;
   fetch_content)
     tar -C "$here/../.." --exclude=./build --exclude=./.git -czf "$work/erofs_oci.tar.gz" .

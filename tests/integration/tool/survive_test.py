@@ -44,6 +44,13 @@ def wait_for(condition, seconds=20):
     return False
 
 
+def documented_metrics():
+    """The names in doc/operations.md, without those that NBD alone has: these come last."""
+    page = (pathlib.Path(__file__).resolve().parents[3] / "doc/operations.md").read_text()
+    table = page.split("\n## Metrics\n")[1].split("| `erofs_oci_reads_total`")[0]
+    return set(re.findall(r"^\| `(erofs_oci_\w+)` \|", table, re.M))
+
+
 @unittest.skipUnless(os.geteuid() == 0 and os.path.exists("/dev/fuse"), "needs root and /dev/fuse")
 class SurviveTest(ToolTest):
     def setUp(self):
@@ -458,6 +465,7 @@ class SurviveTest(ToolTest):
         self.assertIn("# TYPE erofs_oci_worker_restarts_total counter\n", done.stdout, done.stderr)
         self.assertRegex(done.stdout, r'erofs_oci_worker_restarts_total\{mount_point="[^"]*/mount",'
                                       r'device="",way="fuse-tree"\} 1\n')
+        self.assertEqual(set(re.findall(r"^(erofs_oci_\w+)\{", done.stdout, re.M)), documented_metrics())
         self.assertEqual(stat.S_IMODE(os.stat(address).st_mode), 0o600)
         subprocess.run(["umount", self.target], check=True)
         self.assertTrue(wait_for(lambda: not os.path.exists(address)))
