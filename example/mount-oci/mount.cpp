@@ -4,15 +4,12 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
-#include <memory>
 #include <optional>
 #include <utility>
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +27,7 @@
 #include "overlay.hpp"
 #include "reader.hpp"
 #include "records.hpp"
+#include "share.hpp"
 #include "supervise.hpp"
 
 namespace mount_oci {
@@ -61,23 +59,6 @@ Result<void> enter_namespace(int fd) {
 Result<void> wait_for_node(std::string const& device) {
   auto const is_there = [&] { return block_device(device).has_value(); };
   if (!erofs_oci::wait_for(5s, is_there)) EROFS_OCI_TRY(block_device(device));
-  return {};
-}
-
-/// Proves that files can be read: the root's inode and its first entries come from the image.
-/// @param root  a descriptor of the mount's root directory
-Result<void> check_mounted(int root, std::string const& target) {
-  UniqueFd fd(::openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  std::unique_ptr<DIR, int (*)(DIR*)> const folder(fd ? ::fdopendir(fd.get()) : nullptr,
-                                                   &::closedir);
-  if (!folder) return fail_errno(errno, target);
-  static_cast<void>(fd.release());
-  struct stat status{};
-  if (::fstat(::dirfd(folder.get()), &status) != 0) return fail_errno(errno, target);
-  errno = 0;
-  if (::readdir(folder.get()) == nullptr) {
-    return fail_errno(errno != 0 ? errno : EIO, target + ": read the root directory");
-  }
   return {};
 }
 
@@ -273,6 +254,22 @@ Result<void> mount_image(Options options, Log& log) {
   return mount_and_serve(options, task, log);
 }
 
+/// Mounts the image by a server that is there already, or starts one.
+Result<void> share_or_serve(Options options, Log& log) {
+  options.mount.share_key = share_key(options);
+  auto const& key = options.mount.share_key;
+  auto const turn = ShareTurn::wait(options, key, log);  // until the mount stands
+  if (!key.empty()) {
+    EROFS_OCI_TRY_ASSIGN(auto const where, mount_shared(options, key, log));
+    if (!where.empty()) {
+      log.say(options.mount.attach == Attach::automatic ? Level::notice : Level::info,
+              "mounted by the server that serves " + where);
+      return {};
+    }
+  }
+  return mount_image(std::move(options), log);
+}
+
 }  // namespace
 
 Result<void> run_mount(Options const& options, Log& log) {
@@ -305,7 +302,7 @@ Result<void> run_mount(Options const& options, Log& log) {
                 "privileges; leave it out, or add --allow-unconfined");
   }
   EROFS_OCI_TRY_ASSIGN(chosen.mount.attach, ways_into(mount));
-  return mount_image(std::move(chosen), log);
+  return share_or_serve(std::move(chosen), log);
 }
 
 }  // namespace mount_oci

@@ -139,11 +139,15 @@ void wait_for_verity(dev_t device) {
 Result<void> end_other_mount(std::string const& target, MountEntry const& entry, Log const& log) {
   auto const daemon = DaemonWatch::of(entry.device);
   EROFS_OCI_TRY(unmount(target, entry));
-  // Mounted a second time: the processes that serve it stay.
-  auto const table = read_mount_table();
-  if (table && mounted_at(*table, entry.device)) return {};
+  // Mounted a second time, or being so: the processes that serve it stay.
+  auto const is_shared = [&] {
+    auto const table = read_mount_table();
+    return table && mounted_at(*table, entry.device);
+  };
+  if (is_shared()) return {};
   wait_for_verity(entry.device);
-  if (!daemon.wait(patience)) {
+  auto const is_over = [&] { return daemon.wait(100ms) || is_shared(); };
+  if (!erofs_oci::wait_for(patience, is_over)) {
     log.say(Level::warning, target +
                                 ": the process that serves it still runs; the image may be mounted "
                                 "in another namespace, too");
