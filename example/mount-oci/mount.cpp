@@ -15,6 +15,7 @@
 
 #include <erofs_oci/host/detached_mount.hpp>
 #include <erofs_oci/host/mount_point.hpp>
+#include <erofs_oci/host/privilege.hpp>
 #include <erofs_oci/host/unmount.hpp>
 #include <erofs_oci/host/verity_device.hpp>
 #include <erofs_oci/nbd/device.hpp>
@@ -217,7 +218,7 @@ Result<void> check_target(Options const& options) {
 /// Whether the image is mounted at the directory already. What waits there for a mount does not
 /// count: automount(8) and systemd put it there.
 /// @error{EBUSY, something else is mounted there}
-Result<bool> is_mounted_already(Options const& options) {
+Result<bool> is_mounted_already(Options const& options, Log& log) {
   auto const& target = options.mount.target;
   EROFS_OCI_TRY_ASSIGN(auto const table, read_mount_table());
   auto const there = find_target(table, real_path(target).value_or(target));
@@ -225,6 +226,8 @@ Result<bool> is_mounted_already(Options const& options) {
   auto const noted = is_ours(*there) ? noted_mount(options, target)
                                      : Result<NotedMount>(fail(Errc::not_found, target));
   if (noted && noted->is_of_image(options.image.image)) return true;
+  // A clone has the record of a mount that may have named the image by another tag.
+  if (noted && options.helper && is_same_image(options.image, *noted, log)) return true;
   return fail_errno(
       EBUSY, target + ": " + (noted ? noted->image() : there->type + " from " + there->source) +
                  " is mounted there; unmount it first, or mount over it with -o stack");
@@ -256,7 +259,7 @@ Result<void> mount_image(Options options, Log& log) {
 
 /// Mounts the image by a server that is there already, or starts one.
 Result<void> share_or_serve(Options options, Log& log) {
-  options.mount.share_key = share_key(options);
+  if (erofs_oci::may_mount()) options.mount.share_key = share_key(options);
   auto const& key = options.mount.share_key;
   auto const turn = ShareTurn::wait(options, key, log);  // until the mount stands
   if (!key.empty()) {
@@ -278,7 +281,7 @@ Result<void> run_mount(Options const& options, Log& log) {
   if (mount.name_space.empty()) {  // else it is looked up where it will be mounted
     EROFS_OCI_TRY(check_target(options));
     if (!mount.stack && !mount.fake) {
-      EROFS_OCI_TRY_ASSIGN(auto const is_there, is_mounted_already(options));
+      EROFS_OCI_TRY_ASSIGN(auto const is_there, is_mounted_already(options, log));
       if (is_there && options.helper) return {};
       if (is_there)
         return fail_errno(EBUSY, mount.target + ": this image is mounted there already");

@@ -21,7 +21,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,7 +30,6 @@
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/host/detached_mount.hpp>
 #include <erofs_oci/host/mount_point.hpp>
-#include <erofs_oci/host/privilege.hpp>
 #include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/mount/mount_channel.hpp>
 #include <erofs_oci/oci/json.hpp>
@@ -44,7 +42,6 @@
 #include "mount_journal.hpp"
 #include "mount_table.hpp"
 #include "reader.hpp"
-#include "records.hpp"
 
 namespace mount_oci {
 namespace {
@@ -70,10 +67,10 @@ constexpr unsigned long own_flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 /// Variables that say how a registry is reached and where credentials and indexes are.
 constexpr std::array variables{
-    "HOME",           "DOCKER_CONFIG",  "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME",
-    "SSL_CERT_FILE",  "SSL_CERT_DIR",   "HTTP_PROXY",         "HTTPS_PROXY",     "ALL_PROXY",
-    "NO_PROXY",       "http_proxy",     "https_proxy",        "all_proxy",       "no_proxy",
-    "XDG_CONFIG_HOME"};
+    "HOME",           "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR",
+    "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR",       "HTTP_PROXY",
+    "HTTPS_PROXY",    "ALL_PROXY",     "NO_PROXY",           "http_proxy",
+    "https_proxy",    "all_proxy",     "no_proxy",           "XDG_CONFIG_HOME"};
 
 /// A text made of values such that no two lists of values make the same one.
 class KeyText {
@@ -145,15 +142,14 @@ bool is_of_place(Record const& record, ImageName const& name) {
   auto const& image = record.image;
   auto const real = [&] { return real_path(name.path).value_or(name.path); };
   switch (image.source) {
-    case RecordSource::layout:
-      return name.place == ImagePlace::layout && real() == image.directory;
+    case RecordSource::layout: return name.place == ImagePlace::layout && real() == image.directory;
     case RecordSource::files:
       return name.place == ImagePlace::file && real() == image.layers.front().file->path;
     case RecordSource::registry: break;
   }
   auto const reference = erofs_oci::Reference::parse(name.path);
-  return name.place == ImagePlace::registry && reference &&
-         reference->registry == image.registry && reference->repository == image.repository;
+  return name.place == ImagePlace::registry && reference && reference->registry == image.registry &&
+         reference->repository == image.repository;
 }
 
 /// Whether a server lives, has this key and may be shared.
@@ -223,7 +219,6 @@ Result<Candidate const*> same_candidate(ImageOptions const& image,
   auto const child = ::fork();
   if (child < 0) return fail_errno(errno, "fork");
   if (child == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     links.first.close();
     auto const done = find_same(image, candidates, log);
     links.second.tell(done ? MountMessage{MountMessage::Kind::opened, *done, {}, {}}
@@ -284,7 +279,7 @@ std::string share_key(Options const& options) {
   auto const alone = !image.share || mount.foreground || mount.writable || mount.fake ||
                      !mount.name_space.empty() || !keep.supervise || !keep.metrics.empty() ||
                      !image.password.empty() || image.in_place_of;
-  if (alone || !erofs_oci::may_mount()) return {};
+  if (alone) return {};
   KeyText key;
   key.text(erofs_oci::version);
   add_served(image, key);
@@ -318,13 +313,18 @@ ShareTurn::~ShareTurn() {
   if (entry_) static_cast<void>((*std::move(entry_)).remove());  // else gc() does
 }
 
+bool is_same_image(ImageOptions const& options, NotedMount const& noted, Log& log) {
+  if (!noted.record || !is_of_place(*noted.record, ImageName::parse(options.image))) return false;
+  std::vector<Candidate> const one{{noted.name, *noted.record, {}}};
+  return same_candidate(options, one, log).value_or(nullptr) != nullptr;
+}
+
 Result<std::string> mount_shared(Options const& options, std::string const& key, Log& log) {
   auto const journal = journal_path(options);
   if (!journal) return std::string();  // no place for records, no server that has one
   auto const candidates = find_candidates(options, *journal, key);
   if (!candidates || candidates->empty()) return std::string();
-  EROFS_OCI_TRY_ASSIGN(auto const* const server,
-                       same_candidate(options.image, *candidates, log));
+  EROFS_OCI_TRY_ASSIGN(auto const* const server, same_candidate(options.image, *candidates, log));
   if (server == nullptr) return std::string();
   auto const clone = clone_any(*server, options.mount.flags);
   // It may have ended, or be ending under its users.

@@ -12,6 +12,7 @@
 
 #include "options.hpp"
 #include "process.hpp"
+#include "records.hpp"
 
 namespace mount_oci {
 
@@ -23,10 +24,10 @@ namespace mount_oci {
 [[nodiscard]] Result<void> check_mounted(int root, std::string const& target);
 
 /// All that the command line, the configuration file and the environment say of what is served and
-/// how it is reached, but for the image's name, as a digest: a mount may share the server of another
-/// one if their keys are equal. Holds no secret. Empty if the mount is to have a server that serves
-/// it alone: it asks for one by oci.share, --foreground, --no-supervise, --metrics, --writable, -N
-/// or oci.password, or this process may not mount. Relative paths are those of the working directory.
+/// how it is reached, but for the image's name, as a digest: a mount may share the server of
+/// another one if their keys are equal. Holds no secret. Empty if the mount is to have a server
+/// that serves it alone, by oci.share, --foreground, --no-supervise, --metrics, --writable, -N or
+/// oci.password. Relative paths are those of the working directory.
 [[nodiscard]] std::string share_key(Options const& options);
 
 /// The question of a control socket whose answer is share_answer().
@@ -54,6 +55,10 @@ class ShareTurn {
       : entry_(std::move(entry)) {}
   std::optional<erofs_oci::JournalEntry> entry_;
 };
+
+/// Whether a mount is of the image that the options name, by digest: perhaps by another tag. Asks
+/// the registry, unless the mount is of another repository; what cannot be found out is false.
+[[nodiscard]] bool is_same_image(ImageOptions const& options, NotedMount const& noted, Log& log);
 
 /// Mounts the image at `options.mount.target` by a clone of a mount that is there already, if this
 /// user has a server with the same key that serves the same image: the same layers, by digest, and

@@ -424,8 +424,8 @@ class RecordedMount {
   /// Finds the mount where it is now; if it has ended, another one of the file system.
   void find_place() {
     auto const all = mounts();
-    auto const same = std::ranges::find(all, supervisor_->plan().mount_id.value_or(0),
-                                        &MountEntry::id);
+    auto const same =
+        std::ranges::find(all, supervisor_->plan().mount_id.value_or(0), &MountEntry::id);
     if (all.empty()) return;
     auto const& place = same != all.end() ? *same : all.front();
     supervisor_->found_at(place.target, place.id);

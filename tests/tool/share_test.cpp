@@ -36,36 +36,21 @@ std::string key_of_list(std::string const& list) {
 /// What each word about an image may be.
 std::map<std::string, std::string> const& values() {
   static std::map<std::string, std::string> const all{
-      {"oci.blob", digits},
-      {"oci.layer", "1"},
-      {"oci.first_layers", "1"},
-      {"oci.platform", "linux/arm64"},
-      {"oci.tarindex", "/t"},
-      {"oci.zinfo", "/z"},
-      {"oci.insecure", "yes"},
-      {"oci.mirror", "m"},
-      {"oci.hosts", "/h"},
-      {"oci.allow_private", "yes"},
-      {"oci.ca", "/c"},
-      {"oci.memory", "1G"},
-      {"oci.cache", "1M"},
-      {"oci.idle", "29"},
-      {"oci.index_size", "1G"},
-      {"oci.index_time", "9"},
-      {"oci.readahead", "1M"},
-      {"oci.index", "none"},
-      {"oci.index_key", "/k"},
-      {"oci.verify", "off"},
-      {"oci.verity", "off"},
-      {"oci.native", "yes"},
-      {"oci.store", "/s"},
-      {"oci.cache_dir", "/d"},
-      {"oci.cache_size", "1G"},
-      {"oci.pull", "never"},
-      {"oci.retry", "3"},
-      {"oci.timeout", "29"},
-      {"oci.connections", "9"},
-      {"oci.start_list", "off"},
+      {"oci.blob", digits},      {"oci.layer", "1"},
+      {"oci.first_layers", "1"}, {"oci.platform", "linux/arm64"},
+      {"oci.tarindex", "/t"},    {"oci.zinfo", "/z"},
+      {"oci.insecure", "yes"},   {"oci.mirror", "m"},
+      {"oci.hosts", "/h"},       {"oci.allow_private", "yes"},
+      {"oci.ca", "/c"},          {"oci.memory", "1G"},
+      {"oci.cache", "1M"},       {"oci.idle", "29"},
+      {"oci.index_size", "1G"},  {"oci.index_time", "9"},
+      {"oci.readahead", "1M"},   {"oci.index", "none"},
+      {"oci.index_key", "/k"},   {"oci.verify", "off"},
+      {"oci.verity", "off"},     {"oci.native", "yes"},
+      {"oci.store", "/s"},       {"oci.cache_dir", "/d"},
+      {"oci.cache_size", "1G"},  {"oci.pull", "never"},
+      {"oci.retry", "3"},        {"oci.timeout", "29"},
+      {"oci.connections", "9"},  {"oci.start_list", "off"},
       {"oci.hedge", "no"},
   };
   return all;
@@ -119,11 +104,10 @@ TEST_CASE("What the kernel and the keeping of a mount are told makes another key
 }
 
 TEST_CASE("A mount that is to have its own server has no key", "[tool][share]") {
-  for (auto const& words :
-       {Words{"--no-share"}, Words{"-o", "oci.share=no"}, Words{"--foreground"},
-        Words{"--no-supervise"}, Words{"--metrics", "127.0.0.1:1"}, Words{"--writable"},
-        Words{"-o", "oci.writable"}, Words{"-N", "1"}, Words{"-f"},
-        Words{"-o", "oci.username=a,oci.password=b"}}) {
+  for (auto const& words : {Words{"--no-share"}, Words{"-o", "oci.share=no"}, Words{"--foreground"},
+                            Words{"--no-supervise"}, Words{"--metrics", "127.0.0.1:1"},
+                            Words{"--writable"}, Words{"-o", "oci.writable"}, Words{"-N", "1"},
+                            Words{"-f"}, Words{"-o", "oci.username=a,oci.password=b"}}) {
     INFO(words.back());
     CHECK(key_of(words).empty());
   }

@@ -79,8 +79,8 @@ namespace erofs_oci {
 /// mount of it ends, this one included. Does not ask the file system for anything.
 /// @param place  open on the root of the mount, O_PATH is enough
 /// @param flags  mount(2) flags; read-only in any case
-/// @error{an errno, as open_tree(2) and mount_setattr(2): EPERM without CAP_SYS_ADMIN\, ENOSYS before
-/// Linux 5.12\, EINVAL if the mount is of another mount namespace or unbindable}
+/// @error{an errno, as open_tree(2) and mount_setattr(2): EPERM without CAP_SYS_ADMIN\, ENOSYS
+/// before Linux 5.12\, EINVAL if the mount is of another mount namespace or unbindable}
 [[nodiscard]] inline Result<UniqueFd> detached_clone(int place, unsigned long flags) {
   UniqueFd clone(
       ::open_tree(place, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | unsigned{AT_EMPTY_PATH}));

@@ -4,6 +4,7 @@ the server ends with the last one."""
 import concurrent.futures
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import urllib.request
 
 import images
 from fuse_mount_test import NOBODY, WAYS, MountTest, as_user, daemons, entries, wait_for, why_skip
-from support import REGISTRY, SANITIZED, Running
+from support import REGISTRY, SANITIZED, TOOL, Running, make_layout
 
 MOUNTS = 8 if SANITIZED else 30
 
@@ -167,6 +168,30 @@ class ShareTest(MountTest):
         self.assertEqual(read(self.mount(image=image)), b"another one")
         self.count(2)
 
+    def test_a_tag_of_the_same_image_shares_and_mount_a_may_run_again(self):
+        layout = os.path.join(self.dir, "tags")
+        shutil.copytree(self.layout, layout)
+        with open(os.path.join(layout, "index.json"), "r+") as file:
+            index = json.load(file)
+            entry, = index["manifests"]
+            index["manifests"].append({**entry, "annotations": {make_layout.REF_NAME: "v2"}})
+            file.seek(0)
+            json.dump(index, file)
+        url = Running(self, layout, program=REGISTRY).line.split()[-1].rstrip("/")
+        name = f"{url.split('://', 1)[1]}/image"
+        words = f"oci.insecure,oci.store={self.base}/store,oci.cache_dir=none"
+        helper = os.path.join(self.dir, "mount.erofs.fuse")
+        os.symlink(TOOL, helper)
+        places = [self.place() for _ in range(3)]
+        for _ in range(2):
+            for tag, place in zip((":v1", ":v2", "@" + entry["digest"]), places):
+                done = subprocess.run([helper, name + tag, place, "--journal", self.journal, "-o", words],
+                                      capture_output=True, text=True, timeout=60)
+                self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.count(1)[0]["mount_points"], places)
+        done = self.run_tool("umount", "--all", "--journal", self.journal)
+        self.assertEqual((done.returncode, self.status()), (0, []), done.stderr)
+
     def test_no_share(self):
         self.mount("--no-share")
         self.mount()  # for one alone is nobody's to share
@@ -256,7 +281,7 @@ class ShareTest(MountTest):
         first, second = self.mount(way="fuse-tree"), self.mount(way="fuse-tree")
         server, = self.count(1)
         os.kill(server["supervisor"], signal.SIGKILL)
-        self.assertTrue(wait_for(lambda: not self.status(first)[0]["served"]))
+        self.assertTrue(wait_for(lambda: server["supervisor"] not in self.servers()))
         third = self.mount(way="fuse-tree")
         self.assertEqual(len(read(third)), 5000000)
         self.count(2)
