@@ -107,7 +107,8 @@ SEVERAL MOUNTS OF ONE IMAGE
   same image, by its digest, with the same layers, and what -o, the configuration file, the environment
   and --attach say of it must be the same, too, but for ro, nosuid, nodev, noexec and the words about
   atime, which each mount has for itself. Each mount is ended by itself, in any order; the processes end
-  with the last one. They stay in the control group of the mount that has started them.
+  with the last one. They stay in the control group of the mount that has started them: what kills that
+  group, such as the end of a systemd service that has mounted the image, ends all of the mounts.
 
   A mount has processes of its own with --no-share or oci.share=no, for itself alone, and also with
   --foreground, --no-supervise, --metrics, --writable, -N and oci.password (in place of which

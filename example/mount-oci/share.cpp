@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -81,8 +82,10 @@ class KeyText {
     return *this;
   }
   KeyText& path(std::string const& value) {
-    auto const is_path = !value.empty() && value != "none";
-    return text(is_path ? std::filesystem::absolute(value).lexically_normal().string() : value);
+    if (value.empty() || value == "none") return text(value);
+    std::error_code error;
+    auto const absolute = std::filesystem::absolute(value, error);
+    return text(error ? value : absolute.lexically_normal().string());
   }
   template <class Number>
     requires std::is_arithmetic_v<Number> || std::is_enum_v<Number>
