@@ -33,12 +33,14 @@
 #include <erofs_oci/host/mount_point.hpp>
 #include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/mount/mount_channel.hpp>
+#include <erofs_oci/oci/credentials.hpp>
 #include <erofs_oci/oci/json.hpp>
 #include <erofs_oci/oci/reference.hpp>
 #include <erofs_oci/version.hpp>
 
 #include "control.hpp"
 #include "find_image.hpp"
+#include "indexing.hpp"
 #include "layer_cache.hpp"
 #include "mount_journal.hpp"
 #include "mount_table.hpp"
@@ -66,12 +68,21 @@ constexpr auto patience_for_others = 60s;  // that mount the same
 constexpr unsigned long own_flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME |
                                     MS_NODIRATIME | MS_RELATIME | MS_SILENT;
 
-/// Variables that say how a registry is reached and where credentials and indexes are.
-constexpr std::array variables{
-    "HOME",           "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR",
-    "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR",       "HTTP_PROXY",
-    "HTTPS_PROXY",    "ALL_PROXY",     "NO_PROXY",           "http_proxy",
-    "https_proxy",    "all_proxy",     "no_proxy",           "XDG_CONFIG_HOME"};
+/// Variables that say how a registry is reached.
+constexpr std::array variables{"SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY",
+                               "ALL_PROXY",     "NO_PROXY",     "http_proxy", "https_proxy",
+                               "all_proxy",     "no_proxy"};
+
+/// Those of docker's and podman's files that are there. Where others would be differs between a
+/// login and a service, and says nothing.
+std::vector<std::string> credential_files(ImageOptions const& image) {
+  auto files = image.config_files.empty() ? erofs_oci::default_config_files() : image.config_files;
+  std::erase_if(files, [](std::string const& file) {
+    std::error_code error;
+    return !std::filesystem::exists(file, error);
+  });
+  return files;
+}
 
 /// A text made of values such that no two lists of values make the same one.
 class KeyText {
@@ -121,11 +132,12 @@ void add_served(ImageOptions const& image, KeyText& key) {
   key.path(image.tarindex).path(image.zinfo).number(image.index).paths(image.index_keys);
   key.path(image.index_directory).path(image.index_layout).number(image.verify);
   key.number(image.verity).text(image.verity_root ? image.verity_root->to_string() : "");
-  key.number(image.native).path(image.store).path(image.cache_dir).maybe(image.cache_size);
+  key.number(image.native).path(store_path(image).value_or("none"));
+  key.path(cache_path(image).value_or("none")).maybe(image.cache_size);
 }
 
 void add_reach(ImageOptions const& image, KeyText& key) {
-  key.text(image.username).path(image.password_file).paths(image.config_files);
+  key.text(image.username).path(image.password_file).paths(credential_files(image));
   key.number(image.pull).path(image.ca).texts(image.mirrors).text(image.hosts);
   key.number(image.allow_private).number(image.insecure).maybe(image.memory).maybe(image.cache);
   key.number(image.idle).maybe(image.index_size).number(image.index_time);

@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <set>
 #include <string>
 #include <vector>
 
 #include <catch.hpp>
+#include <scratch.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/oci/json.hpp>
@@ -101,6 +104,25 @@ TEST_CASE("What the kernel and the keeping of a mount are told makes another key
   CHECK(key_of({}) != key);
   REQUIRE(::unsetenv("https_proxy") == 0);
   CHECK(key_of({}) == key);
+}
+
+TEST_CASE("A file of credentials counts once it is there", "[tool][share]") {
+  erofs_oci::test::Scratch const scratch;
+  auto const* const before = std::getenv("DOCKER_CONFIG");
+  auto const saved = std::string(before != nullptr ? before : "");
+  auto const path = scratch / "config.json";
+
+  REQUIRE(::setenv("DOCKER_CONFIG", std::filesystem::path(path).parent_path().c_str(), 1) == 0);
+  auto const without = key_of({});
+  std::ofstream(path) << "{}";
+  auto const with = key_of({});
+  std::filesystem::remove(path);
+  auto const again = key_of({});
+  REQUIRE((saved.empty() ? ::unsetenv("DOCKER_CONFIG")
+                         : ::setenv("DOCKER_CONFIG", saved.c_str(), 1)) == 0);
+
+  CHECK(with != without);
+  CHECK(again == without);
 }
 
 TEST_CASE("A mount that is to have its own server has no key", "[tool][share]") {
