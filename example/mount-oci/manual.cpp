@@ -100,6 +100,22 @@ DESCRIPTION
   on disk, for all mounts of the same user (oci.cache_dir), and is not fetched again. At later mounts
   only the parts that are read, and not kept, are fetched.
 
+SEVERAL MOUNTS OF ONE IMAGE
+  If root mounts an image that the same user has mounted in this mount namespace already, no further
+  processes are started: the new mount is a clone of the other one, as by mount --bind, and both are
+  served from the same memory. The registry is asked what the image is, as at any mount; it must be the
+  same image, by its digest, with the same layers, and what -o, the configuration file, the environment
+  and --attach say of it must be the same, too, but for ro, nosuid, nodev, noexec and the words about
+  atime, which each mount has for itself. Each mount is ended by itself, in any order; the processes end
+  with the last one. They stay in the control group of the mount that has started them: what kills that
+  group, such as the end of a systemd service that has mounted the image, ends all of the mounts.
+
+  A mount has processes of its own with --no-share or oci.share=no, for itself alone, and also with
+  --foreground, --no-supervise, --metrics, --writable, -N and oci.password (in place of which
+  oci.password_file can be shared). Nothing is shared with a mount of which wrong bytes were found, that
+  reattach has taken over or that another version of mount-oci serves, and nothing by users who may not
+  mount without fusermount3.
+
 IMAGE
   [REGISTRY/]REPOSITORY[:TAG][@DIGEST]  in a registry; Docker Hub if none is named
   oci:DIRECTORY[:TAG | @DIGEST]         in an OCI image layout
@@ -142,6 +158,7 @@ OPTIONS
                         --allow-unconfined, since that process is not confined. Without this option, a
                         supervisor keeps the device or the FUSE connection and replaces the worker
                         when that dies or hangs; reads wait meanwhile
+  --no-share            as oci.share=no: a server for this mount alone
   --start-list off|record|use|all
                         as oci.start_list
   --dead-timeout SECONDS
@@ -272,6 +289,9 @@ WORDS OF -o
                                most an eighth of oci.cache. Default: all, which is both
   oci.hedge=yes|no             send a request whose answer is later than 95 of 100 a second time, and
                                take the answer that comes first; default: yes, for 1 in 20 at most
+  oci.share=yes|no             let this mount be served by the processes of another mount of the image,
+                               and let other mounts be served by its own; default: yes. See SEVERAL
+                               MOUNTS OF ONE IMAGE
   oci.timeout=SECONDS          a read fails after so long, 30
   oci.retry=SECONDS|off        how long a read is retried while the registry fails; default: until
                                oci.timeout

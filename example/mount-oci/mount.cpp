@@ -4,20 +4,18 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
-#include <memory>
 #include <optional>
 #include <utility>
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <erofs_oci/host/detached_mount.hpp>
 #include <erofs_oci/host/mount_point.hpp>
+#include <erofs_oci/host/privilege.hpp>
 #include <erofs_oci/host/unmount.hpp>
 #include <erofs_oci/host/verity_device.hpp>
 #include <erofs_oci/nbd/device.hpp>
@@ -30,6 +28,7 @@
 #include "overlay.hpp"
 #include "reader.hpp"
 #include "records.hpp"
+#include "share.hpp"
 #include "supervise.hpp"
 
 namespace mount_oci {
@@ -61,23 +60,6 @@ Result<void> enter_namespace(int fd) {
 Result<void> wait_for_node(std::string const& device) {
   auto const is_there = [&] { return block_device(device).has_value(); };
   if (!erofs_oci::wait_for(5s, is_there)) EROFS_OCI_TRY(block_device(device));
-  return {};
-}
-
-/// Proves that files can be read: the root's inode and its first entries come from the image.
-/// @param root  a descriptor of the mount's root directory
-Result<void> check_mounted(int root, std::string const& target) {
-  UniqueFd fd(::openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  std::unique_ptr<DIR, int (*)(DIR*)> const folder(fd ? ::fdopendir(fd.get()) : nullptr,
-                                                   &::closedir);
-  if (!folder) return fail_errno(errno, target);
-  static_cast<void>(fd.release());
-  struct stat status{};
-  if (::fstat(::dirfd(folder.get()), &status) != 0) return fail_errno(errno, target);
-  errno = 0;
-  if (::readdir(folder.get()) == nullptr) {
-    return fail_errno(errno != 0 ? errno : EIO, target + ": read the root directory");
-  }
   return {};
 }
 
@@ -236,7 +218,7 @@ Result<void> check_target(Options const& options) {
 /// Whether the image is mounted at the directory already. What waits there for a mount does not
 /// count: automount(8) and systemd put it there.
 /// @error{EBUSY, something else is mounted there}
-Result<bool> is_mounted_already(Options const& options) {
+Result<bool> is_mounted_already(Options const& options, Log& log) {
   auto const& target = options.mount.target;
   EROFS_OCI_TRY_ASSIGN(auto const table, read_mount_table());
   auto const there = find_target(table, real_path(target).value_or(target));
@@ -244,6 +226,8 @@ Result<bool> is_mounted_already(Options const& options) {
   auto const noted = is_ours(*there) ? noted_mount(options, target)
                                      : Result<NotedMount>(fail(Errc::not_found, target));
   if (noted && noted->is_of_image(options.image.image)) return true;
+  // A clone has the record of a mount that may have named the image by another tag.
+  if (noted && options.helper && is_same_image(options.image, *noted, log)) return true;
   return fail_errno(
       EBUSY, target + ": " + (noted ? noted->image() : there->type + " from " + there->source) +
                  " is mounted there; unmount it first, or mount over it with -o stack");
@@ -273,6 +257,22 @@ Result<void> mount_image(Options options, Log& log) {
   return mount_and_serve(options, task, log);
 }
 
+/// Mounts the image by a server that is there already, or starts one.
+Result<void> share_or_serve(Options options, Log& log) {
+  if (erofs_oci::may_mount()) options.mount.share_key = share_key(options);
+  auto const& key = options.mount.share_key;
+  auto const turn = ShareTurn::wait(options, key, log);  // until the mount stands
+  if (!key.empty()) {
+    EROFS_OCI_TRY_ASSIGN(auto const where, mount_shared(options, key, log));
+    if (!where.empty()) {
+      log.say(options.mount.attach == Attach::automatic ? Level::notice : Level::info,
+              "mounted by the server that serves " + where);
+      return {};
+    }
+  }
+  return mount_image(std::move(options), log);
+}
+
 }  // namespace
 
 Result<void> run_mount(Options const& options, Log& log) {
@@ -281,7 +281,7 @@ Result<void> run_mount(Options const& options, Log& log) {
   if (mount.name_space.empty()) {  // else it is looked up where it will be mounted
     EROFS_OCI_TRY(check_target(options));
     if (!mount.stack && !mount.fake) {
-      EROFS_OCI_TRY_ASSIGN(auto const is_there, is_mounted_already(options));
+      EROFS_OCI_TRY_ASSIGN(auto const is_there, is_mounted_already(options, log));
       if (is_there && options.helper) return {};
       if (is_there)
         return fail_errno(EBUSY, mount.target + ": this image is mounted there already");
@@ -305,7 +305,7 @@ Result<void> run_mount(Options const& options, Log& log) {
                 "privileges; leave it out, or add --allow-unconfined");
   }
   EROFS_OCI_TRY_ASSIGN(chosen.mount.attach, ways_into(mount));
-  return mount_image(std::move(chosen), log);
+  return share_or_serve(std::move(chosen), log);
 }
 
 }  // namespace mount_oci

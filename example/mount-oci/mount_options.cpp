@@ -180,6 +180,8 @@ Checked parse_mount(std::vector<std::string> words, Options& options) {
   app.add_flag("-s,--sloppy", mount.sloppy);
   app.add_flag("--writable", ignored);  // for option_syntax(); take_writable() reads it
   app.add_flag("--foreground", mount.foreground);
+  bool alone = false;
+  app.add_flag("--no-share", alone);
   app.add_option("--attach", attach)->type_name(attach_choices());
   app.add_option("--journal", options.journal)->type_name("DIR");
   other.add(app);
@@ -190,6 +192,7 @@ Checked parse_mount(std::vector<std::string> words, Options& options) {
   if (auto ok = common.parse(app, std::move(words), options); !ok || common.ends()) return ok;
   if (auto ok = keeping.apply(options.keep); !ok) return ok;
   append_start_list(start_list, lists);
+  if (alone) lists.emplace_back("oci.share=no");
   if (!other.reattach.empty()) {
     if (auto ok = apply_lists(lists, options); !ok) return ok;
   }

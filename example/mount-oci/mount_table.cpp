@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <ranges>
 
 #include <sys/stat.h>
@@ -33,8 +34,8 @@ std::optional<MountEntry> parse_line(std::string_view line) {
   auto const major = erofs_oci::whole_number<unsigned>(device.substr(0, colon));
   auto const minor =
       erofs_oci::whole_number<unsigned>(device.substr(std::min(colon + 1, device.size())));
-  next_field(line);
   MountEntry entry;
+  entry.root = decode_octal(next_field(line));
   entry.target = decode_octal(next_field(line));
   auto const dash = line.find(" - ");
   if (!id || !major || !minor || entry.target.empty() || dash == std::string_view::npos) {
@@ -83,6 +84,14 @@ std::optional<MountEntry> find_target(std::vector<MountEntry> const& table, std:
     if (entry.target == path) return entry;
   }
   return std::nullopt;
+}
+
+std::vector<MountEntry> mounts_of(std::vector<MountEntry> const& table, dev_t device) {
+  std::vector<MountEntry> found;
+  std::ranges::copy_if(table, std::back_inserter(found), [device](MountEntry const& entry) {
+    return entry.device == device && entry.root == "/";
+  });
+  return found;
 }
 
 bool is_ours(MountEntry const& entry) {

@@ -24,6 +24,7 @@ struct MountEntry {
   std::string target;    ///< absolute path, escapes decoded
   std::string type;      ///< "erofs"
   std::string source;    ///< "/dev/nbd0", escapes decoded
+  std::string root;      ///< what of the file system is mounted: "/" is all of it
 };
 
 /// Decodes `\040` and its like: what the kernel makes of blanks and backslashes in paths.
@@ -40,6 +41,9 @@ struct MountEntry {
 /// The topmost mount at a path: the last of its lines.
 [[nodiscard]] std::optional<MountEntry> find_target(std::vector<MountEntry> const& table,
                                                     std::string_view path);
+
+/// The mounts of a whole file system, in their order: not those of a directory in it.
+[[nodiscard]] std::vector<MountEntry> mounts_of(std::vector<MountEntry> const& table, dev_t device);
 
 /// Whether it is a mount of this program, by its type and source: one of EROFS from an NBD device,
 /// a loop device or a file that we serve; FUSE; or the overlay of a writable mount.

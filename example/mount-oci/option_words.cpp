@@ -333,6 +333,7 @@ constexpr std::array image_words{
     ImageWord{"oci.connections", set_connections},
     ImageWord{"oci.start_list", set_start_list},
     ImageWord{"oci.hedge", [](auto& i, auto& w) { return set_switch(i.hedge, w); }},
+    ImageWord{"oci.share", [](auto& i, auto& w) { return set_switch(i.share, w); }},
 };
 
 constexpr std::string_view writable_word = "oci.writable";

@@ -187,6 +187,7 @@ struct ImageOptions {
   std::optional<std::chrono::seconds> retry;
   unsigned connections = 4;  ///< most requests in flight at the registry
   bool hedge = true;         ///< requests whose answers are late are sent a second time
+  bool share = true;         ///< a mount may be one more of what a server serves already
   StartListUse start_list = StartListUse::all;
   /// The configuration file, if it has any word; absolute, or relative as the user gave it.
   std::string config{};
@@ -227,6 +228,8 @@ struct MountOptions {
   bool asks_rw = false;            ///< -o rw
   bool writable = false;           ///< changes are kept in a directory of their own
   std::string writable_directory;  ///< that directory; empty: one that goes with the mount
+  /// What share_key() says of the command line; empty: the server has one mount alone.
+  std::string share_key;
 };
 
 /// How a mount is supervised; for `mount` and `reattach`.

@@ -44,12 +44,13 @@ Result<std::vector<NotedMount>> wanted_mounts(Options const& options, std::strin
   return std::vector{std::move(one)};
 }
 
-/// Calls a function for each mount, also after errors; yields the first error and logs the others.
-template <class Do>
-Result<void> for_each_mount(std::vector<NotedMount> const& mounts, Log const& log, Do const& act) {
+/// Calls a function for each mount or place, also after errors; yields the first error and logs the
+/// others.
+template <class One, class Do>
+Result<void> for_each(std::vector<One> const& all, Log const& log, Do const& act) {
   Result<void> first;
-  for (auto const& noted : mounts) {
-    auto const done = act(noted);
+  for (auto const& one : all) {
+    auto const done = act(one);
     if (!done && !first) log.say(Level::error, done.error().message());
     if (!done && first) first = done;
   }
@@ -141,7 +142,9 @@ Value status_of(NotedMount const& noted, std::string const& directory) {
     return value;
   }
   value["device"] = noted.device();
-  value["mount_point"] = noted.record->mount_point;
+  auto const places = noted.mount_points();
+  value["mount_point"] = places.empty() ? std::string() : places.front();
+  value["mount_points"] = places;
   value["image"] = noted.image();
   value["size"] = noted.record->image.device_size;
   value["supervisor"] = noted.record->daemon.pid;
@@ -196,12 +199,23 @@ std::string served_text(Value const& status) {
   return text + "\n";
 }
 
+/// Where it is mounted besides.
+std::vector<std::string> others_of(Value const& status) {
+  std::vector<std::string> others;
+  auto const* const places = erofs_oci::json::find(status, "mount_points");
+  if (places == nullptr) return others;
+  for (auto const& place : *places) others.push_back(escaped(place.get<std::string>()));
+  if (!others.empty()) others.erase(others.begin());
+  return others;
+}
+
 /// Some lines about one mount.
 std::string status_text(Value const& status) {
   auto const device = word(status, "device");
   auto const target = word(status, "mount_point");
   std::string text = device.empty() ? word(status, "name") : device;
   if (!target.empty()) text += " on " + target;
+  for (auto const& place : others_of(status)) text += "\n            and " + place;
   text += "\n  image:    " + word(status, "image") + "\n  served:   ";
   if (!status["served"].get<bool>()) {
     if (!status["connected"].get<bool>()) return text + "no, the device or mount is gone\n";
@@ -296,7 +310,7 @@ Result<void> run_reattach(Options const& options, Log& log) {
     }
   }
   if (!mounts) return fail(mounts.error());
-  return for_each_mount(*mounts, log, [&](NotedMount const& noted) -> Result<void> {
+  return for_each(*mounts, log, [&](NotedMount const& noted) -> Result<void> {
     auto const busy = noted.held && !options.record.replace;
     if (all && (busy || !noted.is_connected())) return {};
     EROFS_OCI_TRY_ASSIGN(auto const directory, journal_path(options));
@@ -338,10 +352,12 @@ Result<void> run_gc(Options const& options, Log& log) {
 
 Result<void> run_umount_all(Options const& options, Log& log) {
   EROFS_OCI_TRY_ASSIGN(auto const mounts, noted_mounts(options));
-  return for_each_mount(mounts, log, [&](NotedMount const& noted) -> Result<void> {
+  return for_each(mounts, log, [&](NotedMount const& noted) -> Result<void> {
     if (!noted.record || !noted.is_connected()) return {};
-    auto const& target = noted.record->mount_point;
-    return run_umount({target.empty() ? noted.device() : target, false}, log);
+    auto places = noted.mount_points();
+    if (places.empty()) places.push_back(noted.device());
+    return for_each(places, log,
+                    [&](std::string const& place) { return run_umount({place, false}, log); });
   });
 }
 

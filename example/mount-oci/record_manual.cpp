@@ -15,10 +15,10 @@ SYNOPSIS
 DESCRIPTION
   TARGET is a mount point, or an NBD device that is not mounted. Unmounts, disconnects the device and
   waits, at most 10 seconds, until worker and supervisor have ended. umount(8) does the same without
-  waiting.
+  waiting. If they serve other mounts of the image, too, they go on, and end with the last mount.
 
 OPTIONS
-  -a, --all      all recorded mounts
+  -a, --all      all recorded mounts, each at all of its mount points
   --journal DIR  directory of the records, see `mount-oci mount --help`
   -n, --no-mtab, -r, --read-only
                  accepted and ignored
@@ -102,7 +102,7 @@ SYNOPSIS
 
 DESCRIPTION
   Prints for each recorded mount, or for the one at a mount point or device: the image and the mount
-  point, the processes that serve it, how often the worker was replaced, how much was read, and the
+  points, the processes that serve it, how often the worker was replaced, how much was read, and the
   last error. Then how many layers are proved, pending and failed: made by reading the layer or compared
   with it, by an index from elsewhere that nobody has compared yet, or compared and wrong. If one has
   failed, up to 32 files of it that were read before. For a layer without an index also how much of it
@@ -111,7 +111,8 @@ DESCRIPTION
   See oci.verify in `mount-oci mount --help`.
 
 OPTIONS
-  --json         a list of objects: name, device, mount_point, image, size, connected, served,
+  --json         a list of objects: name, device, mount_point (the first one), mount_points (all that are
+                 seen in this mount namespace), image, size, connected, served,
                  supervisor, worker, restarts, requests, bytes, errors, for NBD in_flight and
                  taken_over, last_error, cached (bytes in the worker's memory), memory (bytes that its
                  caches take), complete (all of the image is cached), mismatch (text, empty: none),

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <utility>
 
 #include <sys/stat.h>
@@ -20,6 +21,11 @@ namespace {
 using erofs_oci::fail;
 using erofs_oci::RecordSource;
 
+/// The name of the record of a FUSE mount, or of EROFS on a file that FUSE serves.
+std::string fuse_name(dev_t device) {
+  return "fuse" + std::to_string(device);
+}
+
 NotedMount read_noted(erofs_oci::Journal const& journal, std::string name) {
   auto record = journal.read(name);
   auto const held = journal.is_held(name).value_or(true);
@@ -27,18 +33,19 @@ NotedMount read_noted(erofs_oci::Journal const& journal, std::string name) {
   return {std::move(name), *std::move(record), {}, held};
 }
 
-/// Whether a FUSE mount is still at its place; the process that serves it may have died.
-bool is_mounted(std::string const& name, std::string const& target) {
-  auto const table = read_mount_table();
-  auto const entry = table ? find_target(*table, target) : std::nullopt;
-  return entry && name == "fuse" + std::to_string(entry->device);
+/// The recorded place, unless something else is mounted there by now: of a writable mount the
+/// overlay is.
+bool is_at(NotedMount const& noted, std::optional<MountEntry> const& top, std::string const& path) {
+  if (noted.record->mount_point != path) return false;
+  return !top || !is_ours(*top) || top->type == "overlay" || top->type == "fuse.fuse-overlayfs";
 }
 
-/// Whether the record is of that device or mount point.
-bool is_of(NotedMount const& noted, std::optional<std::uint32_t> index, std::string const& path) {
+/// Whether the record is of that device, mount or mount point.
+bool is_of(NotedMount const& noted, std::optional<std::uint32_t> index,
+           std::optional<MountEntry> const& top, std::string const& path) {
   if (!noted.record) return index && noted.name == "nbd" + std::to_string(*index);
   if (index) return noted.record->attach.index == index && noted.is_connected();
-  return noted.record->mount_point == path;
+  return (top && noted.name == fuse_name(top->device)) || is_at(noted, top, path);
 }
 
 }  // namespace
@@ -46,10 +53,38 @@ bool is_of(NotedMount const& noted, std::optional<std::uint32_t> index, std::str
 bool NotedMount::is_connected() const {
   if (!record) return true;  // not known: assume that it exists
   auto const& attach = record->attach;
-  if (!attach.index) return held || is_mounted(name, record->mount_point);
+  if (!attach.index) {
+    if (held) return true;
+    auto const table = read_mount_table();
+    return table && !mounts(*table).empty();  // the process that serves them may have died
+  }
   if (!erofs_oci::nbd_attribute(*attach.index, "pid")) return false;
   auto const backend = erofs_oci::nbd_attribute(*attach.index, "backend");
   return !backend || *backend == attach.backend;  // old kernels show none
+}
+
+std::vector<MountEntry> NotedMount::mounts(std::vector<MountEntry> const& table) const {
+  std::vector<MountEntry> found;
+  if (!record) return found;
+  auto const& index = record->attach.index;
+  std::ranges::copy_if(table, std::back_inserter(found), [&](MountEntry const& entry) {
+    if (entry.root != "/") return false;
+    if (!index) return name == fuse_name(entry.device);
+    return entry.type == "erofs" && nbd_index_of(entry.device) == index;
+  });
+  return found;
+}
+
+std::vector<std::string> NotedMount::mount_points() const {
+  std::vector<std::string> places;
+  if (!record) return places;
+  auto const table = read_mount_table();
+  auto const mounted = table ? mounts(*table) : std::vector<MountEntry>();
+  for (auto const& entry : mounted) places.push_back(entry.target);
+  if (places.empty() && !record->mount_point.empty()) places.push_back(record->mount_point);
+  auto const recorded = std::ranges::find(places, record->mount_point);
+  if (recorded != places.end()) std::rotate(places.begin(), recorded, recorded + 1);
+  return places;
 }
 
 std::string NotedMount::device() const {
@@ -114,8 +149,10 @@ Result<NotedMount> noted_mount(Options const& options, std::string const& target
   EROFS_OCI_TRY_ASSIGN(auto all, noted_mounts(options));
   auto const index = nbd_index_of_target(target);
   auto const path = real_path(target).value_or(target);
+  auto const table = read_mount_table();
+  auto const top = table ? find_target(*table, path) : std::nullopt;
   auto const found =
-      std::ranges::find_if(all, [&](auto const& noted) { return is_of(noted, index, path); });
+      std::ranges::find_if(all, [&](auto const& noted) { return is_of(noted, index, top, path); });
   if (found != all.end()) return std::move(*found);
   return fail(Errc::not_found, target + ": no record of such a mount");
 }

@@ -11,6 +11,7 @@
 #include <erofs_oci/recovery/journal.hpp>
 #include <erofs_oci/recovery/record.hpp>
 
+#include "mount_table.hpp"
 #include "options.hpp"
 #include "process.hpp"
 
@@ -25,6 +26,14 @@ struct NotedMount {
 
   /// Whether the kernel has its device, or FUSE mount, still.
   [[nodiscard]] bool is_connected() const;
+
+  /// The mounts of its whole file system in a mount table, whose device it has while it is
+  /// connected; of a writable mount none.
+  [[nodiscard]] std::vector<MountEntry> mounts(std::vector<MountEntry> const& table) const;
+
+  /// Where they are. The recorded place is the first one if it is among them, and the only one if
+  /// there are none, as in another mount namespace; without it there is none then.
+  [[nodiscard]] std::vector<std::string> mount_points() const;
 
   /// "/dev/nbd0", or empty.
   [[nodiscard]] std::string device() const;

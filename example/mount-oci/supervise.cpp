@@ -24,6 +24,7 @@
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/host/choose_mount.hpp>
+#include <erofs_oci/host/unmount.hpp>
 #include <erofs_oci/mount/mount_supervisor.hpp>
 #include <erofs_oci/recovery/journal.hpp>
 #include <erofs_oci/recovery/record_codec.hpp>
@@ -37,7 +38,9 @@
 #include "mount_journal.hpp"
 #include "mount_report.hpp"
 #include "mount_table.hpp"
+#include "records.hpp"
 #include "same_image.hpp"
+#include "share.hpp"
 #include "upstream_mount.hpp"
 #include "worker.hpp"
 
@@ -57,6 +60,7 @@ using erofs_oci::MountWay;
 using erofs_oci::Record;
 using erofs_oci::RecordFrontEnd;
 using erofs_oci::Signals;
+using erofs_oci::UnmountBusy;
 using erofs_oci::WorkerImage;
 using erofs_oci::WorkerSeat;
 using Origin = erofs_oci::MountOutline::Origin;
@@ -173,13 +177,20 @@ class RecordedMount {
     return {};
   }
 
-  /// Which mount is the earlier one. What is mounted over it is not.
+  /// Which mount is the earlier one: at its place, or another one of the same file system. What is
+  /// mounted over it is not.
   void find_earlier() {
     auto const table = read_mount_table();
     if (!table) return warn_of(fail(table.error()));
     for (auto const& entry : *table) {
       if (entry.target == plan_.target && is_ours(entry)) plan_.mount_id = entry.id;
     }
+    if (!record_) return;
+    auto const mounts = NotedMount{earlier_->name, record_, {}, true}.mounts(*table);
+    auto const is_there = [this](MountEntry const& one) { return one.id == plan_.mount_id; };
+    if (mounts.empty() || std::ranges::any_of(mounts, is_there)) return;
+    plan_.target = mounts.front().target;
+    plan_.mount_id = mounts.front().id;
   }
 
   /// How an earlier mount is attached.
@@ -223,6 +234,7 @@ class RecordedMount {
     hooks.take = [this] { return ask_predecessor(); };
     hooks.announce = [this](std::string const& device) { announce(device); };
     hooks.settled = [this](std::string const& warning) { settle(warning); };
+    hooks.unmount_others = [this](UnmountBusy busy) { return unmount_others(busy); };
     hooks.let_go = [this] {
       control_ = {};
       metrics_ = {};
@@ -269,6 +281,7 @@ class RecordedMount {
     if (fds[at_mounter].revents != 0) hear_mounter();
     if (fds[at_signals].revents != 0) {
       log_.say(Level::info, "signal " + std::to_string(signals_->wait()));
+      find_place();
       supervisor_->interrupt();
     }
     if (fds[at_timer].revents != 0) on_timer();
@@ -356,6 +369,7 @@ class RecordedMount {
     auto const table = read_mount_table();
     if (auto const entry = table ? find_target(*table, target) : std::nullopt) {
       socket_ = listen_as_daemon(entry->device);
+      file_system_ = entry->device;
       is_checked_ = is_verity_source(entry->source);
     }
     if (auto const& device = options_.image.in_place_of; device && !device->note.empty()) {
@@ -397,6 +411,36 @@ class RecordedMount {
   /// Of what fails without ending the mount.
   void warn_of(Result<void> const& done, std::string const& what = {}) const {
     if (!done) log_.say(Level::warning, what + done.error().message());
+  }
+
+  // --- other mounts of the file system -----------------------------------------------------------
+
+  /// The mounts of it that this process can see.
+  [[nodiscard]] std::vector<MountEntry> mounts() const {
+    auto const table = file_system_ ? read_mount_table() : Result<std::vector<MountEntry>>();
+    return table && file_system_ ? mounts_of(*table, *file_system_) : std::vector<MountEntry>();
+  }
+
+  /// Finds the mount where it is now; if it has ended, another one of the file system.
+  void find_place() {
+    auto const all = mounts();
+    auto const same =
+        std::ranges::find(all, supervisor_->plan().mount_id.value_or(0), &MountEntry::id);
+    if (all.empty()) return;
+    auto const& place = same != all.end() ? *same : all.front();
+    supervisor_->found_at(place.target, place.id);
+  }
+
+  /// Unmounts all but the one that the supervisor unmounts. What something else is mounted over
+  /// stays.
+  [[nodiscard]] bool unmount_others(UnmountBusy busy) const {
+    auto all_free = true;
+    for (auto const& entry : mounts()) {
+      if (entry.id == supervisor_->plan().mount_id) continue;
+      auto const done = erofs_oci::unmount(entry.target, busy, "fusermount3", entry.id);
+      all_free = all_free && (done || done.error().code != std::errc::device_or_resource_busy);
+    }
+    return all_free;
   }
 
   // --- an earlier process ------------------------------------------------------------------------
@@ -493,6 +537,9 @@ class RecordedMount {
 
   [[nodiscard]] std::string answer(std::string_view question, UniqueFd& client) {
     if (question == "status") return report_json(report());
+    if (question == share_question) {
+      return share_answer(settled_ ? options_.mount.share_key : std::string());
+    }
     if (question != "hand over") return R"({"error":"no such question"})";
     if (supervisor_->hand_over(client)) return {};
     return R"({"error":"the mount is being set up, ended or handed over"})";
@@ -561,6 +608,7 @@ class RecordedMount {
   UniqueFd socket_;  // whose end tells others that this process has ended
   ClientSockets metrics_;
   UniqueFd timer_;
+  std::optional<dev_t> file_system_;  // that is mounted, once it is
   std::optional<MountChannel> predecessor_;
   std::uint64_t zeros_ = 0;      // bytes at the device's end
   WorkerCounts counts_;          // of the present worker

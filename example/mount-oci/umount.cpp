@@ -135,15 +135,21 @@ void wait_for_verity(dev_t device) {
   static_cast<void>(erofs_oci::wait_for(1s, [=] { return !is_verity_device(device); }));
 }
 
+/// Whether a file system is mounted still, or again, so that its server stays.
+bool is_mounted(dev_t device) {
+  auto const table = read_mount_table();
+  return table && mounted_at(*table, device);
+}
+
 /// Of an image that is not on an NBD device.
 Result<void> end_other_mount(std::string const& target, MountEntry const& entry, Log const& log) {
   auto const daemon = DaemonWatch::of(entry.device);
   EROFS_OCI_TRY(unmount(target, entry));
-  // Mounted a second time: the processes that serve it stay.
-  auto const table = read_mount_table();
-  if (table && mounted_at(*table, entry.device)) return {};
+  if (is_mounted(entry.device)) return {};
   wait_for_verity(entry.device);
-  if (!daemon.wait(patience)) {
+  // A clone that another process is making may come yet.
+  auto const is_over = [&] { return daemon.wait(100ms) || is_mounted(entry.device); };
+  if (!erofs_oci::wait_for(patience, is_over)) {
     log.say(Level::warning, target +
                                 ": the process that serves it still runs; the image may be mounted "
                                 "in another namespace, too");
@@ -157,8 +163,9 @@ Result<void> end_mount(std::string const& target, MountEntry const& entry, Log c
   Device device(*index);
   device.hold();  // or another process could set the device up before it is examined
   EROFS_OCI_TRY(unmount(target, entry));
+  if (is_mounted(entry.device)) return {};
   wait_for_verity(entry.device);
-  // Mounted a second time, perhaps in another namespace: the device stays.
+  // Mounted a second time in another namespace: the device stays.
   if (device.is_in_use()) return {};
   EROFS_OCI_TRY(device.disconnect());
   return device.wait_until_gone();

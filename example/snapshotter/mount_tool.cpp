@@ -131,9 +131,10 @@ Result<std::vector<LayerFacts>> MountTool::index(ImageFacts const& image, std::s
 
 Result<void> MountTool::mount(ImageFacts const& image, std::size_t count,
                               std::string const& directory, std::stop_token const& stop) const {
-  std::vector<std::string> all{"mount",           "--quiet",  "-o",
-                               words(count),      "--attach", options_.attach,
-                               image.reference(), directory};
+  // Each mount has a scope and metrics of its own, and a stack of layers is mounted once.
+  std::vector<std::string> all{"mount",      "--quiet",  "--no-share",    "-o",
+                               words(count), "--attach", options_.attach, image.reference(),
+                               directory};
   if (!options_.journal.empty()) all.insert(all.begin() + 1, {"--journal", options_.journal});
   if (auto scoped = scope_of(directory); !scoped.empty()) {
     scoped.push_back(options_.program);

@@ -66,6 +66,21 @@ for attach in netlink ioctl "netlink --no-supervise --allow-unconfined" "ioctl -
   check "$attach: nothing is left" nothing_left
 done
 
+second() { "$TOOL" "$@" -t erofs.nbd -o "$words" "$host/app:v1" /mnt/second; }
+for attach in netlink ioctl; do
+  mount_it --attach $attach
+  check "$attach: a second mount" second --attach $attach
+  check "$attach: both have one device" \
+    test "$(grep . /sys/block/nbd*/size | grep -vc ':0$')" = 1
+  check "$attach: the first one is unmounted" "$TOOL" umount "$mnt"
+  check "$attach: the second one is read on" diff -r wanted /mnt/second
+  check "$attach: a third one" mount_it --attach $attach
+  check "$attach: umount(8)" umount /mnt/second
+  check "$attach: the third one is read on" same_files
+  check "$attach: the last one" umount "$mnt"
+  check "$attach: nothing is left" nothing_left
+done
+
 mount_it
 exec 7<"$mnt/t1.txt"
 kill "$(daemon)"

@@ -42,6 +42,20 @@ TEST_CASE("A device is looked for among what is mounted", "[tool]") {
   CHECK_FALSE(is_source(table, "/dev/nbd7"));
 }
 
+TEST_CASE("The mounts of a file system are those of all of it", "[tool]") {
+  auto const table = parse_mount_table(table_text + std::string("\n") +
+                                       "50 22 43:32 / /mnt/z ro - erofs /dev/nbd1 ro\n"
+                                       "51 22 43:32 / /mnt/y ro - erofs /dev/nbd1 ro\n");
+
+  auto const mounts = mounts_of(table, makedev(43, 32));
+
+  CHECK(table[3].root == "/sub");
+  REQUIRE(mounts.size() == 2);
+  CHECK(mounts[0].target == "/mnt/z");
+  CHECK(mounts[1].target == "/mnt/y");
+  CHECK(mounts_of(table, makedev(43, 33)).empty());
+}
+
 TEST_CASE("The last mount at a path is the one that is seen", "[tool]") {
   auto const table = parse_mount_table(table_text);
 

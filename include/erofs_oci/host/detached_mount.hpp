@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// detached_erofs(): an EROFS that is mounted nowhere yet.
+/// detached_erofs(), detached_clone(): mounts that are attached nowhere yet.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include <fcntl.h>
 #include <sys/mount.h>
 
 #include <erofs_oci/core/fd.hpp>
@@ -71,6 +72,28 @@ namespace erofs_oci {
     why = " (this kernel, or the file system of this file, has no file-backed EROFS)";
   }
   return fail_errno(number, "mount " + source + std::string(why));
+}
+
+/// Makes another mount of what is mounted already, with flags of its own and without its
+/// propagation; MountPoint::attach() mounts what this yields. The file system lives until the last
+/// mount of it ends, this one included. Does not ask the file system for anything.
+/// @param place  open on the root of the mount, O_PATH is enough
+/// @param flags  mount(2) flags; read-only in any case
+/// @error{an errno, as open_tree(2) and mount_setattr(2): EPERM without CAP_SYS_ADMIN\, ENOSYS
+/// before Linux 5.12\, EINVAL if the mount is of another mount namespace or unbindable}
+[[nodiscard]] inline Result<UniqueFd> detached_clone(int place, unsigned long flags) {
+  UniqueFd clone(
+      ::open_tree(place, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | unsigned{AT_EMPTY_PATH}));
+  if (!clone) return fail_errno(errno, "open_tree");
+  mount_attr attributes{};
+  attributes.attr_set = mount_attributes(flags | MS_RDONLY);
+  attributes.attr_clr = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |
+                        MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME;
+  attributes.propagation = MS_PRIVATE;
+  if (::mount_setattr(clone.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0) {
+    return fail_errno(errno, "mount_setattr");
+  }
+  return clone;
 }
 
 }  // namespace erofs_oci

@@ -14,6 +14,7 @@
 
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/host/choose_mount.hpp>
+#include <erofs_oci/host/unmount.hpp>
 #include <erofs_oci/mount/mount_channel.hpp>
 #include <erofs_oci/mount/mount_machine.hpp>
 #include <erofs_oci/mount/mount_worker.hpp>
@@ -64,6 +65,10 @@ struct MountHooks {
   /// The mount stands.
   /// @param warning  for the user, or empty
   std::function<void(std::string const& warning)> settled{};
+  /// Unmounts what else is mounted of the file system than MountPlan::target, before that is; in a
+  /// child of this process, where it may wait, or, with UnmountBusy::detach, in this one.
+  /// @return whether nothing of it was in use
+  std::function<bool(UnmountBusy busy)> unmount_others{};
   /// Another process serves the mount from here on, and wants its record.
   std::function<void()> let_go{};
   std::function<void()> started{};                         ///< a worker was started

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <span>
@@ -79,6 +80,14 @@ class MountSupervisor {
     plan_.target = std::move(target);
     if (!plan_.target.empty()) note_mount();
     carry_out(machine_.mounted());
+  }
+
+  /// The mount is at another path now; or it has ended, and this one is left of its file system.
+  /// @param target    as MountPlan::target
+  /// @param mount_id  as MountPlan::mount_id
+  void found_at(std::string target, std::uint64_t mount_id) {
+    plan_.target = std::move(target);
+    plan_.mount_id = mount_id;
   }
 
   /// What was announced could not be mounted. Without effect once it is.
@@ -479,7 +488,10 @@ class MountSupervisor {
                                            plan_.target);
     }
     run_in_child(
-        [this, busy] { return front_end_.unmount(plan_.target, busy, plan_.mount_id).has_value(); },
+        [this, busy] {
+          auto const others = !hooks_.unmount_others || hooks_.unmount_others(busy);
+          return others && front_end_.unmount(plan_.target, busy, plan_.mount_id).has_value();
+        },
         [this](bool ok) { carry_out(machine_.unmounted(ok)); });
   }
 
@@ -491,6 +503,9 @@ class MountSupervisor {
 
   /// Ends the mount, also while it is in use.
   void end_front_end() {
+    if (hooks_.unmount_others && !front_end_.is_device()) {
+      static_cast<void>(hooks_.unmount_others(UnmountBusy::detach));
+    }
     front_end_.end(plan_.target, plan_.mount_id);
     stop();
   }

@@ -65,7 +65,7 @@ class ManyMountsTest(MountTest):
         store = os.path.join(self.dir, "store")
         words = (f"oci.insecure,oci.store={store},oci.cache_dir={store}/cache,oci.hedge=no,"
                  "oci.memory=64M")
-        return subprocess.run([TOOL, "mount", "--attach", "fuse-tree", "--journal",
+        return subprocess.run([TOOL, "mount", "--no-share", "--attach", "fuse-tree", "--journal",
                                os.path.join(self.dir, "journal"), "-o", words, self.remote, place],
                               capture_output=True, text=True, timeout=300)
 

@@ -339,6 +339,23 @@ class ProofTest(PushBase):
                 shutil.rmtree(self.store)
                 shutil.rmtree(self.first)
 
+    def test_a_mount_of_wrong_bytes_is_not_shared(self):
+        self.publish("window")
+        self.mount(",oci.verify=background")
+        self.wait_until(["proved", "failed"])
+        self.fails()
+        lying = self.target
+        self.target = os.path.join(self.dir, "another")
+        os.mkdir(self.target)
+        self.addCleanup(subprocess.run, ["umount", "-l", self.target], capture_output=True)
+        self.mount(",oci.verify=background")
+        self.is_right()
+        self.assertEqual(sorted(one["mount_points"] for one in self.status()),
+                         sorted([[lying], [self.target]]))
+        self.umount()
+        self.target = lying
+        self.umount()
+
     def test_the_kernels_files_fail_too(self):
         self.publish("window")
         self.mount(",oci.verify=background", way="fuse-file")
