@@ -261,6 +261,11 @@ TEST_CASE("Extended headers beyond the limit are refused", "[tar][decoder][error
   auto const type = GENERATE('x', 'g', 'L', 'K');
   auto const bomb = TarMaker().member({.name = "b", .typeflag = type, .size = 1u << 30}).bytes();
   CHECK(decode(bomb).code == Errc::unsupported);
+  auto const code = [&](std::uint64_t size) {
+    return decode(TarMaker().member({.name = "b", .typeflag = type, .size = size}).bytes()).code;
+  };
+  CHECK(code(max_extension_size + 1) == Errc::unsupported);
+  CHECK(code(max_extension_size) == Errc::truncated);
 }
 
 /// Why the first of two members is passed over.
