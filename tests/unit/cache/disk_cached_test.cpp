@@ -517,6 +517,20 @@ TEST_CASE("A run of missing chunks ends before one that is there", "[cache][disk
   CHECK(source.blob().missing_run(4, 9) == 6);
 }
 
+TEST_CASE("A claim ends before a chunk that another one has", "[cache][disk_cached]") {
+  Scratch const scratch;
+  auto const bytes = testing::patterned_bytes(70, 17);
+  auto const source = over(open_cache(scratch), Memory(bytes), bytes);
+  auto const& blob = source.blob();
+  auto const fourth = blob.claim(3, 1);
+  REQUIRE(fourth.has_value());
+  auto const first = blob.claim(0, 10);
+  REQUIRE(first.has_value());
+  CHECK(first->end() == 3);
+  CHECK_FALSE(blob.claim(2, 1).has_value());
+  CHECK_FALSE(blob.claim(3, 1).has_value());
+}
+
 TEST_CASE("A blob's file of another user is not read", "[cache][disk_cached][error]") {
   Scratch const scratch;
   auto const bytes = testing::patterned_bytes(70, 16);
