@@ -9,7 +9,9 @@
 #include <thread>
 #include <vector>
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <catch.hpp>
 #include <rapidcheck/catch.h>
@@ -19,6 +21,7 @@
 #include <erofs_oci/combinator/ref.hpp>
 #include <erofs_oci/combinator/verified.hpp>
 #include <erofs_oci/core/any_source.hpp>
+#include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/source/memory.hpp>
 #include <erofs_oci/testing/archetype.hpp>
@@ -490,6 +493,57 @@ TEST_CASE("Wrong bytes of a peer are forgotten by what checks them", "[cache][di
   }
   CHECK(read_all(make(bytes), bytes));
   CHECK(read_all(over(cache, NotFetched(name_of(bytes)), bytes), bytes));
+}
+
+TEST_CASE("What an object has fetched itself is no older chunk", "[cache][disk_cached]") {
+  Scratch const scratch;
+  auto const bytes = testing::patterned_bytes(70, 14);
+  auto const cache = open_cache(scratch);
+  auto const source = over(cache, Memory(bytes), bytes);
+  REQUIRE(read_all(source, bytes));
+  CHECK_FALSE(source.forget(0, 35));
+  CHECK(over(cache, Memory(bytes), bytes).forget(35, 35));
+}
+
+TEST_CASE("A run of missing chunks ends before one that is there", "[cache][disk_cached]") {
+  Scratch const scratch;
+  auto const bytes = testing::patterned_bytes(70, 15);
+  auto const source = over(open_cache(scratch), Memory(bytes), bytes);
+  Bytes out(1);
+  REQUIRE(source.read_at(3 * 7, out).value() == 1);  // the fourth of ten
+  CHECK(source.blob().missing_run(0, 9) == 3);
+  CHECK(source.blob().missing_run(0, 2) == 3);
+  CHECK(source.blob().missing_run(2, 9) == 1);
+  CHECK(source.blob().missing_run(4, 9) == 6);
+}
+
+TEST_CASE("A claim ends before a chunk that another one has", "[cache][disk_cached]") {
+  Scratch const scratch;
+  auto const bytes = testing::patterned_bytes(70, 17);
+  auto const source = over(open_cache(scratch), Memory(bytes), bytes);
+  auto const& blob = source.blob();
+  auto const fourth = blob.claim(3, 1);
+  REQUIRE(fourth.has_value());
+  auto const first = blob.claim(0, 10);
+  REQUIRE(first.has_value());
+  CHECK(first->end() == 3);
+  CHECK_FALSE(blob.claim(2, 1).has_value());
+  CHECK_FALSE(blob.claim(3, 1).has_value());
+}
+
+TEST_CASE("A blob's file of another user is not read", "[cache][disk_cached][error]") {
+  Scratch const scratch;
+  auto const bytes = testing::patterned_bytes(70, 16);
+  REQUIRE(read_all(over(open_cache(scratch), Memory(bytes), bytes), bytes));
+  auto const directory = open_read(scratch / "cache/blobs-2", O_DIRECTORY);
+  REQUIRE(directory.has_value());
+  auto const open = [&](uid_t owner) {
+    return BlobFile<SystemFiles>::open({}, directory->get(), name_of(bytes), 7, O_RDONLY, owner);
+  };
+  CHECK(open(::geteuid()).has_value());
+  auto const refused = open(::geteuid() + 1);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == std::errc::operation_not_permitted);
 }
 
 TEST_CASE("An error of what is below ends the read, and is not kept",

@@ -83,12 +83,12 @@ TEST_CASE("ChunkTable claims the next chunk unless someone else has it",
 }
 
 TEST_CASE("ChunkTable holds no more than its capacity", "[combinator][chunk_table]") {
-  ChunkTable<Lru> table(25, {});
+  ChunkTable<Lru> table(29, {});
   for (std::uint64_t i = 0; i < 3; ++i) {
     static_cast<void>(table.find(i, 10));
     table.keep(i);
   }
-  static_cast<void>(table.find(9, 26));
+  static_cast<void>(table.find(9, 30));
   table.keep(9);
 
   auto const stats = table.stats();
@@ -96,8 +96,17 @@ TEST_CASE("ChunkTable holds no more than its capacity", "[combinator][chunk_tabl
   CHECK(stats.chunks == 2);
   CHECK(stats.evictions == 1);
   CHECK(table.find(0, 10).claimed);
-  CHECK(table.find(9, 26).claimed);
+  CHECK(table.find(9, 30).claimed);
   CHECK_FALSE(table.find(1, 10).claimed);
+}
+
+TEST_CASE("ChunkTable keeps a chunk as large as its capacity", "[combinator][chunk_table]") {
+  ChunkTable<Lru> table(30, {});
+  static_cast<void>(table.find(0, 30));
+  table.keep(0);
+
+  CHECK(table.stats().bytes == 30);
+  CHECK_FALSE(table.find(0, 30).claimed);
 }
 
 }  // namespace chunk_table_test

@@ -8,6 +8,7 @@
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/source/memory.hpp>
 #include <erofs_oci/testing/archetype.hpp>
+#include <erofs_oci/testing/flaky.hpp>
 #include <erofs_oci/testing/generators.hpp>
 #include <erofs_oci/testing/laws.hpp>
 
@@ -127,6 +128,51 @@ TEST_CASE("Bytes without a digest are an error", "[combinator][verified][error]"
   Bytes out(3);
   CHECK(verified->read_at(0, out).error().code == Errc::mismatch);
   CHECK(verified->read_at(7, out).value() == 3);
+}
+
+TEST_CASE("Bytes right behind a chunk belong to no chunk", "[combinator][verified][error]") {
+  auto const bytes = to_bytes("onegaptwo");
+  auto const digest = [&](std::size_t at) { return digest_of(std::span(bytes).subspan(at, 3)); };
+  using Unread = testing::Flaky<Memory>;
+  auto const verified = Checked256<Unread>::make(Unread(Memory(bytes), {.count = 1000}),
+                                                 {{0, 3, digest(0)}, {6, 9, digest(6)}});
+  REQUIRE(verified.has_value());
+  Bytes out(1);
+  CHECK(verified->read_at(3, out).error().code == Errc::mismatch);
+  CHECK(verified->read_at(5, out).error().code == Errc::mismatch);
+}
+
+// Its first stream ends early, and every later one is an error.
+class EndsEarly {
+ public:
+  EndsEarly(Bytes bytes, std::uint64_t first)
+      : later_(Memory(std::move(bytes)), {1, 1000}), first_(first) {}
+
+  [[nodiscard]] std::uint64_t size() const noexcept { return later_.size(); }
+  [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) const {
+    return later_.read_at(offset, out);
+  }
+  [[nodiscard]] Result<void> stream(std::uint64_t offset, std::uint64_t length,
+                                    ByteSink sink) const {
+    return later_.stream(offset, std::min(length, first_), sink);
+  }
+
+ private:
+  testing::Flaky<Memory> later_;
+  std::uint64_t first_;
+};
+
+TEST_CASE("A source that ends inside a chunk is an error", "[combinator][verified][error]") {
+  auto const bytes = to_bytes("123456");
+  for (std::uint64_t came = 0; came < bytes.size(); ++came) {
+    auto const verified = Checked256<EndsEarly>::make(
+        EndsEarly(bytes, came), {{0, 3, digest_of(std::span(bytes).first(3))},
+                                 {3, 6, digest_of(std::span(bytes).subspan(3))}});
+    REQUIRE(verified.has_value());
+    Bytes out(6);
+    CAPTURE(came);
+    CHECK(verified->read_at(0, out).error().code == Errc::truncated);
+  }
 }
 
 TEST_CASE("Chunks that leave the source or go back are refused", "[combinator][verified][error]") {

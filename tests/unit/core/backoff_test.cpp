@@ -25,6 +25,16 @@ TEST_CASE("Backoff doubles its pauses up to a limit", "[core][backoff]") {
   CHECK(Backoff{.attempts = 1}.next(0, error, 0ms) == std::nullopt);
 }
 
+TEST_CASE("Backoff tries again only what may pass", "[core][backoff]") {
+  for (auto const code : {Errc::corrupt, Errc::digest_mismatch, Errc::truncated, Errc::unauthorized,
+                          Errc::not_found, Errc::protocol, Errc::unsupported,
+                          Errc::invalid_argument, Errc::mismatch, Errc::stopping}) {
+    CHECK(Backoff{}.next(0, error_of(code), 0ms) == std::nullopt);
+  }
+  CHECK(Backoff{}.next(0, error_of(Errc::unavailable), 0ms) != std::nullopt);
+  CHECK(Backoff{}.next(0, error_of(Errc::timed_out), 0ms) != std::nullopt);
+}
+
 TEST_CASE("Backoff begins no attempt after its total time", "[core][backoff]") {
   Backoff const policy{.total = 1s, .jitter = 0};
   auto const error = error_of(Errc::unavailable);

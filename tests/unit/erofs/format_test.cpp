@@ -193,6 +193,25 @@ Bytes block_of(std::vector<std::string> const& names) {
   return bytes;
 }
 
+TEST_CASE("An xattr area has a header of 12 bytes and units of 4", "[erofs][inode]") {
+  InodeRecord record;
+  CHECK(record.xattr_size() == 0);
+  record.xattr_count = 1;
+  CHECK(record.xattr_size() == 12);
+  record.xattr_count = 3;
+  CHECK(record.xattr_size() == 20);
+}
+
+TEST_CASE("A hole has no device on disk", "[erofs][inode]") {
+  std::array<std::byte, ChunkIndex::on_disk_size> raw{};
+  ChunkIndex{.address = 5, .device = 3, .hole = true}.encode(raw);
+
+  auto const read = ChunkIndex::decode(raw, {ChunkFormat::indexed_bit});
+
+  CHECK(read.hole);
+  CHECK(read.device == 0);
+}
+
 TEST_CASE("A directory block gives back its names", "[erofs][directory]") {
   auto bytes = block_of({"-x", ".", "..", "a", "ab", "b\xff"});
   bytes.resize(200);  // padded

@@ -72,6 +72,7 @@ TEST_CASE("A range is what is needed and no more than was asked beyond",
     // No more than that, but for what is checked together.
     auto const whole = granule == 0 ? map.end(last) - map.begin(last) : granule;
     RC_ASSERT(end <= std::max(needed, begin + 1) + std::max(beyond, whole));
+    if (granule > 0 && beyond == 0) RC_ASSERT(end < std::max(needed, begin + 1) + granule);
     // Between two granules.
     auto in = span;
     while (in + 1 < count && map.end(in) < end) ++in;
@@ -93,6 +94,38 @@ TEST_CASE("A span is not fetched for the one byte that it shares with the one be
         fetch_end(layer.map(granule), {0, 10, 1000, 0}, [](std::size_t) { return true; });
     CHECK(end == 1010);
   }
+}
+
+TEST_CASE("The first decoded byte of a span needs a byte of it, the last one all",
+          "[gzip][fetch]") {
+  Layer layer;
+  layer.index.checkpoints = {{10, 0, 0}, {1010, 5000, 3}};
+  layer.blob_size = 2000;
+  layer.decoded_size = 9000;
+  auto const map = layer.map(1);
+
+  CHECK(map.needed(0, 0) == 10);
+  CHECK(map.needed(0, 1) == 11);
+  CHECK(map.needed(0, 5000) == 1010);
+  CHECK(map.needed(1, 5000) == 1009);  // which begins within byte 1009
+  CHECK(map.needed(1, 5001) == 1010);
+  CHECK(map.needed(1, 9000) == 2000);
+}
+
+TEST_CASE("A range ends with the granule that holds the last byte needed", "[gzip][fetch]") {
+  Layer layer;
+  layer.index.checkpoints = {{10, 0, 0}};
+  layer.blob_size = 10 + 1024;
+  layer.decoded_size = 1024;
+  auto const map = layer.map(128);
+  auto const end_of = [&](std::uint64_t out) {
+    return fetch_end(map, {0, 10, out, 0}, [](std::size_t) { return true; });
+  };
+
+  REQUIRE(map.needed(0, 127) == 10 + 128);
+  CHECK(end_of(126) == 10 + 128);
+  CHECK(end_of(127) == 10 + 128);
+  CHECK(end_of(128) == 10 + 256);
 }
 
 // A layer of spans of 1 MiB, each of which deflate has made a third as large.

@@ -542,6 +542,16 @@ TEST_CASE("An index and a blob that do not belong together are never bytes",
     index.checkpoints.back().in = made.blob.size() + 1;
     CHECK(read_all(made.blob, index).error().code == Errc::mismatch);
   }
+  SECTION("fewer decoded bytes than were promised") {
+    GzranOptions options;
+    options.size = made.content.size() + 1;
+    auto const gzran = Gzran<Memory>::make(Memory(made.blob), made.index(), options);
+    REQUIRE(gzran.has_value());
+    Bytes out(2);
+    auto const got = gzran->read_at(made.content.size() - 1, out);
+    REQUIRE_FALSE(got.has_value());
+    CHECK(got.error().code == Errc::mismatch);
+  }
   SECTION("another blob") {
     auto const other = testing::gzip_blob({{compressible(400000, 7), 6, 0, 10000}});
     CHECK_FALSE(read_all(other.blob, made.index()).has_value());

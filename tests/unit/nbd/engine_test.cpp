@@ -60,5 +60,30 @@ TEST_CASE("An engine that ends leaves reads that fail then to the next one", "[n
   CHECK(errors == 0);
 }
 
+TEST_CASE("A request outside of the arena is refused", "[nbd][engine][error]") {
+  struct Unread {
+    [[nodiscard]] std::uint64_t size() const noexcept { return 4096; }
+    [[nodiscard]] Result<std::size_t> read_at(std::uint64_t, std::span<std::byte>) const {
+      return fail(Errc::unavailable, "read");
+    }
+  };
+  auto const [length, place] =
+      GENERATE(table<std::uint32_t, std::uint64_t>({{512, 3585}, {1, 4096}, {4097, 0}}));
+  auto ends = socket_pair(SOCK_SEQPACKET).value();
+  auto arena = SharedMemory::make(4096).value();
+  auto engine = NbdEngine<Unread>::open(
+                    Unread{}, {std::move(ends.first), UniqueFd(::dup(arena.fd()))}, {.workers = 1})
+                    .value();
+  nbd::EngineRequest request{.id = 7, .length = length};
+  request.place = place;
+  REQUIRE(::send(ends.second.get(), &request, sizeof request, 0) == sizeof request);
+  ::shutdown(ends.second.get(), SHUT_WR);
+
+  auto const ended = engine.run(std::stop_token());
+
+  REQUIRE_FALSE(ended.has_value());
+  CHECK(ended.error().code == Errc::protocol);
+}
+
 }  // namespace engine_test
 }  // namespace erofs_oci

@@ -167,6 +167,16 @@ TEST_CASE("A challenge widens no token: it asks to pull from the repository alon
   }
 }
 
+TEST_CASE("A token to push with is asked for by whoever pushes", "[oci][auth]") {
+  LoginScope const scope{.push = true, .also_pull = {"n/other"}};
+  auto const request =
+      token_request(bearer({{"realm", "https://a.example/t"}}), secure, "n/m", std::nullopt, scope);
+
+  REQUIRE(request.has_value());
+  CHECK(request->url.target == "/t?scope=" + percent_encode("repository:n/m:pull,push") +
+                                   "&scope=" + percent_encode("repository:n/other:pull"));
+}
+
 TEST_CASE("A relative realm is the registry's own", "[oci][auth]") {
   for (auto const& [realm, url] : {std::pair("/auth/token", "https://r.example:5000/auth/token"),
                                    std::pair("auth", "https://r.example:5000/auth"),

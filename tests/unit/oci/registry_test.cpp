@@ -456,6 +456,25 @@ TEST_CASE("That nothing refers to a manifest is told, and not asked again", "[oc
   CHECK(none.empty());
 }
 
+TEST_CASE("A document that is kept under another digest is refused", "[oci][registry][error]") {
+  auto const digest = digest_of(as_bytes(manifest_text));
+  auto kept = digest;
+  RegistryOptions options;
+  options.local.find = [&](std::string const&) {
+    return Result<std::optional<LocalDocument>>(
+        LocalDocument{kept, std::string(media_type::oci_manifest), to_bytes(manifest_text)});
+  };
+  auto const transport = FakeTransport([](HttpRequest const&, std::size_t) {
+    return FakeReply{503};  // must not be asked
+  });
+  auto const from = *BasicRegistry<FakeTransport, ManualClock>::make(
+      *Reference::parse("r.x/n/m@" + digest.to_string()), options, transport);
+
+  CHECK(from.resolve(amd64).has_value());
+  kept = digest_of(as_bytes("another document"));
+  CHECK(from.resolve(amd64).error().code == Errc::digest_mismatch);
+}
+
 TEST_CASE("A link to another host is not followed", "[oci][registry][error]") {
   auto const transport = FakeTransport([](HttpRequest const&, std::size_t) {
     return FakeReply{200, {{"Link", "<https://evil/>; rel=\"next\""}}, to_bytes(index_text({}))};

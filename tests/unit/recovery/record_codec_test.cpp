@@ -181,6 +181,9 @@ TEST_CASE("Numbers and words have one spelling", "[recovery][record][error]") {
   CHECK_FALSE(replaced("image.source=8:registry", "image.source=8:Registry").has_value());
   CHECK_FALSE(replaced("reach.insecure=2:no", "reach.insecure=1:0").has_value());
   CHECK_FALSE(replaced("image.layers=1:1", "image.layers=10:4000000000").has_value());
+  // A field that is written only with another value than its type's own has no line with that.
+  CHECK(replaced("reach.insecure", "image.mismatch=1:x\nreach.insecure").has_value());
+  CHECK_FALSE(replaced("reach.insecure", "image.mismatch=0:\nreach.insecure").has_value());
   CHECK_FALSE(replaced("image.manifest=71:sha256", "image.manifest=71:SHA256").has_value());
 }
 

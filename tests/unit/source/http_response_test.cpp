@@ -101,6 +101,7 @@ HttpRequest request_to(std::string const& url) {
   HttpRequest request;
   request.url = *Url::parse(url);
   request.headers = {{"authorization", "Bearer x"}, {"COOKIE", "y"}, {"Range", "bytes=0-0"}};
+  request.headers.push_back({.name = "X-Key", .value = "z", .secret = true});
   return request;
 }
 
@@ -124,6 +125,7 @@ TEST_CASE("Redirects keep secrets on their own scheme, host and port", "[source]
     REQUIRE(ok.has_value());
     CHECK(header_of(request, "Authorization").empty() == !kept);
     CHECK(header_of(request, "Cookie").empty() == !kept);
+    CHECK(header_of(request, "X-Key").empty() == !kept);
     CHECK(header_of(request, "Range") == "bytes=0-0");
   }
 }

@@ -151,6 +151,11 @@ std::vector<Row> const rows = {
        r.headers[0].value = "bytes 2001-3000/10000";
      },
      Errc::protocol},
+    {"206 of a range that begins before",
+     [](FakeReply& r, HttpRequest const&, std::size_t) {
+       r.headers[0].value = "bytes 1999-2998/10000";
+     },
+     Errc::protocol},
     {"206 with another total",
      [](FakeReply& r, HttpRequest const&, std::size_t) {
        r.headers[0].value = "bytes 2000-2999/10001";

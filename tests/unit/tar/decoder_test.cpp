@@ -97,6 +97,14 @@ TEST_CASE("A truncated archive is an error, or ends behind a member's data",
   }
 }
 
+TEST_CASE("The data of a member lie right behind its header", "[tar][decoder]") {
+  auto const decoded = decode(TarMaker().file("a", "x").file("b", "data").end().bytes());
+
+  REQUIRE(decoded.entries.size() == 2);
+  CHECK(decoded.entries[0].extents == std::vector<Extent>{{0, 512, 1}});
+  CHECK(decoded.entries[1].extents == std::vector<Extent>{{0, 1536, 4}});
+}
+
 TEST_CASE("The last member is complete without padding", "[tar][decoder]") {
   auto const archive = TarMaker().file("whole", "x").file("last", std::string(700, 'y')).bytes();
   auto const padded = decode(archive);
@@ -261,6 +269,11 @@ TEST_CASE("Extended headers beyond the limit are refused", "[tar][decoder][error
   auto const type = GENERATE('x', 'g', 'L', 'K');
   auto const bomb = TarMaker().member({.name = "b", .typeflag = type, .size = 1u << 30}).bytes();
   CHECK(decode(bomb).code == Errc::unsupported);
+  auto const code = [&](std::uint64_t size) {
+    return decode(TarMaker().member({.name = "b", .typeflag = type, .size = size}).bytes()).code;
+  };
+  CHECK(code(max_extension_size + 1) == Errc::unsupported);
+  CHECK(code(max_extension_size) == Errc::truncated);
 }
 
 /// Why the first of two members is passed over.

@@ -141,6 +141,28 @@ TEST_CASE("A checksum over signed bytes is as good", "[tar][header]") {
   CHECK(decode(block));
 }
 
+TEST_CASE("What pads the checksum does not count", "[tar][header]") {
+  auto block = testing::header_block({.name = "file"}, 0);
+  for (auto const pad : {' ', '\0'}) {
+    block[154] = block[155] = static_cast<std::byte>(pad);
+    CHECK(decode(block));
+  }
+}
+
+TEST_CASE("A number below zero is refused by name, but for a time", "[tar][header][error]") {
+  auto const [at, field] = GENERATE(table<std::size_t, std::string>(
+      {{100, "mode"}, {108, "uid"}, {116, "gid"}, {124, "size"}, {136, ""}}));
+  auto block = testing::header_block({.name = "file"}, 0);
+  testing::put_text(block, at, "-000001");
+  testing::seal(block);
+
+  auto const header = decode(block);
+
+  INFO(field);
+  CHECK(header.has_value() == field.empty());
+  if (!header) CHECK(header.error().context.find(field + " field") != std::string::npos);
+}
+
 TEST_CASE("A header with any other checksum is refused", "[tar][header][error]") {
   auto const good = testing::header_block({.name = "file"}, 0);
   REQUIRE(decode(good));
