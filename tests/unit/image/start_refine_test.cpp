@@ -64,12 +64,22 @@ TEST_CASE("What a layer needs is as it was read, in the place of its first range
 
 TEST_CASE("A list stays as it is if no checkpoint is worth it", "[image][start_refine]") {
   auto const list = list_of({{digest('b'), 0, 5000}});
+  std::vector<ByteRange> const reads{{700, 800}};
+  auto const refined = refine_start(list, layer('b', false), reads, nothing);
+  REQUIRE(refined.has_value());
+  CHECK(refined->list == list);
+  CHECK(refined->extra.empty());
+}
+
+TEST_CASE("A list of a layer whose checkpoints were known names what reads need",
+          "[image][start_refine]") {
+  auto const list = list_of({{digest('b'), 0, 5000}});
   auto known = layer('b', false);
   known.extra.add({{50, 50, 0}, {}});
   std::vector<ByteRange> const reads{{700, 800}};
   auto const refined = refine_start(list, known, reads, nothing);
   REQUIRE(refined.has_value());
-  CHECK(refined->list == list);
+  CHECK(refined->list == list_of({{digest('b'), 700, 800}}));
   CHECK(refined->extra.points().size() == 1);
 }
 

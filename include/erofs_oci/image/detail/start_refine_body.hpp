@@ -70,7 +70,7 @@ EROFS_OCI_BODY Result<RefinedStart> refine_start(StartList const& list, StartLay
                                                  AnySource const& blob) {
   auto const joined = detail::ordered_reads(reads);
   EROFS_OCI_TRY_ASSIGN(auto found, layer.find_checkpoints(blob, joined.ranges));
-  if (found.points.empty()) return RefinedStart{list, layer.extra};
+  if (found.points.empty() && layer.extra.empty()) return RefinedStart{list, {}};
   std::ranges::sort(found.needed, {}, [&](FoundCheckpoints::Needed const& one) {
     return std::pair(joined.order[one.range], one.blob.begin);
   });
