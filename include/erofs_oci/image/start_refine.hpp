@@ -21,8 +21,8 @@ struct RefinedStart {
 };
 
 /// Replaces the ranges of `layer` in `list` by those that what was read of it takes, once the layer
-/// is read by the checkpoints that are found or known; all come where the first of the old ones was.
-/// If there are none, `list` is as it was.
+/// is read by the checkpoints that are found or known; all come where the first of the old ones
+/// was. If there are none, `list` is as it was.
 /// @param layer  with StartLayer::find_checkpoints
 /// @param reads  what reads have got of its decoded stream, in order
 /// @param blob   has what was fetched of the layer, and an error in place of the rest

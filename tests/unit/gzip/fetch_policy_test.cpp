@@ -112,6 +112,23 @@ TEST_CASE("The first decoded byte of a span needs a byte of it, the last one all
   CHECK(map.needed(1, 9000) == 2000);
 }
 
+TEST_CASE("Granules are counted, and end, with the span of the index", "[gzip][fetch]") {
+  Layer layer;
+  layer.index.checkpoints = {{10, 0, 0}, {500, 2000, 0}, {1000, 4000, 0}};
+  layer.index.pieces_of = {0, 0, 2};  // the second one was cut off the first
+  layer.blob_size = 1900;
+  auto const map = layer.map(400);
+
+  CHECK(map.granule_end(0, 10) == 410);
+  CHECK(map.granule_end(0, 409) == 410);
+  CHECK(map.granule_end(0, 410) == 810);
+  CHECK(map.granule_end(1, 500) == 810);
+  CHECK(map.granule_end(1, 810) == 1000);
+  CHECK(map.granule_end(2, 1000) == 1400);
+  CHECK(map.granule_end(2, 1899) == 1900);
+  CHECK(layer.map(0).granule_end(1, 500) == 1000);
+}
+
 TEST_CASE("A range ends with the granule that holds the last byte needed", "[gzip][fetch]") {
   Layer layer;
   layer.index.checkpoints = {{10, 0, 0}};
