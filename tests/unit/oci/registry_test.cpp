@@ -220,7 +220,9 @@ TEST_CASE("Resolving fails clearly", "[oci][registry][error]") {
   auto wrong_size = describe(manifest_text, media_type::oci_manifest);
   wrong_size.platform = amd64;
   wrong_size.size += 1;
-  auto const sized = index_text({wrong_size});
+  auto const longer = index_text({wrong_size});
+  wrong_size.size -= 2;
+  auto const shorter = index_text({wrong_size});
   struct Case {
     Files content;
     HttpHeaders headers;
@@ -230,7 +232,8 @@ TEST_CASE("Resolving fails clearly", "[oci][registry][error]") {
       {{}, {}, Errc::not_found},
       {{{"manifests/v1", whole_index}}, {}, Errc::not_found},
       {{{"manifests/v1", index_text({})}}, {}, Errc::not_found},
-      {{{"manifests/v1", sized}, {by_digest(manifest_text), manifest_text}}, {}, Errc::mismatch},
+      {{{"manifests/v1", longer}, {by_digest(manifest_text), manifest_text}}, {}, Errc::mismatch},
+      {{{"manifests/v1", shorter}, {by_digest(manifest_text), manifest_text}}, {}, Errc::mismatch},
       {{{"manifests/v1", "<html>"}}, {}, Errc::corrupt},
       {{{"manifests/v1", std::string(5'000'000, ' ')}}, {}, Errc::unsupported},
       {{{"manifests/v1", manifest_text}}, {{"Content-Encoding", "gzip"}}, Errc::protocol},
