@@ -535,7 +535,7 @@ TEST_CASE("A blob's file of another user is not read", "[cache][disk_cached][err
   Scratch const scratch;
   auto const bytes = testing::patterned_bytes(70, 16);
   REQUIRE(read_all(over(open_cache(scratch), Memory(bytes), bytes), bytes));
-  auto const directory = open_read(scratch / "cache/blobs-2", O_DIRECTORY);
+  auto const directory = open_read(scratch / "cache/blobs-3", O_DIRECTORY);
   REQUIRE(directory.has_value());
   auto const open = [&](uid_t owner) {
     return BlobFile<SystemFiles>::open({}, directory->get(), name_of(bytes), 7, O_RDONLY, owner);
