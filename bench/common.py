@@ -98,6 +98,16 @@ def bench_image(args):
         yield directory, layer, layout
 
 
+def erofs_utils_index(args, layout, directory):
+    """A tarindex and a zinfo of the image's layer, in files as erofs-utils makes them."""
+    made = f"{directory}/files"
+    subprocess.run([args.bin / "mount-oci", "index", "--output", made, "-o", "oci.store=none",
+                    f"oci:{layout}:latest"], check=True, stdout=subprocess.DEVNULL)
+    tarindex, = pathlib.Path(made).glob("*.erofs")
+    zinfo, = pathlib.Path(made).glob("*.zinfo")
+    return tarindex, zinfo
+
+
 def slow_registry(args, layout, *options):
     """server() of oci-registry, as far away as `args` say."""
     return server([args.bin / "oci-registry", *options, "--latency", args.latency, "--bandwidth",

@@ -12,7 +12,6 @@ take turns in each round; printed are medians, in milliseconds.
 import contextlib
 import gzip
 import os
-import pathlib
 import random
 import shutil
 import statistics
@@ -22,7 +21,7 @@ import tarfile
 import tempfile
 import time
 
-from common import bench_image, note, plain_arguments
+from common import bench_image, erofs_utils_index, note, plain_arguments
 
 RANDOM_READS = 500
 
@@ -134,9 +133,7 @@ def measure(args, way):
 
 def prepare(args, folder, layout):
     args.tar, args.squash = f"{folder}/layer.tar", f"{folder}/layer.squashfs"
-    subprocess.run([args.bin / "mount-oci", "index", "--output", f"{folder}/files", "-o",
-                    "oci.store=none", f"oci:{layout}:latest"], check=True, stdout=subprocess.DEVNULL)
-    args.tarindex, = pathlib.Path(f"{folder}/files").glob("*.erofs")
+    args.tarindex, _ = erofs_utils_index(args, layout, folder)
     with gzip.open(args.layer) as packed, open(args.tar, "wb") as plain:
         shutil.copyfileobj(packed, plain, 1 << 20)
     with tarfile.open(args.tar) as archive:

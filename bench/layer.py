@@ -14,7 +14,8 @@ import statistics
 import subprocess
 import sys
 
-from common import Registry, bench_image, note, plain_arguments, seconds, server
+from common import (Registry, bench_image, erofs_utils_index, note, plain_arguments, seconds,
+                    server)
 
 RANDOM_READS = 60
 RANDOM_LENGTH = 128 * 1024
@@ -126,20 +127,11 @@ def indexing(args, registry, directory):
     return requests <= 3
 
 
-def erofs_utils_index(args, layout, directory):
-    """A tarindex and a zinfo of the layer, as erofs-utils makes them."""
-    made = f"{directory}/files"
-    subprocess.run([args.bin / "mount-oci", "index", "--output", made, "-o", "oci.store=none",
-                    f"oci:{layout}:latest"], check=True, stdout=subprocess.DEVNULL)
-    args.tarindex, = pathlib.Path(made).glob("*.erofs")
-    args.zinfo, = pathlib.Path(made).glob("*.zinfo")
-
-
 def main():
     args = plain_arguments(__doc__, repeat=5).parse_args()
     with bench_image(args) as (directory, layer, layout):
         args.layer = layer
-        erofs_utils_index(args, layout, directory)
+        args.tarindex, args.zinfo = erofs_utils_index(args, layout, directory)
         digest = inspect_layer(layout, layer)
         with server([args.bin / "oci-registry", layout], "http") as address:
             registry = Registry(address)
