@@ -156,6 +156,10 @@ class ProofTest(PushBase):
         self.assertTrue(wait_for(lambda: self.states() == states, seconds),
                         json.dumps(self.one_status(), indent=1) + self.logged())
 
+    def is_right_and_proved(self):
+        self.is_right()
+        self.wait_until(["proved", "proved"])
+
     def replace_worker(self):
         worker = self.one_status()["worker"]
         os.kill(worker, signal.SIGKILL)
@@ -230,8 +234,7 @@ class ProofTest(PushBase):
                 self.umount()
                 # The next mount has nothing to prove, whoever asks.
                 self.mount(",oci.verify=before,oci.pull=missing", way=way)
-                self.is_right()
-                self.wait_until(["proved", "proved"])
+                self.is_right_and_proved()
                 self.umount()
                 shutil.rmtree(self.store)
                 shutil.rmtree(self.first)
@@ -333,8 +336,7 @@ class ProofTest(PushBase):
                 self.mount(",oci.verify=background")
                 self.assertIn("an index is not used that was compared with the layer before, and lies: "
                               "its index is wrong: ", self.logged())
-                self.is_right()
-                self.wait_until(["proved", "proved"])
+                self.is_right_and_proved()
                 self.umount()
                 shutil.rmtree(self.store)
                 shutil.rmtree(self.first)
@@ -381,8 +383,7 @@ class ProofTest(PushBase):
         self.publish()
         self.mount(",oci.verify=before")
         self.assertEqual(len(self.stored("read")), 2)
-        self.is_right()
-        self.wait_until(["proved", "proved"])
+        self.is_right_and_proved()
         self.assertLess(self.fetched(), 2 * self.layer_bytes)
         self.umount()
 
@@ -392,11 +393,9 @@ class ProofTest(PushBase):
                 self.publish(lie)
                 self.mount(",oci.verify=before")
                 self.assertRegex(self.logged(), "its index is wrong: .*; the layer is read instead")
-                self.is_right()
-                self.wait_until(["proved", "proved"])
+                self.is_right_and_proved()
                 self.replace_worker()
-                self.is_right()
-                self.wait_until(["proved", "proved"])
+                self.is_right_and_proved()
                 self.umount()
                 shutil.rmtree(self.store)
                 shutil.rmtree(self.first)
@@ -409,18 +408,15 @@ class ProofTest(PushBase):
             with self.subTest(store=store):
                 self.mount(f",oci.index={out},oci.verify=before,oci.store={store}")
                 self.assertRegex(self.logged(), "its index is wrong: .*; the layer is read instead")
-                self.is_right()
-                self.wait_until(["proved", "proved"])
+                self.is_right_and_proved()
                 self.replace_worker()
-                self.is_right()
-                self.wait_until(["proved", "proved"])
+                self.is_right_and_proved()
                 # The same if what was made by reading the layer has gone.
                 for made in pathlib.Path(self.dir).glob("**/read"):
                     if not made.is_relative_to(self.first):
                         shutil.rmtree(made)
                 self.replace_worker()
-                self.is_right()
-                self.wait_until(["proved", "proved"])
+                self.is_right_and_proved()
                 self.umount()
                 os.remove(self.log)
 
