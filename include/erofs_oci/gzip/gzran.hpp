@@ -501,12 +501,10 @@ struct GzranState {
 
   // The end of the granule of the span in which bytes before `at` of the blob lie.
   std::uint64_t granule_end(std::size_t number, std::uint64_t at) const {
-    auto const begin = map().granules_begin(number);
     auto const end = map().end(number);
-    if (options.granule == 0 || at >= end) return end;
-    at = std::max(at, map().begin(number) + 1);
-    auto const granules = (at - begin - 1) / options.granule + 1;
-    return std::min(end, begin + granules * options.granule);
+    if (at >= end) return end;
+    auto const last = std::max(at, map().begin(number) + 1) - 1;
+    return std::min(end, map().granule_end(number, last));
   }
 
   // The number of the first span that begins there or behind it.
