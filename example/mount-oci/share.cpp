@@ -260,8 +260,8 @@ Result<UniqueFd> clone_of(MountEntry const& entry, unsigned long flags) {
   return erofs_oci::detached_clone(place.get(), flags);
 }
 
-/// A clone of one of a server's mounts, and where that one is. From then on the file system lives,
-/// whoever unmounts it elsewhere.
+/// A clone of one of a server's mounts, and where that one is. While the clone is there, the file
+/// system is mounted, also if all its other mounts end.
 Result<std::pair<UniqueFd, std::string>> clone_any(Candidate const& server, unsigned long flags) {
   auto why = erofs_oci::make_error(Errc::not_found, "no mount");
   for (auto const& entry : server.mounts) {

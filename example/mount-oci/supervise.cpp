@@ -417,8 +417,9 @@ class RecordedMount {
 
   /// The mounts of it that this process can see.
   [[nodiscard]] std::vector<MountEntry> mounts() const {
-    auto const table = file_system_ ? read_mount_table() : Result<std::vector<MountEntry>>();
-    return table && file_system_ ? mounts_of(*table, *file_system_) : std::vector<MountEntry>();
+    if (!file_system_) return {};
+    auto const table = read_mount_table();
+    return table ? mounts_of(*table, *file_system_) : std::vector<MountEntry>();
   }
 
   /// Finds the mount where it is now; if it has ended, another one of the file system.
