@@ -13,6 +13,7 @@
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/digest/source_digest.hpp>
 #include <erofs_oci/image/packed_index.hpp>
 #include <erofs_oci/image/remote_index.hpp>
 #include <erofs_oci/image/start_list.hpp>
@@ -26,7 +27,6 @@
 namespace mount_oci {
 namespace {
 
-using erofs_oci::AnySource;
 using erofs_oci::fail;
 using erofs_oci::ImageMemory;
 using erofs_oci::IndexStore;
@@ -37,7 +37,7 @@ using erofs_oci::StoreLimit;
 Result<void> find_digests(FoundImage& found) {
   for (auto& layer : found.layers) {
     if (layer.descriptor.digest != erofs_oci::Digest()) continue;
-    EROFS_OCI_TRY_ASSIGN(layer.descriptor.digest, digest_of_all(AnySource(layer.blob)));
+    EROFS_OCI_TRY_ASSIGN(layer.descriptor.digest, erofs_oci::digest_of_source(layer.blob));
   }
   return {};
 }
@@ -260,15 +260,6 @@ Result<std::unique_ptr<IndexStore const>> open_own_store(ImageOptions const& opt
 }
 
 }  // namespace
-
-Result<erofs_oci::Digest> digest_of_all(AnySource const& source) {
-  erofs_oci::Sha256 hash;
-  EROFS_OCI_TRY(stream(source, 0, source.size(), [&](auto piece) {
-    hash.update(piece);
-    return true;
-  }));
-  return hash.finish();
-}
 
 erofs_oci::IndexOptions IndexedImage::options(Log const& log) const {
   return {.store = store.get(), .memory = memory, .warn = [&log](std::string const& text) {

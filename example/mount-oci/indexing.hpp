@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/image/index_layers.hpp>
 #include <erofs_oci/image/index_store.hpp>
@@ -62,10 +61,6 @@ class HeldStore {
  private:
   erofs_oci::UniqueFd directory_;
 };
-
-/// SHA-256 of all bytes of a source. Blocks.
-/// @error{as the source, as it says}
-[[nodiscard]] Result<erofs_oci::Digest> digest_of_all(erofs_oci::AnySource const& source);
 
 /// The image whose claims of its layers the options take; empty: nobody's.
 [[nodiscard]] std::optional<erofs_oci::Digest> claims_of(FoundImage const& found,

@@ -12,9 +12,8 @@
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/core/text.hpp>
+#include <erofs_oci/digest/source_digest.hpp>
 #include <erofs_oci/source/memory.hpp>
-
-#include "indexing.hpp"
 
 namespace mount_oci {
 
@@ -55,7 +54,7 @@ Result<TreeToPush> tree_to_push(erofs_oci::MergedImage const& image,
   if (!file) return fail(Errc::not_found, "the Merkle tree, which was just made");
   TreeToPush out{erofs_oci::Bytes(static_cast<std::size_t>(file->size())), tree.root, {}};
   EROFS_OCI_TRY(read_exact(*file, 0, out.file));
-  EROFS_OCI_TRY_ASSIGN(out.metadata, digest_of_all(image.metadata));
+  EROFS_OCI_TRY_ASSIGN(out.metadata, erofs_oci::digest_of_source(image.metadata));
   return out;
 }
 
@@ -65,7 +64,7 @@ Result<void> fetch_tree(erofs_oci::TreeLookup const& lookup, erofs_oci::MergedIm
   if (!found) return {};
   auto const name = "Merkle tree " + found->tree.at.digest.to_string();
   EROFS_OCI_TRY_ASSIGN(auto const shape, erofs_oci::VerityShape::make(image.device.source.size()));
-  EROFS_OCI_TRY_ASSIGN(auto const metadata, digest_of_all(image.metadata));
+  EROFS_OCI_TRY_ASSIGN(auto const metadata, erofs_oci::digest_of_source(image.metadata));
   if (found->tree.metadata != metadata || found->file.size() != shape.file_size()) {
     log.say(Level::warning, name + ": not of what is mounted here");
     return {};

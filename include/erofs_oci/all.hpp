@@ -50,6 +50,7 @@
 #include <erofs_oci/digest/sealed_file.hpp>
 #include <erofs_oci/digest/sha256.hpp>
 #include <erofs_oci/digest/signature.hpp>
+#include <erofs_oci/digest/source_digest.hpp>
 #include <erofs_oci/digest/verity_tree.hpp>
 #include <erofs_oci/erofs/directory.hpp>
 #include <erofs_oci/erofs/file_map.hpp>

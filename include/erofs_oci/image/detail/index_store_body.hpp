@@ -31,6 +31,7 @@
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/digest.hpp>
 #include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/digest/source_digest.hpp>
 #include <erofs_oci/gzip/checkpoint.hpp>
 #include <erofs_oci/gzip/layer_index.hpp>
 #include <erofs_oci/gzip/window.hpp>
@@ -72,20 +73,10 @@ namespace detail {
   return bytes;
 }
 
-/// Reads a file once, for its digest.
-[[nodiscard]] inline Result<Digest> digest_of_file(Local const& file, DigestAlgorithm algorithm) {
-  Hasher hash(algorithm);
-  EROFS_OCI_TRY(stream(file, 0, file.size(), [&](std::span<std::byte const> piece) {
-    hash.update(piece);
-    return true;
-  }));
-  return hash.finish();
-}
-
 /// Opens a file and reads it once, to see that it is what was written.
 [[nodiscard]] inline Result<AnySource> open_stored(std::string const& path, Digest const& digest) {
   EROFS_OCI_TRY_ASSIGN(auto file, open_used(path));
-  EROFS_OCI_TRY_ASSIGN(auto const found, digest_of_file(file, digest.algorithm()));
+  EROFS_OCI_TRY_ASSIGN(auto const found, digest_of_source(file, digest.algorithm()));
   if (found != digest) return fail(Errc::digest_mismatch, path);
   return AnySource(std::move(file));
 }
@@ -105,7 +96,7 @@ inline constexpr std::size_t most_reason = 1000;  // bytes
 /// Of the index file of a claim: its digest, unless it was proved.
 [[nodiscard]] inline Result<std::optional<Digest>> unproved_index(Local const& file,
                                                                   std::string const& path) {
-  EROFS_OCI_TRY_ASSIGN(auto const index, digest_of_file(file, DigestAlgorithm::sha256));
+  EROFS_OCI_TRY_ASSIGN(auto const index, digest_of_source(file, DigestAlgorithm::sha256));
   auto const proved = read_stored(path + "/" + proved_name, 256);
   if (proved && as_text(*proved) == index.to_string()) return std::optional<Digest>();
   return std::optional(index);

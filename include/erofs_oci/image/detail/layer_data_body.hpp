@@ -29,6 +29,7 @@
 #include <erofs_oci/core/memory_budget.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/sha256.hpp>
+#include <erofs_oci/digest/source_digest.hpp>
 #include <erofs_oci/gzip/extra_checkpoints.hpp>
 #include <erofs_oci/gzip/find_checkpoints.hpp>
 #include <erofs_oci/gzip/gzran.hpp>
@@ -103,12 +104,8 @@ inline Result<FoundCheckpoints> find_with_rests(AnySource const& blob, GzipIndex
   EROFS_OCI_TRY_ASSIGN(auto found, find_checkpoints(blob, index, read, {.piece = piece}));
   for (std::size_t i = 0; i < found.points.size(); ++i) {
     auto const begin = found.points[i].start.first_byte();
-    Sha256 hash;
-    EROFS_OCI_TRY(stream(blob, begin, found.piece_ends[i] - begin, [&](auto bytes) {
-      hash.update(bytes);
-      return true;
-    }));
-    found.points[i].rest = hash.finish();
+    EROFS_OCI_TRY_ASSIGN(found.points[i].rest,
+                         digest_of_source(blob, begin, found.piece_ends[i] - begin));
   }
   return found;
 }
