@@ -95,6 +95,7 @@
 #include <erofs_oci/gzip/gzran_pool.hpp>
 #include <erofs_oci/gzip/inflater.hpp>
 #include <erofs_oci/gzip/layer_index.hpp>
+#include <erofs_oci/gzip/link_estimate.hpp>
 #include <erofs_oci/gzip/magic.hpp>
 #include <erofs_oci/gzip/member.hpp>
 #include <erofs_oci/gzip/scanner.hpp>

@@ -17,7 +17,8 @@ namespace erofs_oci {
 /// How much a FetchPolicy has fetched beyond what is needed.
 struct FetchOptions {
   /// Compressed bytes beyond what a read needs, at a place where nobody has read yet.
-  /// Default: 512 KiB, with which a cold start takes the fewest bytes that cost no time at 20 ms.
+  /// Default: 512 KiB, with which a cold start takes the fewest bytes that cost no time where a
+  /// link is not known to be a long one: see FetchPolicy::widen().
   std::uint64_t first = 512 * 1024;
 
   /// The same for a reader that goes on: `first` is doubled at each of its fetches up to this.
@@ -146,7 +147,16 @@ struct FetchMore {
 /// Not thread-safe.
 class FetchPolicy {
  public:
-  explicit FetchPolicy(FetchOptions const& options) noexcept : options_(options) {}
+  explicit FetchPolicy(FetchOptions const& options) noexcept
+      : options_(options), first_(options.first) {}
+
+  /// Fits what readers that begin or jump from now on have fetched beyond their need to a link with
+  /// this bandwidth-delay product, in bytes: a quarter of it, which costs a quarter of the time
+  /// that one more request would; at least FetchOptions::first, at most a quarter of
+  /// FetchOptions::most.
+  void widen(std::uint64_t delay_product) noexcept {
+    first_ = std::max(options_.first, std::min(delay_product / 4, options_.most / 4));
+  }
 
   /// Notes a read of decoded bytes [begin, end).
   /// @param fetches    whether something must be fetched for it
@@ -155,7 +165,7 @@ class FetchPolicy {
   FetchMore read(std::uint64_t begin, std::uint64_t end, bool fetches,
                  std::uint64_t under_way = 1) noexcept {
     auto const length = end - begin;
-    Reader reader{end, options_.first, (under_way - 1) * length, true};
+    Reader reader{end, first_, first_, (under_way - 1) * length, true};
     auto const found = std::ranges::find_if(readers_, [&](Reader const& r) {
       auto const apart = std::max(r.apart, reader.apart);
       return r.used && begin + std::max(options_.nearby, apart + length) >= r.end &&
@@ -164,6 +174,7 @@ class FetchPolicy {
     std::uint64_t before = 0;
     if (found != readers_.end()) {
       reader.end = std::max(end, found->end);
+      reader.first = found->first;
       reader.beyond = fetches ? std::min(options_.most, 2 * found->beyond) : found->beyond;
       reader.apart = std::max(reader.apart, found->apart);
       if (begin > found->end + options_.nearby) before = begin - found->end;
@@ -172,7 +183,7 @@ class FetchPolicy {
     auto const gap = found != readers_.end() ? found : readers_.end() - 1;
     std::move_backward(readers_.begin(), gap, gap + 1);
     readers_.front() = reader;
-    return {reader.beyond, before, reader.beyond > options_.first};
+    return {reader.beyond, before, reader.beyond > reader.first};
   }
 
   /// Whether a reader that has `beyond` bytes fetched at once is sure enough to go on that the next
@@ -183,13 +194,15 @@ class FetchPolicy {
 
  private:
   struct Reader {
-    std::uint64_t end = 0;  // of its last read
+    std::uint64_t end = 0;    // of its last read
+    std::uint64_t first = 0;  // what `beyond` was at first
     std::uint64_t beyond = 0;
     std::uint64_t apart = 0;  // how long those were that came before their turn
     bool used = false;
   };
 
   FetchOptions options_;
+  std::uint64_t first_;
   std::array<Reader, 16> readers_{};  // the one that read last first
 };
 

@@ -250,6 +250,29 @@ struct GzranState {
     }
   };
 
+  // Takes the times of one answer.
+  class StreamTimer {
+   public:
+    // Some of its bytes have come; none: nothing is noted.
+    void note(std::size_t bytes) noexcept {
+      if (bytes == 0) return;
+      last_ = std::chrono::steady_clock::now();
+      if (first_) bytes_ += bytes;
+      if (!first_) first_ = last_;
+    }
+    void tell(LinkEstimate& link) const noexcept {
+      if (first_) link.note(*first_ - begin_, bytes_, last_ - *first_);
+    }
+
+   private:
+    using TimePoint = std::chrono::steady_clock::time_point;
+
+    TimePoint const begin_ = std::chrono::steady_clock::now();
+    std::optional<TimePoint> first_;
+    TimePoint last_;
+    std::uint64_t bytes_ = 0;  // behind the first ones
+  };
+
   // Counts a call while it runs.
   class Running {
    public:
@@ -436,6 +459,7 @@ struct GzranState {
 
   FetchMore note_read(std::uint64_t begin, std::uint64_t end, bool lacks) {
     std::lock_guard const lock(policy_mutex);
+    policy.widen(pool->link().delay_product());
     auto more = policy.read(begin, end, lacks, reads_now);
     // Who fetches ahead knows better what is needed next.
     if (fetching_ahead > 0) more = {std::min(more.beyond, options.granule)};
@@ -733,7 +757,9 @@ struct GzranState {
     bool paused = false;  // as the span has enough
     bool unwanted = false;
     fetches.fetch_add(1, std::memory_order_relaxed);
+    StreamTimer timer;
     auto const take = [&](std::span<std::byte const> piece) {
+      timer.note(piece.size());
       fetched_bytes.fetch_add(piece.size(), std::memory_order_relaxed);
       while (!piece.empty() && !claim.spans.empty() && !paused) {
         auto const span = claim.spans.front();
@@ -751,6 +777,7 @@ struct GzranState {
     };
     auto const first = claim.spans.front()->place();
     EROFS_OCI_TRY(stream(inner, claim.next, claim.end - claim.next, take), describe_span(first));
+    if (!paused) timer.tell(pool->link());
     if (claim.next < claim.end && !paused && !unwanted) {
       return fail(ends() ? Errc::stopping : Errc::truncated,
                   describe_span(first) + ": at blob offset " + std::to_string(claim.next));

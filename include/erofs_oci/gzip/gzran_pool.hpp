@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// GzranPool: memory and threads that several Gzrans share.
+/// GzranPool: memory, threads and knowledge of the link that several Gzrans share.
 #pragma once
 
 #include <algorithm>
@@ -18,6 +18,7 @@
 
 #include <erofs_oci/core/thread_pool.hpp>
 #include <erofs_oci/gzip/demand_gate.hpp>
+#include <erofs_oci/gzip/link_estimate.hpp>
 
 namespace erofs_oci {
 
@@ -91,6 +92,9 @@ class GzranPool {
 
   /// Counts the fetches for reads of all Gzrans that share this.
   [[nodiscard]] DemandGate& gate() noexcept { return gate_; }
+
+  /// What their fetches have shown of the link to the server of their blobs.
+  [[nodiscard]] LinkEstimate& link() noexcept { return link_; }
 
   /// @name Fetches in the background
   /// One that a read waits for comes before what others fetch ahead of reads.
@@ -229,6 +233,7 @@ class GzranPool {
   std::list<Member> members_;
 
   DemandGate gate_;
+  LinkEstimate link_;
   std::once_flag workers_once_;
   std::unique_ptr<ThreadPool> workers_;
 };

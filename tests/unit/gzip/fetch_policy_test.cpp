@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <deque>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include <catch.hpp>
@@ -258,6 +259,41 @@ TEST_CASE("What is fetched beyond doubles for one who goes on, and not for one w
   for (std::uint64_t i = 0; i < 16; ++i)
     (void)policy.read(100'000 * (i + 1), 100'000 * (i + 1), true);
   CHECK(policy.read(150, 160, true).beyond == 100);  // forgotten
+}
+
+TEST_CASE("A quarter of a link's product is fetched beyond, between two bounds", "[gzip][fetch]") {
+  FetchPolicy policy({.first = 100, .most = 1000, .nearby = 10});
+  std::uint64_t at = 0;
+  for (auto const& [product, beyond] : std::initializer_list<std::pair<int, int>>{{0, 100},
+                                                                                  {399, 100},
+                                                                                  {404, 101},
+                                                                                  {1000, 250},
+                                                                                  {1004, 250},
+                                                                                  {1'000'000, 250},
+                                                                                  {0, 100}}) {
+    policy.widen(static_cast<std::uint64_t>(product));
+    auto const more = policy.read(at, at + 50, true);
+    CHECK(more.beyond == static_cast<std::uint64_t>(beyond));
+    CHECK_FALSE(more.whole_spans);
+    at += 1000;
+  }
+}
+
+TEST_CASE("A reader that has begun does not seem to go on as the link's product changes",
+          "[gzip][fetch]") {
+  FetchPolicy policy({.first = 100, .most = 1000, .nearby = 10});
+  policy.widen(800);
+  CHECK(policy.read(0, 50, true).beyond == 200);
+  policy.widen(0);
+  CHECK_FALSE(policy.read(50, 60, false).whole_spans);
+  CHECK(policy.read(60, 70, true).whole_spans);
+}
+
+TEST_CASE("A first fetch is never less than asked for, however little a reader's most is",
+          "[gzip][fetch]") {
+  FetchPolicy policy({.first = 100, .most = 100, .nearby = 10});
+  policy.widen(1'000'000);
+  CHECK(policy.read(0, 50, true).beyond == 100);
 }
 
 }  // namespace fetch_policy_test

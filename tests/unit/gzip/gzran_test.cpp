@@ -301,6 +301,35 @@ TEST_CASE("What is fetched ahead gives way to a read that has no thread", "[gzip
   CHECK(std::ranges::equal(near, std::span(made.content).subspan(middle, near.size())));
 }
 
+TEST_CASE("More is fetched at once by a link on which requests wait for long", "[gzip][gzran]") {
+  auto const made = testing::gzip_blob({{compressible(2000000, 4), 0, 0, 10000}}).spaced(250000);
+  GzranOptions options;
+  options.size = made.content.size();
+  options.granule = 4096;
+  options.fetch = {.first = 50'000, .most = 1'000'000};
+  auto const fetched_by_a_read = [&](std::chrono::milliseconds wait) {
+    Gate const gate(made.blob);
+    gate.open_to(everything);
+    options.pool = std::make_shared<GzranPool>(64 << 20);
+    for (int i = 0; i < 3; ++i) {
+      options.pool->link().note(wait, 250'000, std::chrono::milliseconds(2));
+    }
+    auto const gzran = Gzran<Gate>::make(gate, made.index(), options).value();
+    Bytes out(1);
+    REQUIRE(gzran.read_at(0, out).has_value());
+    gate.wait_until_idle();
+    CHECK(gzran.stats().fetches == 1);
+    return gzran.stats().fetched_bytes;
+  };
+
+  // A granule and a piece of the gate more or less.
+  auto const near = [](std::uint64_t bytes) { return Approx(bytes).margin(6000); };
+  CHECK(fetched_by_a_read(std::chrono::milliseconds(0)) == near(50'000));
+  CHECK(fetched_by_a_read(std::chrono::milliseconds(1)) == near(50'000));
+  CHECK(fetched_by_a_read(std::chrono::milliseconds(5)) == near(125 * 5 * 1000 / 4));
+  CHECK(fetched_by_a_read(std::chrono::milliseconds(20)) == near(250'000));
+}
+
 TEST_CASE("Each span is fetched once, however many readers ask", "[gzip][gzran][threads]") {
   auto const made = testing::gzip_blob({{compressible(2000000, 4), 6, 0, 10000}}).spaced(250000);
   Gate const gate(made.blob);
