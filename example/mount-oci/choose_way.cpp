@@ -1,19 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "choose_way.hpp"
 
-#include <optional>
 #include <string>
 #include <vector>
 
-#include <erofs_oci/host/host_support.hpp>
-#include <erofs_oci/posix/program.hpp>
+#include <erofs_oci/host/choose_here.hpp>
 
 namespace mount_oci {
 namespace {
 
-using erofs_oci::HostSupport;
 using erofs_oci::MountWay;
-using erofs_oci::Presence;
 
 std::vector<MountWay> ways_of(Attach wanted) {
   switch (wanted) {
@@ -33,14 +29,7 @@ std::vector<MountWay> ways_of(Attach wanted) {
 Result<erofs_oci::MountChoice> choose_way(Attach wanted, erofs_oci::ImageNeeds const& image,
                                           Log const& log) {
   auto const ways = ways_of(wanted);
-  auto host = erofs_oci::probe_host();
-  auto choice = erofs_oci::choose_among(ways, host, image);
-  if (choice.way && is_nbd(*choice.way) && host.nbd == Presence::loadable) {
-    // What is on a device is an image's: the kernel is to look for no partitions in it.
-    static_cast<void>(erofs_oci::run_program({"modprobe", "-q", "nbd", "max_part=0"}));
-    host = erofs_oci::probe_host();
-    choice = erofs_oci::choose_among(ways, host, image);
-  }
+  auto const choice = erofs_oci::choose_here(ways, image);
   for (auto const& line : choice.passed_over()) log.say(Level::info, line);
   EROFS_OCI_TRY(choice.result());
   return choice;

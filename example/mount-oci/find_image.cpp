@@ -234,31 +234,19 @@ Result<FoundImage> find_any(ImageOptions const& options, Log const& log) {
   if (!options.blob.empty()) {
     EROFS_OCI_TRY_ASSIGN(choice.digest, Digest::parse(options.blob));
   }
-  auto const name = ImageName::parse(options.image);
-  if (name.place == ImagePlace::file) {
-    if (choice.digest || choice.number || choice.first) {
-      return fail(
-          Errc::invalid_argument,
-          "a file is one layer: oci.blob, oci.layer and oci.first_layers cannot choose in it");
-    }
-    return erofs_oci::find_file(name.path);
-  }
-  EROFS_OCI_TRY_ASSIGN(auto const platform, options.platform.empty()
-                                                ? Platform::host()
-                                                : Platform::parse(options.platform));
-  if (name.place == ImagePlace::layout) {
-    return erofs_oci::find_in_layout(name, platform, choice);
-  }
-  EROFS_OCI_TRY_ASSIGN(auto reference, erofs_oci::Reference::parse(name.path));
-  auto local = cache->documents(reference, options.pull, log);
-  EROFS_OCI_TRY_ASSIGN(auto const remote,
-                       open_remote(std::move(reference), options, log, std::move(local)));
-  EROFS_OCI_TRY_ASSIGN(
-      auto found, erofs_oci::find_in_registry(remote.registry, platform, choice, remote.backoff,
-                                              index_trust(options)));
-  cache->keep(found, log);
-  if (options.pull == Pull::never) EROFS_OCI_TRY(cache->check_kept(found));
-  return found;
+  auto const in_registry = [&](erofs_oci::Reference reference,
+                               Platform const& platform) -> Result<FoundImage> {
+    auto local = cache->documents(reference, options.pull, log);
+    EROFS_OCI_TRY_ASSIGN(auto const remote,
+                         open_remote(std::move(reference), options, log, std::move(local)));
+    EROFS_OCI_TRY_ASSIGN(
+        auto found, erofs_oci::find_in_registry(remote.registry, platform, choice, remote.backoff,
+                                                index_trust(options)));
+    cache->keep(found, log);
+    if (options.pull == Pull::never) EROFS_OCI_TRY(cache->check_kept(found));
+    return found;
+  };
+  return erofs_oci::find_named(options.image, choice, options.platform, in_registry);
 }
 
 }  // namespace

@@ -13,7 +13,6 @@
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/source.hpp>
 #include <erofs_oci/digest/sha256.hpp>
-#include <erofs_oci/digest/source_digest.hpp>
 #include <erofs_oci/image/packed_index.hpp>
 #include <erofs_oci/image/remote_index.hpp>
 #include <erofs_oci/image/start_list.hpp>
@@ -32,15 +31,6 @@ using erofs_oci::ImageMemory;
 using erofs_oci::IndexStore;
 using erofs_oci::StartList;
 using erofs_oci::StoreLimit;
-
-/// Computes the digests of plain files, which have none yet.
-Result<void> find_digests(FoundImage& found) {
-  for (auto& layer : found.layers) {
-    if (layer.descriptor.digest != erofs_oci::Digest()) continue;
-    EROFS_OCI_TRY_ASSIGN(layer.descriptor.digest, erofs_oci::digest_of_source(layer.blob));
-  }
-  return {};
-}
 
 /// Where indexes go.
 struct Stores {
@@ -307,7 +297,7 @@ Result<IndexedImage> index_image(FoundImage& found, ImageOptions const& options,
   EROFS_OCI_TRY_ASSIGN(auto own, open_own_store(options));
   Stores const stores{result.store.get(), own.get()};
   if (!result.store) result.store = std::move(own);
-  EROFS_OCI_TRY(find_digests(found));
+  EROFS_OCI_TRY(erofs_oci::find_digests(found));
 
   auto index = result.options(log);
   index.claims_of = claims_of(found, options);

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <erofs_oci/host/block_device.hpp>
 #include <erofs_oci/host/detached_mount.hpp>
 #include <erofs_oci/host/mount_point.hpp>
 #include <erofs_oci/host/privilege.hpp>
@@ -41,7 +42,6 @@ using erofs_oci::MountMessage;
 using erofs_oci::MountPoint;
 using erofs_oci::VerityDevice;
 using erofs_oci::VerityTable;
-using namespace std::chrono_literals;
 
 /// A mount namespace, named by a process id or a path.
 Result<UniqueFd> open_namespace(std::string const& name) {
@@ -53,13 +53,6 @@ Result<UniqueFd> open_namespace(std::string const& name) {
 
 Result<void> enter_namespace(int fd) {
   if (::setns(fd, CLONE_NEWNS) != 0) return fail_errno(errno, "-N");
-  return {};
-}
-
-/// Waits for udev or devtmpfs to make the node of a device that is new.
-Result<void> wait_for_node(std::string const& device) {
-  auto const is_there = [&] { return block_device(device).has_value(); };
-  if (!erofs_oci::wait_for(5s, is_there)) EROFS_OCI_TRY(block_device(device));
   return {};
 }
 
@@ -92,14 +85,14 @@ Result<UniqueFd> open_device(MountOptions const& options, std::string const& dev
 Result<std::string> mount_device(MountOptions const& options, std::string const& device,
                                  std::optional<VerityTable> const& table, std::uint64_t read_ahead,
                                  Log const& log) {
-  EROFS_OCI_TRY(wait_for_node(device));
+  EROFS_OCI_TRY(erofs_oci::wait_for_block_device(device));
   set_read_ahead(device, read_ahead, log);
   UniqueFd space;
   if (!options.name_space.empty()) {
     EROFS_OCI_TRY_ASSIGN(space, open_namespace(options.name_space));
   }
   EROFS_OCI_TRY_ASSIGN(auto const mount, open_device(options, device, table, log), options.target);
-  EROFS_OCI_TRY(check_mounted(mount.get(), device));
+  EROFS_OCI_TRY(erofs_oci::check_mounted(mount.get(), device));
   if (space) EROFS_OCI_TRY(enter_namespace(space.get()));
   EROFS_OCI_TRY_ASSIGN(auto const place, MountPoint::open(options.target));
   EROFS_OCI_TRY(place.attach(mount.get()));
@@ -125,7 +118,7 @@ Result<std::string> make_mount(MountTask const& task, MountMessage const& messag
   }
   if (message.kind != MountMessage::Kind::mounted) return fail(message.error);
   EROFS_OCI_TRY_ASSIGN(auto const root, erofs_oci::open_place(message.text));
-  EROFS_OCI_TRY(check_mounted(root.get(), message.text));
+  EROFS_OCI_TRY(erofs_oci::check_mounted(root.get(), message.text));
   return message.text;
 }
 
@@ -157,7 +150,9 @@ Result<void> mount_over(MountChannel const& link, MountTask& task, Log const& lo
 
 /// Gives a child the time to clean up, then ends it.
 void wait_for_end(pid_t child) {
-  if (erofs_oci::wait_for(10s, [=] { return ::waitpid(child, nullptr, WNOHANG) != 0; })) return;
+  if (erofs_oci::wait_for(std::chrono::seconds(10),
+                          [=] { return ::waitpid(child, nullptr, WNOHANG) != 0; }))
+    return;
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
 }

@@ -146,11 +146,4 @@ std::optional<std::uint32_t> nbd_index_of(dev_t device, std::string const& root)
   return erofs_oci::whole_number<std::uint32_t>(name);
 }
 
-Result<dev_t> block_device(std::string const& path) {
-  struct stat status{};
-  if (::stat(path.c_str(), &status) != 0) return fail_errno(errno, path);
-  if (!S_ISBLK(status.st_mode)) return fail_errno(ENOTBLK, path);
-  return status.st_rdev;
-}
-
 }  // namespace mount_oci

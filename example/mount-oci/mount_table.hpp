@@ -11,6 +11,7 @@
 
 #include <sys/types.h>
 
+#include <erofs_oci/host/block_device.hpp>
 #include <erofs_oci/posix/path.hpp>
 
 #include "process.hpp"
@@ -63,10 +64,7 @@ struct MountEntry {
 /// Whether a device number is that of such a device.
 [[nodiscard]] bool is_verity_device(dev_t device, std::string const& root = "/sys/dev/block");
 
-/// The device number of a path that is a block device.
-/// @error{an errno, as stat(2); ENOTBLK}
-[[nodiscard]] Result<dev_t> block_device(std::string const& path);
-
+using erofs_oci::block_device;
 using erofs_oci::real_path;
 
 }  // namespace mount_oci

@@ -19,10 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -252,20 +249,12 @@ Result<Candidate const*> same_candidate(ImageOptions const& image,
 
 // ---------------------------------------------------------------- the clone
 
-/// A clone of a mount that is still what the mount table says.
-Result<UniqueFd> clone_of(MountEntry const& entry, unsigned long flags) {
-  EROFS_OCI_TRY_ASSIGN(auto const place, erofs_oci::open_place(entry.target));
-  EROFS_OCI_TRY_ASSIGN(auto const id, erofs_oci::mount_id_of(place.get()));
-  if (id != entry.id) return fail_errno(EINVAL, entry.target + ": it is mounted there no more");
-  return erofs_oci::detached_clone(place.get(), flags);
-}
-
 /// A clone of one of a server's mounts, and where that one is. While the clone is there, the file
 /// system is mounted, also if all its other mounts end.
 Result<std::pair<UniqueFd, std::string>> clone_any(Candidate const& server, unsigned long flags) {
   auto why = erofs_oci::make_error(Errc::not_found, "no mount");
   for (auto const& entry : server.mounts) {
-    auto clone = clone_of(entry, flags);
+    auto clone = erofs_oci::clone_of_mount(entry.target, entry.id, flags);
     if (clone) return std::pair(*std::move(clone), entry.target);
     why = clone.error();
   }
@@ -273,21 +262,6 @@ Result<std::pair<UniqueFd, std::string>> clone_any(Candidate const& server, unsi
 }
 
 }  // namespace
-
-Result<void> check_mounted(int root, std::string const& target) {
-  UniqueFd fd(::openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  std::unique_ptr<DIR, int (*)(DIR*)> const folder(fd ? ::fdopendir(fd.get()) : nullptr,
-                                                   &::closedir);
-  if (!folder) return fail_errno(errno, target);
-  static_cast<void>(fd.release());
-  struct stat status{};
-  if (::fstat(::dirfd(folder.get()), &status) != 0) return fail_errno(errno, target);
-  errno = 0;
-  if (::readdir(folder.get()) == nullptr) {
-    return fail_errno(errno != 0 ? errno : EIO, target + ": read the root directory");
-  }
-  return {};
-}
 
 std::string share_key(Options const& options) {
   auto const& [image, mount, keep] = std::tie(options.image, options.mount, options.keep);
@@ -343,7 +317,7 @@ Result<std::string> mount_shared(Options const& options, std::string const& key,
   if (server == nullptr) return std::string();
   auto const clone = clone_any(*server, options.mount.flags);
   // It may have ended, or be ending under its users.
-  auto const good = clone && check_mounted(clone->first.get(), clone->second) &&
+  auto const good = clone && erofs_oci::check_mounted(clone->first.get(), clone->second) &&
                     serves_by_key(*journal, server->name, key);
   if (!good) {
     log.say(Level::info, "a server of this image cannot be shared" +

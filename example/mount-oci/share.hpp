@@ -16,13 +16,6 @@
 
 namespace mount_oci {
 
-/// Proves that files can be read: the root's inode and its first entries come from the image. May
-/// wait for the server.
-/// @param root    a descriptor of the mount's root directory
-/// @param target  for messages
-/// @error{an errno, as fstat(2) and readdir(3)}
-[[nodiscard]] Result<void> check_mounted(int root, std::string const& target);
-
 /// All that the command line, the configuration file and the environment say of what is served and
 /// how it is reached, but for the image's name, as a digest: a mount may share the server of
 /// another one if their keys are equal. Holds no secret. Empty if the mount is to have a server

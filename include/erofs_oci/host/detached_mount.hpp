@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// detached_erofs(), detached_clone(): mounts that are attached nowhere yet.
+/// detached_erofs(), detached_clone(), clone_of_mount(): mounts that are attached nowhere yet.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/host/mount_point.hpp>
 
 namespace erofs_oci {
 
@@ -94,6 +99,39 @@ namespace erofs_oci {
     return fail_errno(errno, "mount_setattr");
   }
   return clone;
+}
+
+/// detached_clone() of a mount that is at a path still.
+/// @param target  where it is
+/// @param mount   its number, by mount_id_of()
+/// @error{EINVAL, another mount is there\, or none}
+/// @error{as open_place() and detached_clone(), as there}
+[[nodiscard]] inline Result<UniqueFd> clone_of_mount(std::string const& target, std::uint64_t mount,
+                                                     unsigned long flags) {
+  EROFS_OCI_TRY_ASSIGN(auto const place, open_place(target));
+  EROFS_OCI_TRY_ASSIGN(auto const id, mount_id_of(place.get()));
+  if (id != mount) return fail_errno(EINVAL, target + ": it is mounted there no more");
+  return detached_clone(place.get(), flags);
+}
+
+/// Proves that files of a mount can be read: the root's inode and its first entries come from the
+/// image. May wait for the server.
+/// @param root    open on the mount's root directory; O_PATH is enough
+/// @param target  for messages
+/// @error{an errno, as fstat(2) and readdir(3)}
+[[nodiscard]] inline Result<void> check_mounted(int root, std::string const& target) {
+  UniqueFd fd(::openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  std::unique_ptr<DIR, int (*)(DIR*)> const folder(fd ? ::fdopendir(fd.get()) : nullptr,
+                                                   &::closedir);
+  if (!folder) return fail_errno(errno, target);
+  static_cast<void>(fd.release());
+  struct stat status{};
+  if (::fstat(::dirfd(folder.get()), &status) != 0) return fail_errno(errno, target);
+  errno = 0;
+  if (::readdir(folder.get()) == nullptr) {
+    return fail_errno(errno != 0 ? errno : EIO, target + ": read the root directory");
+  }
+  return {};
 }
 
 }  // namespace erofs_oci

@@ -120,6 +120,16 @@ namespace detail {
   return mount_id_of(fd.get());
 }
 
+/// Whether a mount of this mount namespace has that number, by mount_id_of(). If that cannot be
+/// found out, it is taken to have.
+[[nodiscard]] inline bool is_mounted(std::uint64_t mount) {
+  constexpr std::size_t most = 64 * 1024 * 1024;  // bytes: one line a mount
+  auto const table = read_text_file("/proc/self/mountinfo", most);
+  if (!table) return true;
+  auto const line = std::to_string(mount) + ' ';
+  return table->starts_with(line) || table->find('\n' + line) != table->npos;
+}
+
 /// A directory to mount at. What is mounted through it is mounted there, wherever its path leads
 /// meanwhile.
 class MountPoint {

@@ -18,6 +18,7 @@
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/core/clock.hpp>
+#include <erofs_oci/core/function_ref.hpp>
 #include <erofs_oci/core/memory_budget.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/digest.hpp>
@@ -29,6 +30,7 @@
 #include <erofs_oci/image/soci_layer.hpp>
 #include <erofs_oci/oci/descriptor.hpp>
 #include <erofs_oci/oci/image.hpp>
+#include <erofs_oci/oci/reference.hpp>
 #include <erofs_oci/oci/registry.hpp>
 #include <erofs_oci/oci/soci.hpp>
 #include <erofs_oci/source/http_transport.hpp>
@@ -192,6 +194,20 @@ template <HttpTransport Transport, Clock Time>
 /// A file as an image of one layer, without a digest.
 /// @error{an errno, as Local::open()}
 [[nodiscard]] Result<FoundImage> find_file(std::string const& path);
+
+/// Finds an image by its name, wherever that says it is.
+/// @param platform     empty: this machine's. Of a file it means nothing
+/// @param in_registry  finds one that is in a registry
+/// @error{Errc::invalid_argument, a choice of layers in a file\, or a platform or reference that
+/// means nothing}
+/// @error{as find_in_layout()\, find_file() and `in_registry`, as they say}
+[[nodiscard]] Result<FoundImage> find_named(
+    std::string const& name, LayerChoice const& choice, std::string const& platform,
+    FunctionRef<Result<FoundImage>(Reference reference, Platform const& platform)> in_registry);
+
+/// Computes the digests of layers that have none: those of plain files. Reads each of them once.
+/// @error{as the blobs say}
+[[nodiscard]] Result<void> find_digests(FoundImage& found);
 
 }  // namespace erofs_oci
 

@@ -105,7 +105,9 @@ TEST_CASE("Of two mounts at one path only the one that is meant is unmounted",
     auto const refused = end(lower);
     if (refused || refused.error().code != std::errc::invalid_argument) return 2;
     if (top() != upper) return 3;
+    if (!is_mounted(lower) || !is_mounted(upper)) return 6;
     if (!end(upper) || top() != lower) return 4;
+    if (!is_mounted(lower) || is_mounted(upper)) return 7;
     if (!end(lower) || top() != before) return 5;
     return 0;
   });

@@ -13,13 +13,16 @@
 #include <erofs_oci/combinator/ref.hpp>
 #include <erofs_oci/core/any_source.hpp>
 #include <erofs_oci/core/config.hpp>
+#include <erofs_oci/core/function_ref.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/digest/digest.hpp>
+#include <erofs_oci/digest/source_digest.hpp>
 #include <erofs_oci/image/found_image.hpp>
 #include <erofs_oci/image/image_name.hpp>
 #include <erofs_oci/image/index_layers.hpp>
 #include <erofs_oci/oci/descriptor.hpp>
 #include <erofs_oci/oci/layout.hpp>
+#include <erofs_oci/oci/reference.hpp>
 #include <erofs_oci/oci/registry.hpp>
 #include <erofs_oci/source/http_transport.hpp>
 #include <erofs_oci/source/local.hpp>
@@ -74,6 +77,31 @@ EROFS_OCI_BODY Result<FoundImage> find_file(std::string const& path) {
   descriptor.size = file.size();
   found.layers.push_back({0, std::move(descriptor), Shared(AnySource(std::move(file)))});
   return found;
+}
+
+EROFS_OCI_BODY Result<FoundImage> find_named(
+    std::string const& name, LayerChoice const& choice, std::string const& platform,
+    FunctionRef<Result<FoundImage>(Reference reference, Platform const& platform)> in_registry) {
+  auto const parsed = ImageName::parse(name);
+  if (parsed.place == ImagePlace::file) {
+    if (choice.digest || choice.number || choice.first) {
+      return fail(Errc::invalid_argument, "a file is one layer: none can be chosen in it");
+    }
+    return find_file(parsed.path);
+  }
+  EROFS_OCI_TRY_ASSIGN(auto const wanted,
+                       platform.empty() ? Platform::host() : Platform::parse(platform));
+  if (parsed.place == ImagePlace::layout) return find_in_layout(parsed, wanted, choice);
+  EROFS_OCI_TRY_ASSIGN(auto reference, Reference::parse(parsed.path));
+  return in_registry(std::move(reference), wanted);
+}
+
+EROFS_OCI_BODY Result<void> find_digests(FoundImage& found) {
+  for (auto& layer : found.layers) {
+    if (layer.descriptor.digest != Digest()) continue;
+    EROFS_OCI_TRY_ASSIGN(layer.descriptor.digest, digest_of_source(layer.blob));
+  }
+  return {};
 }
 
 }  // namespace erofs_oci
