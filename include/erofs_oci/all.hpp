@@ -103,6 +103,8 @@
 #include <erofs_oci/gzip/zinfo.hpp>
 #include <erofs_oci/gzip/ztoc.hpp>
 #include <erofs_oci/host/attach_file.hpp>
+#include <erofs_oci/host/block_device.hpp>
+#include <erofs_oci/host/choose_here.hpp>
 #include <erofs_oci/host/choose_mount.hpp>
 #include <erofs_oci/host/detached_mount.hpp>
 #include <erofs_oci/host/host_support.hpp>
@@ -133,6 +135,7 @@
 #include <erofs_oci/image/memory_release.hpp>
 #include <erofs_oci/image/open.hpp>
 #include <erofs_oci/image/open_layers.hpp>
+#include <erofs_oci/image/open_named.hpp>
 #include <erofs_oci/image/packed_index.hpp>
 #include <erofs_oci/image/read_options.hpp>
 #include <erofs_oci/image/remote_index.hpp>
@@ -146,6 +149,8 @@
 #include <erofs_oci/mount/fuse_message.hpp>
 #include <erofs_oci/mount/fuse_serving.hpp>
 #include <erofs_oci/mount/handover.hpp>
+#include <erofs_oci/mount/image_mount.hpp>
+#include <erofs_oci/mount/image_server.hpp>
 #include <erofs_oci/mount/mount_channel.hpp>
 #include <erofs_oci/mount/mount_hooks.hpp>
 #include <erofs_oci/mount/mount_machine.hpp>

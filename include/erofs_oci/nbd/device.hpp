@@ -21,6 +21,7 @@
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
+#include <erofs_oci/core/text.hpp>
 #include <erofs_oci/nbd/connect.hpp>
 #include <erofs_oci/posix/descriptor.hpp>
 #include <erofs_oci/posix/text_file.hpp>
@@ -74,6 +75,13 @@ struct NbdDeviceOptions {
 /// The block device: /dev/nbdN.
 [[nodiscard]] inline std::string nbd_device_path(std::uint32_t index) {
   return "/dev/nbd" + std::to_string(index);
+}
+
+/// The inverse; empty for any other path.
+[[nodiscard]] inline std::optional<std::uint32_t> nbd_index_of_path(std::string_view path) {
+  constexpr std::string_view begin = "/dev/nbd";
+  if (!path.starts_with(begin)) return std::nullopt;
+  return whole_number<std::uint32_t>(path.substr(begin.size()));
 }
 
 /// What the kernel shows of it: /sys/block/nbdN.

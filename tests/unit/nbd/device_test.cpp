@@ -35,6 +35,13 @@ TEST_CASE("Devices are found by number, and nothing else is", "[nbd][device]") {
   CHECK(nbd_devices(sysfs.root() + "/none").empty());
 }
 
+TEST_CASE("A device's path has its number", "[nbd][device]") {
+  CHECK(nbd_index_of_path(nbd_device_path(12)) == 12);
+  CHECK_FALSE(nbd_index_of_path("/dev/nbd").has_value());
+  CHECK_FALSE(nbd_index_of_path("/dev/nbd1p1").has_value());
+  CHECK_FALSE(nbd_index_of_path("/dev/sda").has_value());
+}
+
 TEST_CASE("A device with a process or a backend is not free", "[nbd][device]") {
   FakeSysfs const sysfs;
   sysfs.put("nbd0/size", "0\n");
