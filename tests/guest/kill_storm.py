@@ -58,8 +58,11 @@ def status():
 
 
 def workers(parent):
-    with open(f"/proc/{parent}/task/{parent}/children") as file:
-        return [int(word) for word in file.read().split()]
+    found = []
+    for task in os.listdir(f"/proc/{parent}/task"):
+        with open(f"/proc/{parent}/task/{task}/children") as file:
+            found += map(int, file.read().split())
+    return found
 
 
 def make_probe(device):

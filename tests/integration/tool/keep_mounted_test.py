@@ -61,7 +61,8 @@ class KeepMountedTest(unittest.TestCase):
         """The pid of a worker that nobody has killed; a killed one is replaced within seconds."""
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            tasks = pathlib.Path(f"/proc/{process.pid}/task").iterdir()
+            children = " ".join((task / "children").read_text() for task in tasks)
             for child in map(int, children.split()):
                 if child not in killed:
                     return child
