@@ -4,65 +4,32 @@
 #
 # usage: tests/distributions.sh [SUITE...]     by default bookworm trixie testing
 #
-# Needs root, for mmdebstrap and chroot. The trees are made once, in build/trees, from the Debian
-# mirror that this machine uses; to make one again, remove its directory.
+# Needs what trees.sh needs.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-trees=$top/build/trees
+. "$top/tests/trees.sh"
 packages=(ca-certificates catch2 cmake g++ libcli11-dev libcpp-httplib-dev libexpected-dev libfuse3-dev
   libisal-dev libnl-genl-3-dev librange-v3-dev librapidcheck-dev libseccomp-dev libssl-dev libtomlplusplus-dev ninja-build
   nlohmann-json3-dev pkg-config zlib1g-dev)
 
-# The mirror of this machine's own Debian suite, whichever form its sources have.
-mirror() {
-  apt-get indextargets --format '$(SITE) $(ORIGIN) $(COMPONENT)' 'Created-By: Packages' |
-    awk '$2 == "Debian" && $3 == "main" && !/security/ {print $1; exit}'
-}
-
-make_tree() {
-  local suite=$1 site key=/usr/share/keyrings/debian-archive-keyring.gpg
-  site=$(mirror)
-  [ -n "$site" ] || { echo "apt knows no Debian mirror" >&2; return 1; }
-  rm -rf "$trees/$suite.new"
-  mmdebstrap --quiet --mode=root --format=directory --variant=minbase \
-    --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Check-Date "false"' \
-    --aptopt='APT::Install-Recommends "false"' --dpkgopt='path-exclude=/usr/share/doc/*' \
-    --dpkgopt='path-exclude=/usr/share/man/*' --include="$(IFS=,; echo "${packages[*]}")" \
-    "$suite" "$trees/$suite.new" "deb [signed-by=$key] $site $suite main"
-  echo '127.0.0.1 localhost' >"$trees/$suite.new/etc/hosts"
-  mkdir -p "$trees/$suite.new/src"
-  mv "$trees/$suite.new" "$trees/$suite"  # complete or not there
-}
-
-# What runs inside. Its file systems go with its mount namespace.
-in_tree() {
-  local tree=$trees/$1
-  shift
-  unshare --mount --pid --fork --propagation private bash -c '
-    tree=$1 top=$2; shift 2
-    mount --rbind /dev "$tree/dev" && mount --rbind /sys "$tree/sys" && mount -t proc proc "$tree/proc" &&
-      mount --bind "$top" "$tree/src" && exec chroot "$tree" "$@"' - "$tree" "$top" "$@"
-}
-
-check_tree() {
-  local suite=$1
-  [ -d "$trees/$suite" ] || make_tree "$suite" || return
-  in_tree "$suite" bash /src/tests/distributions.sh --inside
+check_suite() {
+  local suite=$1 out=$top/build/distributions/$1
+  make_tree "$suite" "distributions-$suite" "${packages[@]}" || return
+  mkdir -p "$out"
+  in_tree "distributions-$suite" "$out" bash /src/tests/distributions.sh --inside
 }
 
 # ---------------------------------------------------------------- in a tree
 inside() {
   export LC_ALL=C
   cd /src
-  local out
-  out=$(mktemp -d)
   dpkg-query -W -f '${Package} ${Version}\n' g++ libcpp-httplib-dev catch2
   local flags
   # Theirs are system headers, whose warnings are not ours to mend.
   flags=$(pkg-config --cflags cpp-httplib libnl-genl-3.0 libisal fuse3 | sed 's/-I/-isystem /g')
   export flags
   compile_headers || return
-  run_tests "$out"
+  run_tests /out
 }
 
 compile_headers() {
@@ -97,10 +64,5 @@ if [ "${1:-}" = --inside ]; then
   inside
   exit
 fi
-mkdir -p "$trees"
-suites=("$@")
-[ $# != 0 ] || suites=(bookworm trixie testing)
-for suite in "${suites[@]}"; do
-  echo "== $suite"
-  check_tree "$suite" || { echo "$suite: failed" >&2; exit 1; }
-done
+if [ $# = 0 ]; then set -- bookworm trixie testing; fi
+for_suites check_suite "$@"

@@ -4,20 +4,12 @@
 #
 # usage: tests/packages.sh [SUITE...]     by default bookworm trixie
 #
-# Needs root, for mmdebstrap, chroot and mounts, and a kernel with EROFS and FUSE; nbd is not needed. The
-# trees are made once, in build/trees, from the Debian mirror that this machine uses; to make one again,
-# remove its directory. The packages are left in build/packages/SUITE.
+# Needs what trees.sh needs, and a kernel with EROFS and FUSE; nbd is not needed. The packages are left in
+# build/packages/SUITE.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-trees=$top/build/trees
-build_packages=(ca-certificates ccache debhelper dpkg-dev fakeroot g++)
-user_packages=(bash-completion ca-certificates fuse3 kmod man-db mount procps)
-
-# The mirror of this machine's own Debian suite, whichever form its sources have.
-mirror() {
-  apt-get indextargets --format '$(SITE) $(ORIGIN) $(COMPONENT)' 'Created-By: Packages' |
-    awk '$2 == "Debian" && $3 == "main" && !/security/ {print $1; exit}'
-}
+. "$top/tests/trees.sh"
+build_packages=(build-essential ca-certificates ccache debhelper fakeroot)
 
 # The names of debian/control's Build-Depends, without those of a build profile.
 build_depends() {
@@ -25,56 +17,17 @@ build_depends() {
     grep -v '^debhelper-compat'
 }
 
-# make_tree SUITE NAME PACKAGE...
-make_tree() {
-  local suite=$1 tree=$trees/$2 site key=/usr/share/keyrings/debian-archive-keyring.gpg
-  shift 2
-  site=$(mirror)
-  [ -n "$site" ] || { echo "apt knows no Debian mirror" >&2; return 1; }
-  rm -rf "$tree.new"
-  mmdebstrap --quiet --mode=root --format=directory --variant=minbase \
-    --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Check-Date "false"' \
-    --aptopt='APT::Install-Recommends "false"' --skip=cleanup/apt \
-    --include="$(IFS=,; echo "$*")" \
-    "$suite" "$tree.new" "deb [signed-by=$key] $site $suite main" || return
-  echo '127.0.0.1 localhost' >"$tree.new/etc/hosts"
-  mkdir -p "$tree.new/src" "$tree.new/out"
-  mv "$tree.new" "$tree"  # complete or not there
-}
-
-# in_tree TREE OUT COMMAND...: as root in a copy of the tree that is forgotten; the sources are in /src, and
-# what is left in /out stays in OUT. Its mounts and processes go with its namespaces.
-in_tree() {
-  local tree=$1 out=$2 ccache
-  shift 2
-  ccache=$(ccache -k cache_dir 2>/dev/null || true)
-  unshare --mount --pid --ipc --fork --kill-child --propagation private bash -c '
-    set -e
-    tree=$1 top=$2 out=$3 ccache=$4; shift 4
-    mount -t tmpfs tmpfs /mnt
-    mkdir /mnt/upper /mnt/work /mnt/root
-    mount -t overlay overlay -o "lowerdir=$tree,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
-    cd /mnt/root
-    mount --rbind /dev dev; mount --rbind /sys sys; mount -t proc proc proc; mount -t tmpfs tmpfs run
-    mount --bind -o ro "$top" src; mount --bind "$out" out
-    cp /etc/resolv.conf etc/resolv.conf
-    if [ -d "$ccache" ]; then mkdir -p var/ccache; mount --bind "$ccache" var/ccache; fi
-    exec chroot /mnt/root "$@"' - "$tree" "$top" "$out" "$ccache" "$@"
-}
-
 check_suite() {
   local suite=$1 out=$top/build/packages/$1 kind
-  local build=$trees/packages-$suite-build user=$trees/packages-$suite-user
-  if [ ! -d "$build" ]; then
-    mapfile -t depends < <(build_depends)
-    make_tree "$suite" "packages-$suite-build" "${build_packages[@]}" "${depends[@]}" || return
-  fi
-  [ -d "$user" ] || make_tree "$suite" "packages-$suite-user" "${user_packages[@]}" || return
+  local build=packages-$suite-build user=packages-$suite-user
+  mapfile -t depends < <(build_depends)
+  make_tree "$suite" "$build" "${build_packages[@]}" "${depends[@]}" || return
+  make_tree "$suite" "$user" "${user_packages[@]}" || return
   rm -rf "$out"
   mkdir -p "$out"
   git -C "$top" ls-files -z --cached --others --exclude-standard |
     (cd "$top" && xargs -0 ls -d 2>/dev/null) | tar -C "$top" -cf "$out/source.tar" -T -
-  python3 "$top/tools/make_layout.py" "$top/tests/data/oci/basic.tar.gz" "$out/image" >/dev/null
+  user_image "$out"
   in_tree "$build" "$out" bash /src/tests/packages.sh --build || return
   if command -v lintian >/dev/null; then
     lintian --fail-on error --suppress-tags bad-distribution-in-changes-file \
@@ -84,7 +37,7 @@ check_suite() {
     in_tree "$user" "$out" bash /src/tests/packages.sh --use "$kind" || return
     echo "$suite: packages of $kind: installed, used and removed"
   done
-  in_tree "$build" "$out" bash /src/tests/packages.sh --develop || return
+  in_tree "$build" "$out" bash /src/tests/packages.sh --develop cpack || return
 }
 
 # ---------------------------------------------------------------- in a tree, after a build
@@ -187,11 +140,11 @@ use() {
 }
 
 # ---------------------------------------------------------------- in a tree, by a developer
-# With the packages' files alone, without the sources.
+# With the files of a package in /out/$1 alone, without the sources.
 develop() {
   export LC_ALL=C
   quiet_apt update
-  quiet_apt install /out/cpack/erofs-oci-dev_*.deb
+  quiet_apt install "/out/$1"/erofs-oci-dev_*.deb
   mkdir /tmp/mine && cd /tmp/mine
   cat >CMakeLists.txt <<'EOF'
 cmake_minimum_required(VERSION 3.25)
@@ -219,16 +172,11 @@ EOF
 }
 
 case ${1:-} in
-  --build) build && exit ;;
-  --use) use "$2" && exit ;;
-  --develop) develop && exit ;;
+  --build) build || exit; exit ;;
+  --use) use "$2" || exit; exit ;;
+  --develop) develop "$2" || exit; exit ;;
   -*) echo "usage: tests/packages.sh [SUITE...]" >&2 && exit 2 ;;
   *) ;;
 esac
-mkdir -p "$trees"
-suites=("$@")
-[ $# != 0 ] || suites=(bookworm trixie)
-for suite in "${suites[@]}"; do
-  echo "== $suite"
-  check_suite "$suite" || { echo "$suite: failed" >&2; exit 1; }
-done
+if [ $# = 0 ]; then set -- bookworm trixie; fi
+for_suites check_suite "$@"
