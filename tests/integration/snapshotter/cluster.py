@@ -270,6 +270,7 @@ class Cluster(unittest.TestCase):
     WORDS = []
     CONFIG = "[lazy]\ntimeout = 60"
     MOUNT_TIMEOUT = 110
+    ATTACH = "auto"
     WRAPPER = []  # before the snapshotter's command line
     OF_IMAGES = "oci"  # the snapshotter that CRI uses
 
@@ -342,7 +343,8 @@ class Cluster(unittest.TestCase):
         words = json.dumps(["oci.insecure", f"oci.store={self.dir}/store", *self.WORDS])
         (self.dir / "config.toml").write_text(
             f'root = "{self.root}"\naddress = "{self.address}"\n{self.CONFIG}\n[mount]\n'
-            f'program = "{TOOL}"\noptions = {words}\njournal = "{self.dir}/journal"\n'
+            f'program = "{TOOL}"\nattach = "{self.ATTACH}"\noptions = {words}\n'
+            f'journal = "{self.dir}/journal"\n'
             f'unmount_after = 1\ntimeout = {self.MOUNT_TIMEOUT}\n')
         log = self.dir / "snapshotter.log"
         before = log.read_text().count(": serves ") if log.exists() else 0
