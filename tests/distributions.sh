@@ -8,27 +8,19 @@
 # mirror that this machine uses; to make one again, remove its directory.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-trees=$top/build/trees
+. "$top/tests/trees.sh"
 packages=(ca-certificates catch2 cmake g++ libcli11-dev libcpp-httplib-dev libexpected-dev libfuse3-dev
   libisal-dev libnl-genl-3-dev librange-v3-dev librapidcheck-dev libseccomp-dev libssl-dev libtomlplusplus-dev ninja-build
   nlohmann-json3-dev pkg-config zlib1g-dev)
 
-# The mirror of this machine's own Debian suite, whichever form its sources have.
-mirror() {
-  apt-get indextargets --format '$(SITE) $(ORIGIN) $(COMPONENT)' 'Created-By: Packages' |
-    awk '$2 == "Debian" && $3 == "main" && !/security/ {print $1; exit}'
-}
-
 make_tree() {
-  local suite=$1 site key=/usr/share/keyrings/debian-archive-keyring.gpg
+  local suite=$1 site
   site=$(mirror)
   [ -n "$site" ] || { echo "apt knows no Debian mirror" >&2; return 1; }
   rm -rf "$trees/$suite.new"
-  mmdebstrap --quiet --mode=root --format=directory --variant=minbase \
-    --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Check-Date "false"' \
-    --aptopt='APT::Install-Recommends "false"' --dpkgopt='path-exclude=/usr/share/doc/*' \
+  mmdebstrap "${tree_options[@]}" --variant=minbase --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/man/*' --include="$(IFS=,; echo "${packages[*]}")" \
-    "$suite" "$trees/$suite.new" "deb [signed-by=$key] $site $suite main"
+    "$suite" "$trees/$suite.new" "deb [signed-by=$debian_key] $site $suite main"
   echo '127.0.0.1 localhost' >"$trees/$suite.new/etc/hosts"
   mkdir -p "$trees/$suite.new/src"
   mv "$trees/$suite.new" "$trees/$suite"  # complete or not there

@@ -9,15 +9,9 @@
 # remove its directory. The packages are left in build/packages/SUITE.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-trees=$top/build/trees
+. "$top/tests/trees.sh"
 build_packages=(ca-certificates ccache debhelper dpkg-dev fakeroot g++)
 user_packages=(bash-completion ca-certificates fuse3 kmod man-db mount procps)
-
-# The mirror of this machine's own Debian suite, whichever form its sources have.
-mirror() {
-  apt-get indextargets --format '$(SITE) $(ORIGIN) $(COMPONENT)' 'Created-By: Packages' |
-    awk '$2 == "Debian" && $3 == "main" && !/security/ {print $1; exit}'
-}
 
 # The names of debian/control's Build-Depends, without those of a build profile.
 build_depends() {
@@ -27,16 +21,13 @@ build_depends() {
 
 # make_tree SUITE NAME PACKAGE...
 make_tree() {
-  local suite=$1 tree=$trees/$2 site key=/usr/share/keyrings/debian-archive-keyring.gpg
+  local suite=$1 tree=$trees/$2 site
   shift 2
   site=$(mirror)
   [ -n "$site" ] || { echo "apt knows no Debian mirror" >&2; return 1; }
   rm -rf "$tree.new"
-  mmdebstrap --quiet --mode=root --format=directory --variant=minbase \
-    --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Check-Date "false"' \
-    --aptopt='APT::Install-Recommends "false"' --skip=cleanup/apt \
-    --include="$(IFS=,; echo "$*")" \
-    "$suite" "$tree.new" "deb [signed-by=$key] $site $suite main" || return
+  mmdebstrap "${tree_options[@]}" --variant=minbase --skip=cleanup/apt --include="$(IFS=,; echo "$*")" \
+    "$suite" "$tree.new" "deb [signed-by=$debian_key] $site $suite main" || return
   echo '127.0.0.1 localhost' >"$tree.new/etc/hosts"
   mkdir -p "$tree.new/src" "$tree.new/out"
   mv "$tree.new" "$tree"  # complete or not there
