@@ -45,6 +45,12 @@ class ContainerdTest(Cluster):
             with contextlib.suppress(FileNotFoundError), open(stack + path, "rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def start_pod_with_users(self):
+        api = self.cri_api
+        ids = [api.IDMapping(host_id=200000, container_id=0, length=65536)]
+        return self.start_pod("users", network=api.POD, userns_options=api.UserNamespace(
+            mode=api.POD, uids=ids, gids=ids))
+
     def test_ctr_unpacks_what_has_no_labels(self):
         archive = self.dir / "image.tar"
         subprocess.run(["tar", "-C", self.layout.path, "-cf", archive, "."], check=True)
@@ -255,10 +261,7 @@ class FirstContactTest(ContainerdTest):
         self.push_index("pause")
         before = self.fetched()
         self.pull("big")
-        api = self.cri_api
-        ids = [api.IDMapping(host_id=200000, container_id=0, length=65536)]
-        with_users = api.UserNamespace(mode=api.POD, uids=ids, gids=ids)
-        pod = self.start_pod("p", network=api.POD, userns_options=with_users)
+        pod = self.start_pod_with_users()
         container = self.start_container(pod, "big")
         self.assertEqual(self.execute(container, "/bin/cat", "/proc/self/uid_map").split(),
                          ["0", "200000", "65536"])
@@ -270,6 +273,26 @@ class FirstContactTest(ContainerdTest):
         other = self.start_container(self.start_pod("usual"), "big")
         self.assertEqual(self.execute(other, "/bin/cat", "/small"), "small")
         self.assertEqual(self.stacks(), stacks)
+
+
+class CopyTest(ContainerdTest):
+    """A plugin that does not declare remap-ids."""
+
+    def settings(self):
+        return super().settings().replace('capabilities = ["remap-ids"]', "")
+
+    def test_a_copy_for_a_user_namespace(self):
+        if self.containerd_version() < (1, 7):
+            self.skipTest("containerd before 1.7 has no pods with user namespaces")
+        self.pull("app")
+        container = self.start_container(self.start_pod_with_users(), "app")
+        self.assertEqual(self.execute(container, "/bin/cat", "/proc/self/uid_map").split(),
+                         ["0", "200000", "65536"])
+        self.execute(container, "/bin/sh", "-c", "echo own >/top")
+        for name in ("/top", "/middle"):
+            self.assertEqual(self.execute(container, "/bin/ls", "-ln", name).split()[2:4], ["0", "0"])
+        self.assertEqual(self.execute(container, "/bin/sha256sum", "/middle").split()[0],
+                         hashlib.sha256(MIDDLE).hexdigest())
 
 
 class LieTest(ContainerdTest):
@@ -313,7 +336,7 @@ class SmallImagesTest(ContainerdTest):
 
 
 # Each class has its own tests alone: what it inherits is how to begin.
-for one in (FirstContactTest, LieTest, SmallImagesTest):
+for one in (FirstContactTest, CopyTest, LieTest, SmallImagesTest):
     for name in [name for name in dir(ContainerdTest) if name.startswith("test_")]:
         if name not in vars(one):
             setattr(one, name, None)
