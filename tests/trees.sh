@@ -1,7 +1,7 @@
 # Sourced by what looks at other Debian suites: where their trees are, and how they are taken.
 
 top=${top:?}
-# shellcheck disable=SC2034  # those that source this use them
+# shellcheck disable=SC2034  # who sources this uses them
 trees=$top/build/trees
 debian_key=/usr/share/keyrings/debian-archive-keyring.gpg
 # A suite of long ago has a signature that was valid then.
