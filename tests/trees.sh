@@ -2,6 +2,10 @@
 # build/trees, from the Debian mirror that this machine uses. To make one again, remove its directory. Needs
 # root, for mmdebstrap, chroot and mounts.
 trees=${top:?}/build/trees
+debian_key=/usr/share/keyrings/debian-archive-keyring.gpg
+# A suite of long ago has a signature that was valid then.
+tree_options=(--quiet --mode=root --format=directory --aptopt='Acquire::Check-Valid-Until "false"'
+  --aptopt='Acquire::Check-Date "false"' --aptopt='APT::Install-Recommends "false"')
 
 # What a user has beside a minimal Debian, for whom `packages.sh --use` speaks.
 user_packages=(bash-completion ca-certificates fuse3 kmod man-db mount procps)
@@ -12,20 +16,23 @@ mirror() {
     awk '$2 == "Debian" && $3 == "main" && !/security/ {print $1; exit}'
 }
 
-# make_tree SUITE NAME PACKAGE...: unless it is there.
-make_tree() {
-  local suite=$1 tree=$trees/$2 site key=/usr/share/keyrings/debian-archive-keyring.gpg
+# new_tree SUITE TREE OPTION...: a tree of the suite, by mmdebstrap with these options, in TREE.new.
+new_tree() {
+  local suite=$1 tree=$2 site
   shift 2
-  [ ! -d "$tree" ] || return 0
   site=$(mirror)
   [ -n "$site" ] || { echo "apt knows no Debian mirror" >&2; return 1; }
   mkdir -p "$trees"
   rm -rf "$tree.new"
-  mmdebstrap --quiet --mode=root --format=directory --variant=minbase \
-    --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Check-Date "false"' \
-    --aptopt='APT::Install-Recommends "false"' --skip=cleanup/apt \
-    --include="$(IFS=,; echo "$*")" \
-    "$suite" "$tree.new" "deb [signed-by=$key] $site $suite main" || return
+  mmdebstrap "${tree_options[@]}" "$@" "$suite" "$tree.new" "deb [signed-by=$debian_key] $site $suite main"
+}
+
+# make_tree SUITE NAME PACKAGE...: unless it is there.
+make_tree() {
+  local suite=$1 tree=$trees/$2
+  shift 2
+  [ ! -d "$tree" ] || return 0
+  new_tree "$suite" "$tree" --variant=minbase --skip=cleanup/apt --include="$(IFS=,; echo "$*")" || return
   echo '127.0.0.1 localhost' >"$tree.new/etc/hosts"
   mkdir -p "$tree.new/src" "$tree.new/out"
   mv "$tree.new" "$tree"  # complete or not there

@@ -59,6 +59,9 @@ void take_entry(ContainerdConfig& config, TomlEntry const& entry) {
   auto const is = [&](std::initializer_list<std::string_view> front, std::size_t size) {
     return path.size() == size && std::ranges::equal(front, path.first(front.size()));
   };
+  if (is({"version"}, 1)) {
+    config.version = erofs_oci::whole_number<unsigned>(entry.value).value_or(config.version);
+  }
   if (is({"root"}, 1)) config.root = entry.value;
   if (is({"disabled_plugins"}, 2)) config.disabled.push_back(entry.value);
   if (is({"imports"}, 2)) config.imports.push_back(entry.value);

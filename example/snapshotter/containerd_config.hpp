@@ -42,6 +42,7 @@ struct ProxyPlugin {
 /// containerd's configuration, as far as it is about snapshotters. What a key is called depends on
 /// the version; here are all names.
 struct ContainerdConfig {
+  unsigned version = 2;  ///< of the file; 3 is of containerd 2.0 and later
   std::string root = "/var/lib/containerd";
   std::vector<ProxyPlugin> plugins{};
   std::vector<std::string> disabled{};    ///< disabled_plugins

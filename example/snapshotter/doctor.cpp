@@ -24,6 +24,7 @@
 
 #include <mount_table.hpp>
 
+#include "id_mapping.hpp"
 #include "mount_view.hpp"
 #include "run_to_end.hpp"
 #include "stacks.hpp"
@@ -37,9 +38,15 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr ContainerdVersion with_exports{1, 7, 16};    // exports.root has its effect
-constexpr ContainerdVersion with_new_tables{2, 0, 0};  // CRI's keys are in another table
-constexpr ContainerdVersion with_transfer{2, 1, 0};    // CRI pulls by the transfer service
+constexpr ContainerdVersion with_exports{1, 7, 16};       // exports.root has its effect
+constexpr ContainerdVersion with_new_tables{2, 0, 0};     // CRI's keys are in another table
+constexpr ContainerdVersion with_mapped_mounts{2, 0, 0};  // overlays with mapped owners
+constexpr ContainerdVersion with_transfer{2, 1, 0};       // CRI pulls by the transfer service
+
+/// Whether this machine's images can be mounted with mapped owners, by the configuration's word.
+bool can_map_owners(Config const& config) {
+  return config.tool.attach != "fuse-tree";
+}
 
 std::string joined(std::vector<std::string> const& words) {
   std::string all;
@@ -59,6 +66,9 @@ std::string containerd_snippet(std::optional<ContainerdVersion> const& version,
   auto const is_new = is_at_least(with_new_tables);
   auto text = std::string("version = ") + (is_new ? "3" : "2") + "\n[proxy_plugins." + name +
               "]\n  type = \"snapshot\"\n  address = \"" + config.address + "\"\n";
+  if (is_at_least(with_mapped_mounts) && can_map_owners(config)) {
+    text += "  capabilities = [\"remap-ids\"]\n";
+  }
   if (is_at_least(with_exports)) {
     text += "  [proxy_plugins." + name + ".exports]\n    root = \"" + config.root + "\"\n";
     if (is_at_least(with_transfer)) text += "    enable_remote_snapshot_annotations = \"true\"\n";
@@ -95,11 +105,7 @@ class PluginCheck {
       out.push_back(labels());
     }
     out.push_back(root());
-    if (plugin_.has_remap_ids) {
-      out.push_back({"remap-ids", State::failed,
-                     "the plugin declares the capability remap-ids, which the snapshotter has not",
-                     "take `remap-ids` out of its capabilities"});
-    }
+    out.push_back(mapped_owners());
     return out;
   }
 
@@ -123,8 +129,11 @@ class PluginCheck {
 
   /// Whether images come with the labels by which they are known.
   [[nodiscard]] Finding labels() const {
-    auto const transfers = version_ && *version_ >= with_transfer && containerd_.disables_labels &&
-                           !containerd_.pulls_locally;
+    // Where the version is not known, what the file says is a sign of it.
+    auto const can_transfer =
+        version_ ? *version_ >= with_transfer : !containerd_.unpacks_to.empty();
+    auto const transfers =
+        can_transfer && containerd_.disables_labels && !containerd_.pulls_locally;
     if (!transfers) {
       if (!containerd_.disables_labels)
         return {"labels", State::ok, "CRI says which image a layer is of"};
@@ -151,7 +160,8 @@ class PluginCheck {
 
   /// Whether kubelet finds the file system of which it watches the free space.
   [[nodiscard]] Finding root() const {
-    auto const watched = version_ && *version_ >= with_exports
+    auto const is_exported = version_ ? *version_ >= with_exports : !plugin_.root.empty();
+    auto const watched = is_exported
                              ? plugin_.root
                              : containerd_.root + "/io.containerd.snapshotter.v1." + plugin_.name;
     if (watched.empty()) {
@@ -166,7 +176,7 @@ class PluginCheck {
     if (is_there && ::stat(config_.root.c_str(), &own) == 0 && about.st_dev == own.st_dev) {
       return {"exports.root", State::ok, "kubelet watches the file system of " + watched};
     }
-    if (version_ && *version_ >= with_exports) {
+    if (is_exported) {
       return {
           "exports.root", State::warning,
           "the plugin exports root = \"" + watched + "\", " +
@@ -179,6 +189,36 @@ class PluginCheck {
                 (is_there ? " is on another file system than " + config_.root : " is missing") +
                 ", where this containerd tells kubelet to look for the use of the disk",
             "make that directory, on the file system of " + config_.root};
+  }
+
+  /// What becomes of pods with user namespaces.
+  [[nodiscard]] Finding mapped_owners() const {
+    auto const is_able = version_ ? *version_ >= with_mapped_mounts : containerd_.version >= 3;
+    auto const copies = std::string(
+        "containerd copies all files of an image for pods with user "
+        "namespaces");
+    if (!plugin_.has_remap_ids && is_able && can_map_owners(config_)) {
+      return {"remap-ids", State::warning,
+              copies + ", since the plugin does not declare the capability remap-ids",
+              "set `capabilities = [\"remap-ids\"]` in containerd's configuration:\n" + snippet()};
+    }
+    if (!plugin_.has_remap_ids) return {"remap-ids", State::ok, copies};
+    if (!is_able) {
+      return {"remap-ids", State::failed,
+              "the plugin declares the capability remap-ids, but containerd before 2.0 mounts "
+              "nothing with mapped owners, so that pods with user namespaces do not start",
+              "take `remap-ids` out of its capabilities"};
+    }
+    if (!can_map_owners(config_)) {
+      return {"remap-ids", State::failed,
+              "the plugin declares the capability remap-ids, but mount.attach is \"" +
+                  config_.tool.attach +
+                  "\", and owners of what FUSE serves cannot be mapped, so that pods with user "
+                  "namespaces do not start",
+              "set `mount.attach = \"auto\"` in the snapshotter's configuration, or take "
+              "`remap-ids` out of the plugin's capabilities"};
+    }
+    return {"remap-ids", State::ok, "pods with user namespaces share an image's mount"};
   }
 
   [[nodiscard]] std::string snippet() const {
@@ -322,6 +362,9 @@ class Doctor {
           "read without the files that it imports: " + joined(parsed->imports),
           "name containerd's program by --containerd, which can print all of it");
     }
+    declares_remap_ids_ = std::ranges::any_of(parsed->plugins, [&](ProxyPlugin const& one) {
+      return one.address == config_.address && one.has_remap_ids;
+    });
     auto list = check_containerd(*parsed, version, config_);
     findings_.insert(findings_.end(), list.begin(), list.end());
   }
@@ -393,6 +436,7 @@ class Doctor {
       if (entry.target.starts_with(top)) places.insert(entry.target);
     }
     look_for_dead(places);
+    if (declares_remap_ids_) look_for_unmappable(places, *table);
     auto const known = needed();
     if (!known) return;
     std::vector<std::string> leaked;
@@ -416,6 +460,23 @@ class Doctor {
             config_.tool.program + " umount");
   }
 
+  /// A kernel without EROFS serves by FUSE, whatever the configuration says.
+  void look_for_unmappable(std::set<std::string> const& places,
+                           std::vector<mount_oci::MountEntry> const& table) {
+    std::vector<std::string> found;
+    for (auto const& place : places) {
+      if (is_unmappable(table, place)) found.push_back(place);
+    }
+    if (found.empty()) return;
+    add("owners", State::warning,
+        "the plugin declares remap-ids, but pods with user namespaces do not start on these "
+        "images, "
+        "which are mounted by FUSE: " +
+            joined(found),
+        "have them mounted by the kernel's EROFS (modprobe erofs; then restart the pods that use "
+        "them), or take `remap-ids` out of the plugin's capabilities");
+  }
+
   void look_for_dead(std::set<std::string> const& places) {
     auto const status = MountTool(config_.tool).status();
     if (!status) {
@@ -436,6 +497,7 @@ class Doctor {
 
   Config const& config_;
   DoctorOptions const& options_;
+  bool declares_remap_ids_ = false;
   std::vector<Finding> findings_;
 };
 

@@ -17,6 +17,8 @@
 #include <erofs_oci/oci/json.hpp>
 #include <erofs_oci/posix/replace_file.hpp>
 
+#include <mount_table.hpp>
+
 #include "image_metrics.hpp"
 #include "mount_view.hpp"
 #include "refusal.hpp"
@@ -73,6 +75,11 @@ Result<void> write_login_file(std::string const& path) {
   return erofs_oci::replace_file(
       path, 0600, [&](int fd) { return erofs_oci::write_full(fd, erofs_oci::as_bytes(text)); });
 }
+
+/// What helps whoever cannot have owners mapped.
+constexpr char const* without_remap_ids =
+    "take `remap-ids` out of the plugin's capabilities in containerd's configuration, which then "
+    "copies the image for the pod";
 
 LazyPolicy::Options policy_options(LazyPolicy::Options options, std::string const& unseen) {
   if (!unseen.empty()) options.never_because = unseen;
@@ -134,11 +141,13 @@ Snapshotter::~Snapshotter() = default;
 
 /// The lower directories for what stands on `parent`: of ordinary snapshots down to the first that
 /// is served, whose mount has all that is below.
-Result<Snapshotter::Ground> Snapshotter::ground_of(std::string const& parent,
+Result<Snapshotter::Ground> Snapshotter::ground_of(std::string const& parent, Labels const& labels,
                                                    Patience const& patience) {
   Ground ground;
-  if (parent.empty()) return ground;
-  EROFS_OCI_TRY_ASSIGN(auto const lineage, store_->lineage(parent));
+  std::vector<Snapshot> lineage;
+  if (!parent.empty()) {
+    EROFS_OCI_TRY_ASSIGN(lineage, store_->lineage(parent));
+  }
   for (auto const& snapshot : lineage) {
     if (!snapshot.is_served()) {
       ground.lower.push_back(directories_.files(snapshot.id));
@@ -149,12 +158,59 @@ Result<Snapshotter::Ground> Snapshotter::ground_of(std::string const& parent,
     ground.lower.push_back(ground.use->path());
     break;
   }
+  if (!ground.lower.empty()) {
+    struct stat about{};
+    if (::stat(ground.lower[0].c_str(), &about) != 0) return fail_errno(errno, ground.lower[0]);
+    ground.user = about.st_uid;
+    ground.group = about.st_gid;
+  }
+  EROFS_OCI_TRY(map_owners(ground, labels));
   return ground;
+}
+
+/// What containerd has copied for a user namespace belongs to the mapped owners already, and is an
+/// ordinary snapshot; it comes with the same labels as what is to be mapped.
+Result<void> Snapshotter::map_owners(Ground& ground, Labels const& labels) const {
+  EROFS_OCI_TRY_ASSIGN(auto mapping, IdMapping::of(labels));
+  if (!mapping) return {};
+  auto const is_served = ground.use && ground.lower.size() == 1;
+  auto const is_copied =
+      !is_served && !ground.lower.empty() && mapping->has_mapped(ground.user, ground.group);
+  if (is_copied) return {};
+  if (ground.use) EROFS_OCI_TRY(prepare_to_map(ground));
+  ground.mapping = *std::move(mapping);
+  return {};
+}
+
+/// Containerd clones the directory that all lower directories are in. Whether it clones what is
+/// mounted below as well depends on its version; where it does not, an empty directory takes the
+/// place of an image, so that the image has to be that directory itself.
+Result<void> Snapshotter::prepare_to_map(Ground& ground) {
+  auto& image = ground.lower.back();
+  EROFS_OCI_TRY_ASSIGN(auto const table, mount_oci::read_mount_table());
+  if (is_unmappable(table, image)) {
+    return refuse(
+        Refusal::failed_precondition,
+        "the image at " + image +
+            " is mounted by FUSE, whose owners the kernel cannot map: have it mounted by "
+            "the kernel's EROFS (`mount.attach = \"auto\"`, and a kernel that has it), or " +
+            without_remap_ids);
+  }
+  if (ground.lower.size() > 1) {
+    return refuse(Refusal::failed_precondition,
+                  "the image at " + image +
+                      " has unpacked layers above it, and containerd does not map the owners of "
+                      "both: pull or build it so that all of it is served, or " +
+                      without_remap_ids);
+  }
+  image += "/.";
+  return {};
 }
 
 std::vector<Mount> Snapshotter::answer(Snapshot const& snapshot, Ground const& ground) const {
   return {mount_of({snapshot.info.kind, ground.lower, directories_.files(snapshot.id),
-                    directories_.work(snapshot.id)},
+                    directories_.work(snapshot.id),
+                    ground.mapping ? ground.mapping->mount_options() : std::vector<std::string>()},
                    overlay_options_)};
 }
 
@@ -173,15 +229,15 @@ Result<std::vector<Mount>> Snapshotter::create(std::string const& key, std::stri
       return refuse(Refusal::invalid_argument, "parent `" + parent + "` is not committed");
     }
   }
-  EROFS_OCI_TRY_ASSIGN(auto const ground, ground_of(parent, patience));
+  EROFS_OCI_TRY_ASSIGN(auto const ground, ground_of(parent, labels, patience));
   auto const id = store_->next_id();
   auto const has_files = kind == Kind::active || ground.lower.empty();
   if (has_files) {
-    struct stat about{};
-    if (!ground.lower.empty() && ::stat(ground.lower[0].c_str(), &about) != 0) {
-      return fail_errno(errno, ground.lower[0]);
-    }
-    EROFS_OCI_TRY(directories_.make(id, about.st_uid, about.st_gid));
+    // An overlay's upper directory is not mapped with the lower ones; a mounted directory is.
+    auto const is_mapped = ground.mapping && !ground.lower.empty();
+    EROFS_OCI_TRY(
+        directories_.make(id, is_mapped ? ground.mapping->user(ground.user) : ground.user,
+                          is_mapped ? ground.mapping->group(ground.group) : ground.group));
   }
   auto const made = store_->create(id, key, parent, kind, labels);
   if (!made) {
@@ -246,7 +302,8 @@ Result<std::vector<Mount>> Snapshotter::mounts(std::string const& key, Patience 
     return refuse(Refusal::failed_precondition,
                   "snapshot `" + key + "` is committed and cannot be mounted");
   }
-  EROFS_OCI_TRY_ASSIGN(auto const ground, ground_of(snapshot.info.parent, patience));
+  EROFS_OCI_TRY_ASSIGN(auto const ground,
+                       ground_of(snapshot.info.parent, snapshot.info.labels, patience));
   return answer(snapshot, ground);
 }
 

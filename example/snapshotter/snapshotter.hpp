@@ -20,6 +20,7 @@
 #include "config.hpp"
 #include "directories.hpp"
 #include "filter.hpp"
+#include "id_mapping.hpp"
 #include "image_mounts.hpp"
 #include "lazy_policy.hpp"
 #include "mount_answer.hpp"
@@ -86,9 +87,15 @@ class Snapshotter {
   struct Ground {
     std::vector<std::string> lower;
     std::optional<ImageMounts::Use> use;
+    uid_t user = 0;  // whom the root directory belongs to, before it is mapped
+    gid_t group = 0;
+    std::optional<IdMapping> mapping;  // that containerd is to mount by
   };
 
-  [[nodiscard]] Result<Ground> ground_of(std::string const& parent, Patience const& patience);
+  [[nodiscard]] Result<Ground> ground_of(std::string const& parent, Labels const& labels,
+                                         Patience const& patience);
+  [[nodiscard]] Result<void> map_owners(Ground& ground, Labels const& labels) const;
+  [[nodiscard]] static Result<void> prepare_to_map(Ground& ground);
   [[nodiscard]] Result<bool> claim(std::string const& key, std::string const& parent,
                                    Labels const& labels, Patience const& patience);
   [[nodiscard]] Result<std::vector<Mount>> create(std::string const& key, std::string const& parent,

@@ -58,7 +58,7 @@ TEST_CASE("What the doctor writes for a version is all that it wants of that ver
   auto const findings = found_in(containerd_snippet(version, "oci", config), version, config);
 
   for (auto const& one : findings) CHECK(one.state == State::ok);
-  CHECK(findings.size() == 4);
+  CHECK(findings.size() == 5);
 }
 
 TEST_CASE("For 1.6 a directory takes the place of the export", "[snapshotter][doctor]") {
@@ -104,8 +104,22 @@ TEST_CASE("Each wrong setting is found, and its advice is a snippet", "[snapshot
   auto const disabled = found_in("disabled_plugins = [\"cri\"]\n" + plugin, old, config);
   CHECK(state_of(disabled, "images") == State::skipped);
 
-  CHECK(state_of(found_in(plugin + "capabilities = [\"remap-ids\"]", old, config), "remap-ids") ==
+  auto const declares = plugin + "capabilities = [\"remap-ids\"]\n";
+  CHECK(state_of(found_in(declares, old, config), "remap-ids") == State::failed);
+  CHECK(state_of(found_in(plugin, old, config), "remap-ids") == State::ok);
+  CHECK(state_of(found_in(declares, recent, config), "remap-ids") == State::ok);
+  CHECK(state_of(found_in(plugin, recent, config), "remap-ids") == State::warning);
+  CHECK_THAT(advice_of(found_in(plugin, recent, config), "remap-ids"),
+             Catch::Contains("capabilities = [\"remap-ids\"]"));
+  CHECK(state_of(found_in("version = 3\n" + declares, std::nullopt, config), "remap-ids") ==
+        State::ok);
+  CHECK(state_of(found_in("version = 2\n" + declares, std::nullopt, config), "remap-ids") ==
         State::failed);
+  auto by_fuse = config;
+  by_fuse.tool.attach = "fuse-tree";
+  CHECK(state_of(found_in(declares, recent, by_fuse), "remap-ids") == State::failed);
+  CHECK(state_of(found_in(plugin, recent, by_fuse), "remap-ids") == State::ok);
+  CHECK(containerd_snippet(recent, "x", by_fuse).find("remap-ids") == std::string::npos);
 
   // The transfer service needs two settings; a local pull needs the old one.
   CHECK(state_of(found_in(plugin + exports + images, recent, config), "labels") == State::failed);

@@ -26,5 +26,18 @@ TEST_CASE("A view cannot be written", "[snapshotter][mount]") {
         Mount{"overlay", "overlay", {"index=off", "lowerdir=/b:/a"}});
 }
 
+TEST_CASE("The options that map owners are those of each answer", "[snapshotter][mount]") {
+  Texts const mapping{"uidmap=0:1:2", "gidmap=0:3:4"};
+  CHECK(mount_of({Kind::active, {}, "/u", "/w", mapping}, common) ==
+        Mount{"bind", "/u", {"uidmap=0:1:2", "gidmap=0:3:4", "rw", "rbind"}});
+  CHECK(mount_of({Kind::view, {"/a"}, "/u", "/w", mapping}, common) ==
+        Mount{"bind", "/a", {"uidmap=0:1:2", "gidmap=0:3:4", "ro", "rbind"}});
+  CHECK(mount_of({Kind::active, {"/a"}, "/u", "/w", mapping}, common) ==
+        Mount{"overlay",
+              "overlay",
+              {"uidmap=0:1:2", "gidmap=0:3:4", "index=off", "workdir=/w", "upperdir=/u",
+               "lowerdir=/a"}});
+}
+
 }  // namespace mount_answer_test
 }  // namespace oci_snapshotter

@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -273,6 +274,7 @@ class Cluster(unittest.TestCase):
     ATTACH = "auto"
     WRAPPER = []  # before the snapshotter's command line
     OF_IMAGES = "oci"  # the snapshotter that CRI uses
+    CONTAINERD_CONFIG = ""  # more tables of its configuration
 
     @classmethod
     def setUpClass(cls):
@@ -292,6 +294,8 @@ class Cluster(unittest.TestCase):
 
     def setUp(self):
         self.dir = pathlib.Path(tempfile.mkdtemp(dir=os.environ[INSIDE]))
+        for place in (self.dir, self.dir.parent):
+            place.chmod(0o711)  # the root of a user namespace goes through them
         self.addCleanup(self.clear)
         self.address = self.dir / "snapshotter.sock"
         self.root = self.dir / "root"
@@ -394,28 +398,58 @@ class Cluster(unittest.TestCase):
 
     # ------------------------------------------------------------ containerd
 
-    def start_containerd(self, sandbox=""):
-        (self.dir / "containerd.toml").write_text(f"""
-version = 2
+    @staticmethod
+    def containerd_version():
+        """(major, minor, patch)"""
+        said = subprocess.run(["containerd", "--version"], capture_output=True, text=True, check=True)
+        return tuple(int(part) for part in re.search(r" v?(\d+)\.(\d+)\.(\d+)", said.stdout).groups())
+
+    def settings(self):
+        """What the doctor says that this containerd's configuration is to have."""
+        empty = self.dir / "empty.toml"
+        empty.write_text("")
+        done = subprocess.run([SNAPSHOTTER, "--config", self.dir / "config.toml", "doctor", "--json",
+                               "--containerd-config", empty], capture_output=True, text=True,
+                              timeout=PATIENCE)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        plugin, = [one for one in json.loads(done.stdout)["checks"] if one["check"] == "plugin"]
+        return plugin["advice"].partition("\n")[2]
+
+    def configuration(self, sandbox):
+        """Of containerd: in a directory of the test, and without what Kubernetes would add."""
+        version, _, settings = self.settings().partition("\n")
+        settings = settings.replace('snapshotter = "oci"', f'snapshotter = "{self.OF_IMAGES}"')
+        if self.containerd_version() < (2,):
+            images = runtime = "io.containerd.grpc.v1.cri"
+            sandbox_image = f'sandbox_image = "{sandbox}"'
+        else:
+            images, runtime = "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"
+            sandbox_image = f'[plugins."{images}".pinned_images]\n  sandbox = "{sandbox}"'
+        programs = f'bin_dir = "{self.dir}/cni/bin"'
+        if self.containerd_version() >= (2, 1):
+            programs = f'bin_dirs = ["{self.dir}/cni/bin"]'
+        return f"""{version}
 root = "{self.dir}/containerd"
 state = "{self.dir}/state"
 [grpc]
   address = "{self.dir}/containerd.sock"
-[proxy_plugins.oci]
-  type = "snapshot"
-  address = "{self.address}"
+{settings}
+{self.CONTAINERD_CONFIG}
 [plugins."io.containerd.internal.v1.opt"]
   path = "{self.dir}/opt"
-[plugins."io.containerd.grpc.v1.cri"]
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true
+[plugins."{runtime}"]
   restrict_oom_score_adj = true
-  sandbox_image = "{sandbox}"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "{self.OF_IMAGES}"
-    disable_snapshot_annotations = false
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{self.dir}/no"
-    conf_dir = "{self.dir}/no"
-""")
+{sandbox_image}
+[plugins."{runtime}".cni]
+  {programs}
+  conf_dir = "{self.dir}/cni/conf"
+"""
+
+    def start_containerd(self, sandbox=""):
+        self.network()
+        (self.dir / "containerd.toml").write_text(self.configuration(sandbox))
         self.containerd = self.start("containerd", "-c", self.dir / "containerd.toml",
                                      log="containerd.log")
         import grpc
@@ -449,9 +483,23 @@ state = "{self.dir}/state"
         image = self.cri_api.ImageSpec(image=f"{self.host}/t/{name}:{name}")
         self.cri("RemoveImage", self.cri_api.RemoveImageResponse, image=image)
 
-    def start_pod(self, name):
+    def network(self):
+        """For pods that have a network of their own: a plugin that makes none."""
+        place = self.dir / "cni/bin"
+        conf = self.dir / "cni/conf"
+        for one in (place, conf):
+            one.mkdir(parents=True, exist_ok=True)
+        for name in ("stub", "loopback"):
+            (place / name).write_text('#!/bin/sh\necho \'{"cniVersion": "0.4.0", "ips": '
+                                      '[{"version": "4", "address": "10.9.8.7/24"}]}\'\n')
+            (place / name).chmod(0o755)
+        (conf / "1.conflist").write_text(json.dumps(
+            {"cniVersion": "0.4.0", "name": "stub", "plugins": [{"type": "stub"}]}))
+
+    def start_pod(self, name, **more):
         api = self.cri_api
-        namespaces = api.NamespaceOption(network=api.NODE, pid=api.CONTAINER, ipc=api.POD)
+        namespaces = api.NamespaceOption(**{"network": api.NODE, "pid": api.CONTAINER,
+                                            "ipc": api.POD} | more)
         config = api.PodSandboxConfig(
             metadata=api.PodSandboxMetadata(name=name, uid=name, namespace="default"),
             log_directory=str(self.dir / "logs"),

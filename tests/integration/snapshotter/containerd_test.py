@@ -44,6 +44,12 @@ class ContainerdTest(Cluster):
             with contextlib.suppress(FileNotFoundError), open(stack + path, "rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def start_pod_with_users(self):
+        api = self.cri_api
+        ids = [api.IDMapping(host_id=200000, container_id=0, length=65536)]
+        return self.start_pod("users", network=api.POD, userns_options=api.UserNamespace(
+            mode=api.POD, uids=ids, gids=ids))
+
     def test_ctr_unpacks_what_has_no_labels(self):
         archive = self.dir / "image.tar"
         subprocess.run(["tar", "-C", self.layout.path, "-cf", archive, "."], check=True)
@@ -213,6 +219,84 @@ class FirstContactTest(ContainerdTest):
         self.execute(other, "/bin/sha256sum", "/big")
         self.assertLess(self.fetched() - twice, self.size / 10)
 
+    def run_by_ctr(self, name, *words):
+        return self.ctr("run", "--rm", "--snapshotter", "oci", "--cgroup",
+                        f"/{os.path.basename(os.environ[cluster.INSIDE])}/{name}", *words).stdout
+
+    def pull_by_ctr(self, name):
+        image = f"{self.host}/t/{name}:{name}"
+        self.ctr("image", "pull", "--plain-http", "--snapshotter", "oci", image)
+        return image
+
+    def test_ctr_pull(self):
+        """By the transfer service it says of which image the layers are; before, it does not."""
+        self.push_index("big")
+        before = self.fetched()
+        image = self.pull_by_ctr("big")
+        said = self.run_by_ctr("one", "--net-host", image, "one", "/bin/cat", "/small")
+        self.assertEqual(said, "small")
+        if self.containerd_version() >= (2, 1):
+            self.assertLess(self.fetched() - before, self.size / 4)
+            self.assertIn("/t/big@", self.said("snapshotter.log"))
+        else:
+            self.assertGreater(self.fetched() - before, self.size)
+            self.assertIn("left to containerd to download: its client", self.said("snapshotter.log"))
+
+    def skip_without_mapped_mounts(self):
+        if self.containerd_version() < (2,):
+            self.skipTest("containerd before 2.0 mounts nothing with mapped owners")
+
+    def test_a_user_namespace_by_ctr_stays_lazy(self):
+        self.skip_without_mapped_mounts()
+        self.push_index("big")
+        before = self.fetched()
+        image = self.pull_by_ctr("big")
+        said = self.run_by_ctr("one", "--uidmap", "0:200000:65536", "--gidmap", "0:200000:65536",
+                               "--remap-labels", image, "one", "/bin/sh", "-c",
+                               "cat /proc/self/uid_map; ls -ln /small; echo x >/new; ls -ln /new")
+        self.assertEqual(said.split()[:3], ["0", "200000", "65536"])
+        self.assertEqual([line.split()[2:4] for line in said.splitlines()[1:]], [["0", "0"]] * 2)
+        self.assertLess(self.fetched() - before, self.size / 4)
+
+    def test_a_pod_with_a_user_namespace_stays_lazy(self):
+        self.skip_without_mapped_mounts()
+        self.push_index("big")
+        self.push_index("pause")
+        before = self.fetched()
+        self.pull("big")
+        pod = self.start_pod_with_users()
+        container = self.start_container(pod, "big")
+        self.assertEqual(self.execute(container, "/bin/cat", "/proc/self/uid_map").split(),
+                         ["0", "200000", "65536"])
+        self.execute(container, "/bin/sh", "-c", "echo own >/small")
+        self.assertEqual(self.execute(container, "/bin/ls", "-ln", "/small").split()[2:4], ["0", "0"])
+        self.assertLess(self.fetched() - before, self.size / 4)
+        # A pod without one has the same mounts.
+        stacks = self.stacks()
+        other = self.start_container(self.start_pod("usual"), "big")
+        self.assertEqual(self.execute(other, "/bin/cat", "/small"), "small")
+        self.assertEqual(self.stacks(), stacks)
+
+
+class CopyTest(ContainerdTest):
+    """A plugin that does not declare remap-ids."""
+
+    def settings(self):
+        return super().settings().replace('capabilities = ["remap-ids"]', "")
+
+    def test_a_copy_for_a_user_namespace(self):
+        if self.containerd_version() < (1, 7):
+            self.skipTest("containerd before 1.7 has no pods with user namespaces")
+        self.pull("app")
+        container = self.start_container(self.start_pod_with_users(), "app")
+        self.assertEqual(self.execute(container, "/bin/cat", "/proc/self/uid_map").split(),
+                         ["0", "200000", "65536"])
+        self.execute(container, "/bin/sh", "-c", "echo own >/top")
+        for name in ("/top", "/middle"):
+            self.assertEqual(self.execute(container, "/bin/ls", "-ln", name).split()[2:4], ["0", "0"])
+        self.assertEqual(self.execute(container, "/bin/sha256sum", "/middle").split()[0],
+                         hashlib.sha256(MIDDLE).hexdigest())
+
 
 class LieTest(ContainerdTest):
     """An image whose configuration claims the diffIDs of another one."""
@@ -255,7 +339,7 @@ class SmallImagesTest(ContainerdTest):
 
 
 # Each class has its own tests alone: what it inherits is how to begin.
-for one in (FirstContactTest, LieTest, SmallImagesTest):
+for one in (FirstContactTest, CopyTest, LieTest, SmallImagesTest):
     for name in [name for name in dir(ContainerdTest) if name.startswith("test_")]:
         if name not in vars(one):
             setattr(one, name, None)

@@ -32,7 +32,7 @@ class LazyTest(Cluster):
 
     def setUp(self):
         super().setUp()
-        layout = Layout(self.dir / "layout")
+        layout = self.layout = Layout(self.dir / "layout")
         self.layers = [layout.layer(images.Layer().dir("d").file(f"file{i}", f"{i}".encode() * 1000),
                                     f"layer{i}") for i in range(3)]
         self.big = layout.layer(images.Layer().file("big", noise(8_000_000, "big")), "big")
