@@ -135,7 +135,7 @@ class WorkerProcess {
   /// If the worker was stopped by a signal, resumes it, since the kernel waits for it; yields
   /// whether it did.
   bool resume_stopped() const {
-    static_cast<void>(children_->wait());
+    static_cast<void>(children_->take_pending());
     if (!pidfd_ || !is_stopped(pidfd_)) return false;
     signal(SIGCONT);
     return true;

@@ -38,7 +38,7 @@ class Signals {
     if (auto const number = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); number != 0) {
       return fail_errno(number, "signals");
     }
-    UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC));
+    UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
     if (!fd) return fail_errno(errno, "signals");
     return Signals(std::move(fd));
   }
@@ -54,24 +54,39 @@ class Signals {
   /// Readable when a signal has come.
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
 
-  /// Waits for a signal and takes it; yields its number.
-  [[nodiscard]] int wait() const noexcept {
+  /// Takes a signal, if one is there; yields its number, or 0. Does not block: a thread that does
+  /// not block the signal may take it after fd() was readable.
+  [[nodiscard]] int take_pending() const noexcept {
     signalfd_siginfo info{};
     for (;;) {
       auto const n = ::read(fd_.get(), &info, sizeof info);
       if (n == sizeof info) return static_cast<int>(info.ssi_signo);
+      if (n < 0 && errno == EAGAIN) return 0;
       if (n < 0 && errno != EINTR) return SIGTERM;
+    }
+  }
+
+  /// Waits for a signal and takes it; yields its number.
+  [[nodiscard]] int wait() const noexcept {
+    for (;;) {
+      if (auto const number = take_pending(); number != 0) return number;
+      pollfd come{fd_.get(), POLLIN, 0};
+      static_cast<void>(::poll(&come, 1, -1));
     }
   }
 
   /// Waits for a signal, but no longer than until `other` is readable; yields whether one came.
   [[nodiscard]] bool wait_or(int other) const noexcept {
     std::array<pollfd, 2> fds{{{fd_.get(), POLLIN, 0}, {other, POLLIN, 0}}};
-    while (::poll(fds.data(), fds.size(), -1) < 0) {
-      if (errno != EINTR) return true;
+    for (;;) {
+      if (::poll(fds.data(), fds.size(), -1) < 0) {
+        if (errno != EINTR) return true;
+      } else if (fds[0].revents == 0) {
+        return false;
+      } else if (take_pending() != 0) {
+        return true;
+      }
     }
-    if (fds[0].revents == 0) return false;
-    return wait() != 0;
   }
 
  private:
