@@ -182,7 +182,7 @@ Result<std::vector<MountStatus>> MountTool::status() const {
   std::vector<std::string> all{"status", "--json"};
   if (!options_.journal.empty()) all.insert(all.end(), {"--journal", options_.journal});
   EROFS_OCI_TRY_ASSIGN(auto const text,
-                       run(std::move(all), std::chrono::steady_clock::now() + 10s, {}));
+                       run(std::move(all), std::chrono::steady_clock::now() + 10s, {}), "status");
   auto const whole = "{\"mounts\":" + text + "}";  // parse() takes objects
   EROFS_OCI_TRY_ASSIGN(auto const object, json::parse(erofs_oci::as_bytes(whole), "status --json"));
   auto const* const mounts = json::find(object, "mounts");
