@@ -11,7 +11,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <optional>
 #include <string>
 #include <thread>
@@ -25,6 +24,7 @@
 
 #include <catch.hpp>
 #include <scratch.hpp>
+#include <threads.hpp>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/digest/sha256.hpp>
@@ -112,10 +112,6 @@ class Image {
   test::Scratch scratch_{"/var/tmp"};
 };
 
-std::ptrdiff_t threads() {
-  return std::distance(fs::directory_iterator("/proc/self/task"), fs::directory_iterator());
-}
-
 /// The ways that this machine has.
 std::vector<MountWay> ways() {
   std::vector<MountWay> found;
@@ -155,13 +151,13 @@ TEST_CASE("Mounts that share a server are released in any order", "[mount]") {
     std::array order{0, 1, 2};
     do {
       Image const image;
-      auto const before = threads();
+      auto const before = testing::threads();
       std::vector<std::optional<ImageMount>> mounts;
       mounts.emplace_back(ImageMount::open(image.open(), image.path("a"), by(way)).value());
-      auto const serving = threads();
+      auto const serving = testing::threads();
       mounts.emplace_back(mounts[0]->share(image.path("b"), MS_NOEXEC).value());
       mounts.emplace_back(mounts[1]->share(image.path("c")).value());
-      CHECK(threads() == serving);
+      CHECK(testing::are_left(serving));
       struct statvfs status{};
       REQUIRE(::statvfs(image.path("b").c_str(), &status) == 0);
       CHECK((status.f_flag & (ST_NOEXEC | ST_RDONLY)) == (ST_NOEXEC | ST_RDONLY));
@@ -178,7 +174,7 @@ TEST_CASE("Mounts that share a server are released in any order", "[mount]") {
         CHECK(fs::is_empty(one->directory()));
         one.reset();
       }
-      CHECK(threads() == before);
+      CHECK(testing::are_left(before));
       CHECK(image.is_unmounted());
     } while (std::ranges::next_permutation(order).found);
   }
@@ -189,7 +185,7 @@ TEST_CASE("A mount in use is released by no one, but ends with its object", "[mo
   for (auto const way : ways()) {
     INFO(name_of(way));
     Image const image;
-    auto const before = threads();
+    auto const before = testing::threads();
     UniqueFd file;
     {
       auto mount = ImageMount::open(image.open(), image.path("a"), by(way)).value();
@@ -206,7 +202,7 @@ TEST_CASE("A mount in use is released by no one, but ends with its object", "[mo
     }
     char byte = 0;
     CHECK(::pread(file.get(), &byte, 1, 100'000) == -1);
-    CHECK(threads() == before);
+    CHECK(testing::are_left(before));
   }
 }
 
@@ -233,7 +229,7 @@ TEST_CASE("What cannot be mounted leaves nothing", "[mount][error]") {
   for (auto const way : ways()) {
     INFO(name_of(way));
     Image const image;
-    auto const before = threads();
+    auto const before = testing::threads();
     CHECK_FALSE(ImageMount::open(zeros, image.path("a"), by(way)).has_value());
     auto const nowhere = ImageMount::open(image.open(), image.path("none"), by(way));
     CHECK(nowhere.error().code == std::errc::no_such_file_or_directory);
@@ -242,7 +238,7 @@ TEST_CASE("What cannot be mounted leaves nothing", "[mount][error]") {
       CHECK(mount.share(image.path("none")).error().code == std::errc::no_such_file_or_directory);
       CHECK(text_of(image.path("a/both")) == "both");
     }
-    CHECK(threads() == before);
+    CHECK(testing::are_left(before));
     CHECK(image.is_unmounted());
   }
 }

@@ -2,9 +2,6 @@
 #include <erofs_oci/mount/image_server.hpp>  // first: proves that the header stands alone
 
 #include <chrono>
-#include <cstddef>
-#include <filesystem>
-#include <iterator>
 #include <new>
 #include <string>
 #include <thread>
@@ -12,6 +9,7 @@
 
 #include <catch.hpp>
 #include <sanitized.hpp>
+#include <threads.hpp>
 
 #include <erofs_oci/nbd/wakeup.hpp>
 #include <erofs_oci/source/memory.hpp>
@@ -19,16 +17,10 @@
 namespace erofs_oci {
 namespace image_server_test {
 
-namespace fs = std::filesystem;
-
-std::ptrdiff_t threads() {
-  return std::distance(fs::directory_iterator("/proc/self/task"), fs::directory_iterator());
-}
-
 /// What becomes of a start that fails, by both kinds of readers; no thread is left of it.
 Error failure(OpenImage const& open, MountWay way, ImageMountOptions options = {}) {
   Error error;
-  auto const before = threads();
+  auto const before = testing::threads();
   std::vector<ImageReaders> kinds{ImageReaders::threads};
   // The thread sanitizer allows no thread in a process that one of several threads has forked.
   if (!is_sanitized) kinds.push_back(ImageReaders::processes);
@@ -41,7 +33,7 @@ Error failure(OpenImage const& open, MountWay way, ImageMountOptions options = {
     auto const started = ImageServer::start(open, way, "/no/such/directory", options, never);
     REQUIRE_FALSE(started.has_value());
     error = started.error();
-    CHECK(threads() == before);
+    CHECK(testing::are_left(before));
   }
   return error;
 }
