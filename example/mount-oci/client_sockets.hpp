@@ -16,9 +16,8 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
 
+#include <erofs_oci/posix/timer.hpp>
 #include <erofs_oci/posix/unix_socket.hpp>
 
 #include "process.hpp"
@@ -53,7 +52,7 @@ class ClientSockets {
   ClientSockets(UniqueFd listener, std::string const& path, std::size_t most, Full full,
                 Serve serve)
       : listener_(std::move(listener)),
-        timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)),
+        timer_(erofs_oci::Timer::open().value_or(erofs_oci::Timer())),
         most_(most),
         full_(full),
         serve_(std::move(serve)) {
@@ -63,7 +62,7 @@ class ClientSockets {
   /// Adds what to wait for.
   void watch(std::vector<pollfd>& fds) const {
     auto const accepts = full_ == Full::drops_oldest || clients_.size() < most_;
-    fds.push_back({is_paused_ ? timer_.get() : listener_.get(),
+    fds.push_back({is_paused_ ? timer_.fd() : listener_.get(),
                    static_cast<short>(accepts || is_paused_ ? POLLIN : 0), 0});
     for (auto const& client : clients_) fds.push_back({client.fd.get(), POLLIN, 0});
   }
@@ -88,32 +87,28 @@ class ClientSockets {
 
   void accept() {
     if (std::exchange(is_paused_, false)) {
-      std::uint64_t count = 0;
-      [[maybe_unused]] auto const n = ::read(timer_.get(), &count, sizeof count);
+      timer_.clear();
       return;
     }
     UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd) {
       // The client stays in the queue, and poll(2) would return at once.
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-        pause(100'000'000);
+        pause(std::chrono::milliseconds(100));
       return;
     }
     if (clients_.size() == most_) clients_.erase(clients_.begin());
     clients_.push_back({std::move(fd)});
     auto const now = std::chrono::steady_clock::now();
     if (now - second_ > std::chrono::seconds(1)) second_ = now, accepted_ = 0;
-    if (++accepted_ == most_a_second) pause(999'999'999);
+    if (++accepted_ == most_a_second) pause(std::chrono::seconds(1));
   }
 
-  void pause(long nanoseconds) {
-    itimerspec const once{{}, {0, nanoseconds}};
-    is_paused_ = ::timerfd_settime(timer_.get(), 0, &once, nullptr) == 0;
-  }
+  void pause(erofs_oci::Timer::Duration time) { is_paused_ = timer_.once(time).has_value(); }
 
   std::unique_ptr<erofs_oci::SocketPath> file_;
   UniqueFd listener_;
-  UniqueFd timer_;
+  erofs_oci::Timer timer_;
   bool is_paused_ = false;                          // until the timer ends
   std::chrono::steady_clock::time_point second_{};  // when counting began
   unsigned accepted_ = 0;                           // since then

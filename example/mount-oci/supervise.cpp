@@ -19,13 +19,13 @@
 
 #include <poll.h>
 #include <sys/stat.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <erofs_oci/core/bytes.hpp>
 #include <erofs_oci/host/choose_mount.hpp>
 #include <erofs_oci/host/unmount.hpp>
 #include <erofs_oci/mount/mount_supervisor.hpp>
+#include <erofs_oci/posix/timer.hpp>
 #include <erofs_oci/recovery/journal.hpp>
 #include <erofs_oci/recovery/record_codec.hpp>
 
@@ -268,7 +268,7 @@ class RecordedMount {
     auto const worker_hears = plan_.in_process && !record_;
     fds.push_back({worker_hears ? -1 : signals_->fd(), POLLIN, 0});
     fds.push_back({mounter_.fd(), POLLIN, 0});
-    fds.push_back({timer_.get(), POLLIN, 0});
+    fds.push_back({timer_.fd(), POLLIN, 0});
     control_.watch(fds);
     metrics_.watch(fds);
   }
@@ -392,14 +392,12 @@ class RecordedMount {
 
   /// The kernel does not end a device of ioctl(2) with its last mount.
   void start_timer() {
-    timer_ = UniqueFd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-    itimerspec const twice_a_second{{0, 500'000'000}, {0, 500'000'000}};
-    ::timerfd_settime(timer_.get(), 0, &twice_a_second, nullptr);
+    timer_ = erofs_oci::Timer::open().value_or(erofs_oci::Timer());
+    static_cast<void>(timer_.every(std::chrono::milliseconds(500)));
   }
 
   void on_timer() {
-    std::uint64_t count = 0;
-    [[maybe_unused]] auto const n = ::read(timer_.get(), &count, sizeof count);
+    timer_.clear();
     auto const* const device = supervisor_->device();
     if (device == nullptr) return;
     auto const table = read_mount_table();
@@ -608,7 +606,7 @@ class RecordedMount {
   ClientSockets control_;
   UniqueFd socket_;  // whose end tells others that this process has ended
   ClientSockets metrics_;
-  UniqueFd timer_;
+  erofs_oci::Timer timer_;
   std::optional<dev_t> file_system_;  // that is mounted, once it is
   std::optional<MountChannel> predecessor_;
   std::uint64_t zeros_ = 0;      // bytes at the device's end

@@ -219,6 +219,7 @@
 #include <erofs_oci/posix/signals.hpp>
 #include <erofs_oci/posix/temporary_directory.hpp>
 #include <erofs_oci/posix/text_file.hpp>
+#include <erofs_oci/posix/timer.hpp>
 #include <erofs_oci/posix/trusted_file.hpp>
 #include <erofs_oci/posix/unix_socket.hpp>
 #include <erofs_oci/posix/wait.hpp>

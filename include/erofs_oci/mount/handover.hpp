@@ -11,12 +11,12 @@
 #include <vector>
 
 #include <poll.h>
-#include <sys/timerfd.h>
 
 #include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/mount/mount_channel.hpp>
 #include <erofs_oci/mount/mount_machine.hpp>
+#include <erofs_oci/posix/timer.hpp>
 
 namespace erofs_oci {
 
@@ -36,11 +36,10 @@ class MountHandover {
   [[nodiscard]] Result<void> send(MountMessage message,
                                   std::chrono::steady_clock::time_point deadline) {
     given_ = std::move(message);
-    timer_ = UniqueFd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    timer_ = Timer::open().value_or(Timer());
     auto const left =
         std::chrono::ceil<std::chrono::seconds>(deadline - std::chrono::steady_clock::now());
-    itimerspec const once{{}, {std::max<time_t>(left.count(), 1), 0}};
-    ::timerfd_settime(timer_.get(), 0, &once, nullptr);
+    static_cast<void>(timer_.once(std::max(left, std::chrono::seconds(1))));
     return successor_->send(*given_);
   }
 
@@ -60,7 +59,7 @@ class MountHandover {
   /// @return what it was sent; empty: nothing
   std::optional<MountMessage> end() {
     successor_.reset();
-    timer_.reset();
+    timer_ = Timer();
     return std::exchange(given_, std::nullopt);
   }
 
@@ -71,13 +70,13 @@ class MountHandover {
   [[nodiscard]] int fd() const noexcept { return given_ ? successor_->fd() : -1; }
 
   /// The deadline has passed.
-  [[nodiscard]] int timer_fd() const noexcept { return timer_.get(); }
+  [[nodiscard]] int timer_fd() const noexcept { return timer_.fd(); }
   /// @}
 
  private:
   std::optional<MountChannel> successor_;
   std::optional<MountMessage> given_;
-  UniqueFd timer_;
+  Timer timer_;
 };
 
 }  // namespace erofs_oci

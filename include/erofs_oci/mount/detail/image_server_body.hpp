@@ -4,7 +4,6 @@
 #pragma once
 
 #include <array>
-#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -19,11 +18,8 @@
 #include <vector>
 
 #include <poll.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
 
 #include <erofs_oci/core/config.hpp>
-#include <erofs_oci/core/fd.hpp>
 #include <erofs_oci/core/result.hpp>
 #include <erofs_oci/host/choose_mount.hpp>
 #include <erofs_oci/mount/image_server.hpp>
@@ -32,6 +28,7 @@
 #include <erofs_oci/mount/mount_worker.hpp>
 #include <erofs_oci/nbd/wakeup.hpp>
 #include <erofs_oci/posix/signals.hpp>
+#include <erofs_oci/posix/timer.hpp>
 
 namespace erofs_oci {
 
@@ -87,10 +84,8 @@ struct ImageServer::Core {
 
   /// The kernel does not end a device of ioctl(2) with its last mount.
   [[nodiscard]] Result<void> set_timer() {
-    timer = UniqueFd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-    itimerspec const twice_a_second{{0, 500'000'000}, {0, 500'000'000}};
-    if (timer && ::timerfd_settime(timer.get(), 0, &twice_a_second, nullptr) == 0) return {};
-    return fail_errno(errno, "timerfd");
+    EROFS_OCI_TRY_ASSIGN(timer, Timer::open());
+    return timer.every(std::chrono::milliseconds(500));
   }
 
   // --- on the supervisor's thread ----------------------------------------------------------------
@@ -133,7 +128,7 @@ struct ImageServer::Core {
     made.log = [this](MountSeverity severity, std::string const& text) { log(severity, text); };
     made.watch = [this](std::vector<pollfd>& fds) {
       fds.push_back({wakeup.fd(), POLLIN, 0});
-      fds.push_back({place ? timer.get() : -1, POLLIN, 0});
+      fds.push_back({place ? timer.fd() : -1, POLLIN, 0});
       fds.push_back({place ? -1 : options.interrupt, POLLIN, 0});
     };
     made.act = [this](std::span<pollfd const> fds) {
@@ -167,8 +162,7 @@ struct ImageServer::Core {
   }
 
   void look() {
-    std::uint64_t count = 0;
-    [[maybe_unused]] auto const n = ::read(timer.get(), &count, sizeof count);
+    timer.clear();
     supervisor->check_use();
   }
 
@@ -213,7 +207,7 @@ struct ImageServer::Core {
   ImageMountOptions const options;
   nbd::Wakeup const wakeup;  // there are commands
   nbd::Wakeup const end;
-  UniqueFd timer;
+  Timer timer;
   std::mutex mutex;  // guards what follows, up to the supervisor
   std::condition_variable changed;
   std::optional<std::string> device;           // to be mounted
