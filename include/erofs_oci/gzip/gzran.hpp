@@ -255,13 +255,15 @@ struct GzranState {
    public:
     // Some of its bytes have come; none: nothing is noted.
     void note(std::size_t bytes) noexcept {
-      if (bytes == 0) return;
-      last_ = std::chrono::steady_clock::now();
-      if (first_) bytes_ += bytes;
-      if (!first_) first_ = last_;
+      if (first_) {
+        bytes_ += bytes;
+      } else if (bytes > 0) {
+        first_ = std::chrono::steady_clock::now();
+      }
     }
+    // All of them have.
     void tell(LinkEstimate& link) const noexcept {
-      if (first_) link.note(*first_ - begin_, bytes_, last_ - *first_);
+      if (first_) link.note(*first_ - begin_, bytes_, std::chrono::steady_clock::now() - *first_);
     }
 
    private:
@@ -269,7 +271,6 @@ struct GzranState {
 
     TimePoint const begin_ = std::chrono::steady_clock::now();
     std::optional<TimePoint> first_;
-    TimePoint last_;
     std::uint64_t bytes_ = 0;  // behind the first ones
   };
 
