@@ -76,7 +76,7 @@ Result<void> write_login_file(std::string const& path) {
       path, 0600, [&](int fd) { return erofs_oci::write_full(fd, erofs_oci::as_bytes(text)); });
 }
 
-/// What helps whoever cannot have owners mapped.
+/// Advice to the administrator of a node on which the kernel cannot map an image's owners.
 constexpr char const* without_remap_ids =
     "take `remap-ids` out of the plugin's capabilities in containerd's configuration, which then "
     "copies the image for the pod";
@@ -158,25 +158,28 @@ Result<Snapshotter::Ground> Snapshotter::ground_of(std::string const& parent, La
     ground.lower.push_back(ground.use->path());
     break;
   }
-  if (!ground.lower.empty()) {
-    struct stat about{};
-    if (::stat(ground.lower[0].c_str(), &about) != 0) return fail_errno(errno, ground.lower[0]);
-    ground.user = about.st_uid;
-    ground.group = about.st_gid;
-  }
   EROFS_OCI_TRY(map_owners(ground, labels));
   return ground;
 }
 
+/// Root's if nothing is below.
+Result<Snapshotter::Owner> Snapshotter::owner_of(Ground const& ground) {
+  if (ground.lower.empty()) return Owner();
+  struct stat about{};
+  if (::stat(ground.lower[0].c_str(), &about) != 0) return fail_errno(errno, ground.lower[0]);
+  return Owner{about.st_uid, about.st_gid};
+}
+
 /// What containerd has copied for a user namespace belongs to the mapped owners already, and is an
 /// ordinary snapshot; it comes with the same labels as what is to be mapped.
-Result<void> Snapshotter::map_owners(Ground& ground, Labels const& labels) const {
+Result<void> Snapshotter::map_owners(Ground& ground, Labels const& labels) {
   EROFS_OCI_TRY_ASSIGN(auto mapping, IdMapping::of(labels));
   if (!mapping) return {};
   auto const is_served = ground.use && ground.lower.size() == 1;
-  auto const is_copied =
-      !is_served && !ground.lower.empty() && mapping->has_mapped(ground.user, ground.group);
-  if (is_copied) return {};
+  if (!is_served && !ground.lower.empty()) {
+    EROFS_OCI_TRY_ASSIGN(auto const owner, owner_of(ground));
+    if (mapping->has_mapped(owner.user, owner.group)) return {};  // it is such a copy
+  }
   if (ground.use) EROFS_OCI_TRY(prepare_to_map(ground));
   ground.mapping = *std::move(mapping);
   return {};
@@ -233,11 +236,12 @@ Result<std::vector<Mount>> Snapshotter::create(std::string const& key, std::stri
   auto const id = store_->next_id();
   auto const has_files = kind == Kind::active || ground.lower.empty();
   if (has_files) {
+    EROFS_OCI_TRY_ASSIGN(auto owner, owner_of(ground));
     // An overlay's upper directory is not mapped with the lower ones; a mounted directory is.
-    auto const is_mapped = ground.mapping && !ground.lower.empty();
-    EROFS_OCI_TRY(
-        directories_.make(id, is_mapped ? ground.mapping->user(ground.user) : ground.user,
-                          is_mapped ? ground.mapping->group(ground.group) : ground.group));
+    if (ground.mapping && !ground.lower.empty()) {
+      owner = {ground.mapping->user(owner.user), ground.mapping->group(owner.group)};
+    }
+    EROFS_OCI_TRY(directories_.make(id, owner.user, owner.group));
   }
   auto const made = store_->create(id, key, parent, kind, labels);
   if (!made) {

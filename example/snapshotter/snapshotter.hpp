@@ -87,14 +87,19 @@ class Snapshotter {
   struct Ground {
     std::vector<std::string> lower;
     std::optional<ImageMounts::Use> use;
-    uid_t user = 0;  // whom the root directory belongs to, before it is mapped
-    gid_t group = 0;
     std::optional<IdMapping> mapping;  // that containerd is to mount by
+  };
+
+  /// Whom the root directory of what is below belongs to, before it is mapped.
+  struct Owner {
+    uid_t user = 0;
+    gid_t group = 0;
   };
 
   [[nodiscard]] Result<Ground> ground_of(std::string const& parent, Labels const& labels,
                                          Patience const& patience);
-  [[nodiscard]] Result<void> map_owners(Ground& ground, Labels const& labels) const;
+  [[nodiscard]] static Result<Owner> owner_of(Ground const& ground);
+  [[nodiscard]] static Result<void> map_owners(Ground& ground, Labels const& labels);
   [[nodiscard]] static Result<void> prepare_to_map(Ground& ground);
   [[nodiscard]] Result<bool> claim(std::string const& key, std::string const& parent,
                                    Labels const& labels, Patience const& patience);
