@@ -21,7 +21,7 @@ take_tree() {
   mv "$tree.new" "$tree"  # complete or not there
 }
 
-# take_programs NEW TREE: to bin, so that they find the libraries that they were built for at TREE. Both runc
+# take_programs NEW TREE: to oci-programs, so that they find the libraries that they were built for at TREE. Both runc
 # and the shim start themselves by /proc/self/exe, which a call of the loader would be.
 take_programs() {
   local new=$1 tree=$2 loader name
@@ -45,6 +45,5 @@ check_suite() {
   ctest --test-dir "$top/build/snapshotter" -R "$tests" --no-tests=error --output-on-failure
 }
 
-suites=("$@")
-[ $# != 0 ] || suites=(trixie testing)
-for_suites check_suite "${suites[@]}"
+if [ $# = 0 ]; then set -- trixie testing; fi
+for_suites check_suite "$@"

@@ -42,6 +42,7 @@ using erofs_oci::MountMessage;
 using erofs_oci::MountPoint;
 using erofs_oci::VerityDevice;
 using erofs_oci::VerityTable;
+using namespace std::chrono_literals;
 
 /// A mount namespace, named by a process id or a path.
 Result<UniqueFd> open_namespace(std::string const& name) {
@@ -150,9 +151,7 @@ Result<void> mount_over(MountChannel const& link, MountTask& task, Log const& lo
 
 /// Gives a child the time to clean up, then ends it.
 void wait_for_end(pid_t child) {
-  if (erofs_oci::wait_for(std::chrono::seconds(10),
-                          [=] { return ::waitpid(child, nullptr, WNOHANG) != 0; }))
-    return;
+  if (erofs_oci::wait_for(10s, [=] { return ::waitpid(child, nullptr, WNOHANG) != 0; })) return;
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
 }

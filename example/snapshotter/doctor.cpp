@@ -194,9 +194,8 @@ class PluginCheck {
   /// What becomes of pods with user namespaces.
   [[nodiscard]] Finding mapped_owners() const {
     auto const is_able = version_ ? *version_ >= with_mapped_mounts : containerd_.version >= 3;
-    auto const copies = std::string(
-        "containerd copies all files of an image for pods with user "
-        "namespaces");
+    std::string const copies =
+        "containerd copies all files of an image for pods with user namespaces";
     if (!plugin_.has_remap_ids && is_able && can_map_owners(config_)) {
       return {"remap-ids", State::warning,
               copies + ", since the plugin does not declare the capability remap-ids",
@@ -470,8 +469,7 @@ class Doctor {
     if (found.empty()) return;
     add("owners", State::warning,
         "the plugin declares remap-ids, but pods with user namespaces do not start on these "
-        "images, "
-        "which are mounted by FUSE: " +
+        "images, which are mounted by FUSE: " +
             joined(found),
         "have them mounted by the kernel's EROFS (modprobe erofs; then restart the pods that use "
         "them), or take `remap-ids` out of the plugin's capabilities");

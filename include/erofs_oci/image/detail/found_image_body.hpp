@@ -85,7 +85,9 @@ EROFS_OCI_BODY Result<FoundImage> find_named(
   auto const parsed = ImageName::parse(name);
   if (parsed.place == ImagePlace::file) {
     if (choice.digest || choice.number || choice.first) {
-      return fail(Errc::invalid_argument, "a file is one layer: none can be chosen in it");
+      return fail(
+          Errc::invalid_argument,
+          "a file is one layer: oci.blob, oci.layer and oci.first_layers cannot choose in it");
     }
     return find_file(parsed.path);
   }
